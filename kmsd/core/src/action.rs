@@ -1,0 +1,247 @@
+//! Everything that can be asked of the appliance, and who may ask it.
+//!
+//! One variant per operation. The variant's name is the gRPC method's, so proto, log, policy and
+//! documents speak of the same thing.
+
+use core::fmt;
+use core::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::algorithm::Usage;
+use crate::caller::Role;
+
+macro_rules! actions {
+    ($($(#[$doc:meta])* $variant:ident => $gate:expr),+ $(,)?) => {
+        /// One operation of the API.
+        #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+        #[non_exhaustive]
+        pub enum Action {
+            $($(#[$doc])* $variant,)+
+        }
+
+        impl Action {
+            /// Every action, in alphabetical order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The published name: the gRPC method's.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => stringify!($variant),)+ }
+            }
+
+            /// Who may ask.
+            pub const fn gate(self) -> Gate {
+                match self { $(Self::$variant => $gate,)+ }
+            }
+        }
+    };
+}
+
+/// Who may ask for an action.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Gate {
+    /// Whoever has authenticated at all; the answer holds nothing about keys.
+    Anyone,
+    /// Whoever has authenticated; what counts is the attestation evidence handed in.
+    Evidence,
+    /// Whoever holds one of these roles over the resource.
+    Roles(&'static [Role]),
+}
+
+const READERS: Gate = Gate::Roles(&[
+    Role::Auditor,
+    Role::CryptoUser,
+    Role::KeyManager,
+    Role::Operator,
+    Role::SecurityOfficer,
+]);
+const USERS: Gate = Gate::Roles(&[Role::CryptoUser]);
+const MANAGERS: Gate = Gate::Roles(&[Role::KeyManager]);
+const OFFICERS: Gate = Gate::Roles(&[Role::SecurityOfficer]);
+const AUDITORS: Gate = Gate::Roles(&[Role::Auditor]);
+const PROPOSAL_READERS: Gate = Gate::Roles(&[
+    Role::Auditor,
+    Role::Custodian,
+    Role::KeyManager,
+    Role::Operator,
+    Role::SecurityOfficer,
+]);
+
+actions! {
+    /// Begin full use of a version.
+    ActivateKeyVersion => MANAGERS,
+    /// Hand in an approver's signature over a proposal. The signature carries the authority, so
+    /// whoever may see the proposal may carry it.
+    ApproveProposal => PROPOSAL_READERS,
+    /// Take back one's own proposal.
+    CancelProposal => PROPOSAL_READERS,
+    /// Mark a version compromised.
+    CompromiseKeyVersion => Gate::Roles(&[Role::KeyManager, Role::SecurityOfficer]),
+    /// Bind a principal to a role.
+    CreateBinding => OFFICERS,
+    /// Make a key and its first version.
+    CreateKey => MANAGERS,
+    /// Make a key ring.
+    CreateKeyRing => OFFICERS,
+    /// Rotate: make the next version of a key.
+    CreateKeyVersion => MANAGERS,
+    /// Ask for the approval of a guarded action. Whoever may do the action may propose it; that
+    /// is checked besides.
+    CreateProposal => PROPOSAL_READERS,
+    /// Ask for a nonce to collect evidence over.
+    CreateReleaseChallenge => Gate::Evidence,
+    /// Enrol a person or program.
+    CreateUser => OFFICERS,
+    /// End protection with a version.
+    DeactivateKeyVersion => MANAGERS,
+    /// Open a ciphertext.
+    Decrypt => USERS,
+    /// Erase a version's material.
+    DestroyKeyVersion => MANAGERS,
+    /// Make a ciphertext.
+    Encrypt => USERS,
+    /// Run an approved proposal.
+    ExecuteProposal => PROPOSAL_READERS,
+    /// Find objects of a token.
+    FindObjects => READERS,
+    /// Random bytes for the caller.
+    GenerateRandom => USERS,
+    /// The signed head of the audit log.
+    GetCheckpoint => Gate::Anyone,
+    /// A proof that a leaf is in the log.
+    GetInclusionProof => AUDITORS,
+    /// A key's description.
+    GetKey => READERS,
+    /// A ring's description.
+    GetKeyRing => READERS,
+    /// A version's description.
+    GetKeyVersion => READERS,
+    /// A proposal, with the bytes to sign.
+    GetProposal => PROPOSAL_READERS,
+    /// The public half of a version.
+    GetPublicKey => READERS,
+    /// Whether the root is sealed, and how it opens.
+    GetSealStatus => Gate::Anyone,
+    /// The raw leaves of the audit log.
+    ListAuditLeaves => AUDITORS,
+    /// Rings that the caller may see.
+    ListKeyRings => READERS,
+    /// Keys of a ring.
+    ListKeys => READERS,
+    /// Versions of a key.
+    ListKeyVersions => READERS,
+    /// Proposals.
+    ListProposals => PROPOSAL_READERS,
+    /// Tokens, as a PKCS#11 module sees them before login.
+    ListTokens => Gate::Anyone,
+    /// Enrolled people and programs.
+    ListUsers => Gate::Roles(&[Role::Auditor, Role::SecurityOfficer]),
+    /// A PKCS#11 login by PIN. The PIN carries the authority.
+    LoginToken => Gate::Anyone,
+    /// Make a message authentication code.
+    MacSign => USERS,
+    /// Check a message authentication code.
+    MacVerify => USERS,
+    /// Receive a key, sealed to a proven workload.
+    ReleaseKey => Gate::Evidence,
+    /// End a suspension.
+    ResumeKeyVersion => MANAGERS,
+    /// Close the root key again.
+    Seal => Gate::Roles(&[Role::Operator, Role::SecurityOfficer]),
+    /// Set a ring's user or officer PIN.
+    SetTokenPin => OFFICERS,
+    /// Make a signature.
+    Sign => USERS,
+    /// The daemon began to serve. Recorded by the daemon itself.
+    Start => Gate::Roles(&[]),
+    /// The daemon ended in order. Recorded by the daemon itself.
+    Stop => Gate::Roles(&[]),
+    /// Stop use of a version for now.
+    SuspendKeyVersion => MANAGERS,
+    /// Open the root key. The secret handed in carries the authority.
+    Unseal => Gate::Anyone,
+    /// Change the CKA_LABEL, CKA_ID or labels of a key.
+    UpdateKey => MANAGERS,
+    /// Check a signature.
+    Verify => USERS,
+    /// Who the daemon takes the caller for.
+    WhoAmI => Gate::Anyone,
+}
+
+impl Action {
+    /// The use of key material that this action is, if it is one.
+    pub const fn usage(self) -> Option<Usage> {
+        match self {
+            Self::Decrypt => Some(Usage::Decrypt),
+            Self::Encrypt => Some(Usage::Encrypt),
+            Self::MacSign => Some(Usage::MacSign),
+            Self::MacVerify => Some(Usage::MacVerify),
+            Self::ReleaseKey => Some(Usage::Release),
+            Self::Sign => Some(Usage::Sign),
+            Self::Verify => Some(Usage::Verify),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The text names no action. The caller's mistake.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("unknown action; actions are named like gRPC methods, for example DestroyKeyVersion")]
+pub struct UnknownAction;
+
+impl FromStr for Action {
+    type Err = UnknownAction;
+
+    fn from_str(text: &str) -> Result<Self, UnknownAction> {
+        Self::ALL.iter().copied().find(|action| action.as_str() == text).ok_or(UnknownAction)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn actions_read_back_and_are_listed_in_alphabetical_order() {
+        for action in Action::ALL {
+            assert_eq!(action.as_str().parse(), Ok(*action));
+        }
+        let names: Vec<String> =
+            Action::ALL.iter().map(|a| a.as_str().to_ascii_lowercase()).collect();
+        let mut sorted = names.clone();
+        sorted.sort();
+        assert_eq!(names, sorted);
+    }
+
+    #[test]
+    fn no_role_does_anothers_work() {
+        for action in Action::ALL {
+            let Gate::Roles(roles) = action.gate() else { continue };
+            if action.usage().is_some() {
+                assert_eq!(roles, [Role::CryptoUser], "{action}: only users use keys");
+            }
+            if roles.contains(&Role::Auditor) {
+                let reads = [
+                    "Get",
+                    "List",
+                    "Find",
+                    "ApproveProposal",
+                    "CancelProposal",
+                    "CreateProposal",
+                    "ExecuteProposal",
+                ];
+                assert!(
+                    reads.iter().any(|prefix| action.as_str().starts_with(prefix)),
+                    "{action}: auditors change nothing"
+                );
+            }
+        }
+    }
+}

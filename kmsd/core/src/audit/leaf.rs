@@ -1,0 +1,114 @@
+//! One entry of the log.
+
+use prost::Message;
+
+use super::merkle;
+use crate::id::Digest;
+
+/// How an operation was decided.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, prost::Enumeration)]
+#[repr(i32)]
+pub enum LeafOutcome {
+    /// Not set; never written.
+    Unspecified = 0,
+    /// Permitted.
+    Granted = 1,
+    /// Refused.
+    Denied = 2,
+}
+
+/// One operation: who did what to which resource, under which rules, and what was decided.
+///
+/// The same message stands in `proto/kms/v1/audit.proto`; a test compares the two. Texts are names
+/// and published reasons, bytes are digests and ids of fixed length: nothing a caller may fill
+/// freely.
+#[derive(Clone, Eq, Hash, PartialEq, Message)]
+pub struct Leaf {
+    /// Milliseconds since 1970.
+    #[prost(uint64, tag = "1")]
+    pub time_ms: u64,
+    /// 16 bytes naming the operation.
+    #[prost(bytes = "vec", tag = "2")]
+    pub operation_id: Vec<u8>,
+    /// Who: `users/…`, `apps/…`, `workloads/…`.
+    #[prost(string, tag = "3")]
+    pub actor: String,
+    /// How the actor proved so.
+    #[prost(string, tag = "4")]
+    pub authentication: String,
+    /// The role in which it acted; empty when none was needed.
+    #[prost(string, tag = "5")]
+    pub role: String,
+    /// What: the gRPC method's name.
+    #[prost(string, tag = "6")]
+    pub action: String,
+    /// To which resource.
+    #[prost(string, tag = "7")]
+    pub resource: String,
+    /// Where the daemon stands.
+    #[prost(string, tag = "8")]
+    pub region: String,
+    /// Salted digest of the request; the caller holds the salt.
+    #[prost(bytes = "vec", tag = "9")]
+    pub request_digest: Vec<u8>,
+    /// Digest of the release policy or quorum policy that decided; empty when roles alone did.
+    #[prost(bytes = "vec", tag = "10")]
+    pub policy_digest: Vec<u8>,
+    /// Digest of the attestation evidence; empty without.
+    #[prost(bytes = "vec", tag = "11")]
+    pub evidence_digest: Vec<u8>,
+    /// Digest of the recipient key that a release was sealed to; empty without.
+    #[prost(bytes = "vec", tag = "12")]
+    pub recipient_digest: Vec<u8>,
+    /// Digest of the approved proposal; empty without.
+    #[prost(bytes = "vec", tag = "13")]
+    pub proposal_digest: Vec<u8>,
+    /// Who approved it.
+    #[prost(string, repeated, tag = "14")]
+    pub approvers: Vec<String>,
+    /// Permitted or refused.
+    #[prost(enumeration = "LeafOutcome", tag = "15")]
+    pub outcome: i32,
+    /// The published reason of a refusal; empty when permitted.
+    #[prost(string, tag = "16")]
+    pub reason: String,
+    /// Digests of the sealed rows that this operation wrote, in order.
+    #[prost(bytes = "vec", repeated, tag = "17")]
+    pub row_digests: Vec<Vec<u8>>,
+    /// The measured workload of a release; empty without.
+    #[prost(string, tag = "18")]
+    pub app: String,
+    /// The model that the key protects; empty without.
+    #[prost(string, tag = "19")]
+    pub model: String,
+    /// The dataset that the key protects; empty without.
+    #[prost(string, tag = "20")]
+    pub dataset: String,
+    /// Checks of the evidence that could not be made and were permitted to stay open.
+    #[prost(string, repeated, tag = "21")]
+    pub not_established: Vec<String>,
+    /// How many like requests this leaf stands for, when refusals of one peer were counted
+    /// together; 0 means one.
+    #[prost(uint64, tag = "22")]
+    pub count: u64,
+}
+
+impl Leaf {
+    /// The leaf's bytes, as they stand in the log.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.encode_to_vec()
+    }
+
+    /// Reads a leaf out of the log.
+    ///
+    /// # Errors
+    /// When the bytes are not a leaf, or not in the one form that this crate writes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, prost::DecodeError> {
+        Self::decode(bytes)
+    }
+
+    /// The leaf hash (RFC 6962 §2.1).
+    pub fn hash(&self) -> Digest {
+        merkle::leaf_hash(&self.to_bytes())
+    }
+}

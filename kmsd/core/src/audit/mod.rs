@@ -1,0 +1,35 @@
+//! The audit log: what a leaf says, how leaves are bound into one tree, how its head is signed.
+//!
+//! The log is an append-only Merkle tree (RFC 6962 hashing) in the C2SP formats: tlog-tiles,
+//! tlog-checkpoint. A leaf is a typed protobuf message without free bytes, so that no secret can
+//! slip in. There is no off switch.
+
+pub mod checkpoint;
+mod leaf;
+pub mod merkle;
+pub mod tile;
+
+pub use leaf::{Leaf, LeafOutcome};
+
+use crate::id::Digest;
+
+/// The store's word that leaves are on disk. Made by the backends of `kms-store` alone, after the
+/// sync; the layering test holds them to it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CommitReceipt {
+    first_index: u64,
+    leaf_hashes: Vec<Digest>,
+}
+
+impl CommitReceipt {
+    /// States that leaves with these hashes are durable at `first_index` and following.
+    pub const fn durable(first_index: u64, leaf_hashes: Vec<Digest>) -> Self {
+        Self { first_index, leaf_hashes }
+    }
+
+    /// Where the leaf of that hash stands in the log, if this commit holds it.
+    pub fn index_of(&self, leaf_hash: &Digest) -> Option<u64> {
+        let position = self.leaf_hashes.iter().position(|hash| hash == leaf_hash)?;
+        u64::try_from(position).ok()?.checked_add(self.first_index)
+    }
+}

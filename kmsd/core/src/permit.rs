@@ -1,0 +1,557 @@
+//! The one place where anything is permitted.
+//!
+//! ```text
+//! Caller ─┐
+//! Claims ─┼─ decide ─> Permit ── recorded on disk ──> Recorded ── spent by the vault
+//! Quorum ─┘    └────> Denial ── recorded on disk ──> answer
+//! ```
+//!
+//! A [`Permit`] has private fields, no `Clone` and no constructor but [`decide`]. It carries the
+//! action, the resource and the request's digest, and [`Recorded::spend`] compares them with what is
+//! about to be done, in one place.
+//!
+//! A permit cannot be made by hand:
+//!
+//! ```compile_fail
+//! use kms_core::{action::Action, id::{Digest, OperationId, Resource}, permit::Permit};
+//! let forged = Permit { action: Action::Sign, resource: Resource::Appliance };
+//! ```
+//!
+//! nor copied, nor used twice:
+//!
+//! ```compile_fail
+//! # use kms_core::{audit::CommitReceipt, permit::Permit};
+//! fn twice(permit: Permit, receipt: &CommitReceipt) {
+//!     let first = permit.record(vec![]);
+//!     let second = permit.record(vec![]);
+//! }
+//! ```
+//!
+//! while once is fine, and gives a [`Recorded`] only against the store's receipt:
+//!
+//! ```
+//! # use kms_core::{audit::CommitReceipt, permit::{Permit, Recorded}};
+//! fn once(permit: Permit, receipt: &CommitReceipt) -> Option<Recorded> {
+//!     permit.record(vec![]).on_disk(receipt).ok()
+//! }
+//! ```
+//!
+//! A vault that wants a [`Recorded`] does not take a permit that is not on record:
+//!
+//! ```compile_fail
+//! # use kms_core::permit::{Permit, Recorded};
+//! fn vault(_: Recorded) {}
+//! fn unrecorded(permit: Permit) { vault(permit) }
+//! ```
+//!
+//! ```
+//! # use kms_core::permit::Recorded;
+//! fn vault(_: Recorded) {}
+//! fn recorded(recorded: Recorded) { vault(recorded) }
+//! ```
+
+use crate::action::{Action, Gate};
+use crate::algorithm::Usage;
+use crate::audit::{CommitReceipt, Leaf, LeafOutcome};
+use crate::caller::{Caller, Role};
+use crate::claims::Appraised;
+use crate::id::{Digest, OperationId, Resource, Timestamp};
+use crate::key::{Key, Version};
+use crate::lifecycle::{self, Allowance, IllegalTransition, Transition};
+use crate::quorum::{Approved, QuorumPolicy};
+
+/// What is asked for: one exact request.
+#[derive(Clone, Debug)]
+pub struct Intent<'a> {
+    /// The operation.
+    pub action: Action,
+    /// What it acts on.
+    pub resource: Resource,
+    /// Names this request; a retry has the same.
+    pub operation_id: OperationId,
+    /// Salted digest of the whole request.
+    pub request_digest: Digest,
+    /// What the store says of the resource.
+    pub subject: Subject<'a>,
+    /// Where this daemon stands.
+    pub region: &'a str,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What the store says of the resource of an [`Intent`].
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Subject<'a> {
+    /// It does not exist.
+    Absent,
+    /// A key, for operations on the key as a whole.
+    Key(&'a Key),
+    /// Something without a life cycle.
+    Plain,
+    /// A ring, with its quorum policy.
+    Ring(Option<&'a QuorumPolicy>),
+    /// A version, its key, its ring's quorum policy, and the step that the operation takes.
+    Version {
+        /// The key.
+        key: &'a Key,
+        /// The version.
+        version: &'a Version,
+        /// The ring's quorum policy.
+        ring_quorum: Option<&'a QuorumPolicy>,
+        /// The transition asked for, for life-cycle operations.
+        transition: Option<Transition>,
+    },
+}
+
+/// What the caller brings besides its identity.
+#[derive(Debug, Default)]
+pub struct Grounds {
+    /// Attestation evidence, verified, bound and appraised.
+    pub evidence: Option<Appraised>,
+    /// A quorum's approval.
+    pub approval: Option<Approved>,
+}
+
+/// Why something is refused. [`Refusal::reason`] is what the caller learns; the log holds it too.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The version is switched off.
+    #[error("the key version is disabled")]
+    Disabled,
+    /// The key is gated and no accepted evidence came with the request.
+    #[error(
+        "this key is used only by a workload that proves itself: ask with attestation evidence (kms-agent, or kmsctl release)"
+    )]
+    EvidenceRequired,
+    /// Evidence came and is not believed.
+    #[error("the attestation evidence is refused: {}", .reasons.join("; "))]
+    EvidenceRefused {
+        /// Every reason.
+        reasons: Vec<String>,
+    },
+    /// The key's policies were edited in the store.
+    #[error("the stored key does not match its sealing; it was edited outside the daemon")]
+    HeaderMismatch,
+    /// The life cycle does not allow the step.
+    #[error("{0}")]
+    IllegalTransition(#[from] IllegalTransition),
+    /// A quorum must approve first.
+    #[error("this needs the approval of a quorum: make a proposal (kmsctl proposal create)")]
+    NeedsApproval,
+    /// The approval is for something else.
+    #[error("the approved proposal is for another action or resource")]
+    ApprovalMismatch,
+    /// There is no such resource, or the caller may not know of it.
+    #[error("no such resource, or you may not see it")]
+    NotFound,
+    /// The key is not one that is ever released.
+    #[error("this key has no release requirement and never leaves the appliance")]
+    NotReleasable,
+    /// The caller lacks the role.
+    #[error("this needs the role {}", .needed.iter().map(|r| r.as_str()).collect::<Vec<_>>().join(" or "))]
+    RoleMissing {
+        /// Roles that would do.
+        needed: &'static [Role],
+    },
+    /// The state does not allow this use.
+    #[error("a version that is {state} cannot be used so")]
+    StateRefuses {
+        /// Where the version stands.
+        state: lifecycle::State,
+    },
+    /// Something with that name exists already, or did.
+    #[error("the name is taken; names of deleted resources are never used again")]
+    AlreadyExists,
+    /// The key is not made for this use.
+    #[error("the key is not made for this use")]
+    UsageRefused,
+    /// The proposal cannot be carried out.
+    #[error("{0}")]
+    Unapproved(#[from] crate::quorum::Unapproved),
+    /// The challenge cannot be redeemed.
+    #[error("{0}")]
+    Challenge(#[from] crate::challenge::ChallengeError),
+    /// The PIN is wrong; unknown, unset and wrong PINs look alike.
+    #[error("the PIN or passphrase is wrong")]
+    PinIncorrect,
+    /// Too many wrong PINs from this peer.
+    #[error("too many wrong PINs from this peer; wait, or have the security officer set a new one")]
+    PinLocked,
+    /// The approval does not count.
+    #[error("{0}")]
+    Approval(#[from] crate::quorum::ApprovalError),
+    /// Only the proposer may cancel or execute.
+    #[error("only who made the proposal may do this")]
+    NotTheProposer,
+    /// The resource is not what the caller thought it was.
+    #[error("the resource has changed meanwhile; read it again")]
+    Stale,
+}
+
+impl Refusal {
+    /// The published reason, as in `ErrorInfo.reason` and the audit leaf.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::AlreadyExists => "ALREADY_EXISTS",
+            Self::Approval(_) => "APPROVAL_REFUSED",
+            Self::ApprovalMismatch => "APPROVAL_MISMATCH",
+            Self::Challenge(_) => "CHALLENGE_REFUSED",
+            Self::Disabled => "KEY_DISABLED",
+            Self::EvidenceRefused { .. } => "EVIDENCE_REFUSED",
+            Self::EvidenceRequired => "EVIDENCE_REQUIRED",
+            Self::HeaderMismatch => "ROW_TAMPERED",
+            Self::IllegalTransition(_) => "ILLEGAL_TRANSITION",
+            Self::NeedsApproval => "NEEDS_APPROVAL",
+            Self::NotFound => "NOT_FOUND",
+            Self::NotReleasable => "NOT_RELEASABLE",
+            Self::NotTheProposer => "NOT_THE_PROPOSER",
+            Self::PinIncorrect => "PIN_INCORRECT",
+            Self::PinLocked => "PIN_LOCKED",
+            Self::RoleMissing { .. } => "ROLE_MISSING",
+            Self::Stale => "STALE",
+            Self::StateRefuses { .. } => "STATE_REFUSES",
+            Self::Unapproved(_) => "UNAPPROVED",
+            Self::UsageRefused => "USAGE_REFUSED",
+        }
+    }
+}
+
+/// Leave to do one exact thing, once. See the module text for what cannot be done with it.
+#[derive(Debug)]
+#[must_use = "a permit that is not recorded permits nothing"]
+pub struct Permit {
+    action: Action,
+    resource: Resource,
+    request_digest: Digest,
+    leaf: Leaf,
+    grounds: Grounds,
+}
+
+/// A refusal that will stand in the log before the caller hears of it.
+#[derive(Debug)]
+#[must_use = "a refusal is recorded too"]
+pub struct Denial {
+    refusal: Refusal,
+    leaf: Leaf,
+}
+
+/// Decides. Every grant and every refusal of the appliance comes from here.
+///
+/// `earlier` is a refusal that was already found while evidence, approval or challenge were
+/// checked; it is passed through here so that it is recorded like every other.
+///
+/// # Errors
+/// [`Denial`], to be recorded and then told to the caller.
+pub fn decide(
+    caller: &Caller,
+    intent: &Intent<'_>,
+    grounds: Grounds,
+    earlier: Option<Refusal>,
+) -> Result<Permit, Denial> {
+    let mut leaf = leaf_of(caller, intent, &grounds);
+    match judge(caller, intent, &grounds, earlier) {
+        Ok(role) => {
+            leaf.role = role.map(|role| role.to_string()).unwrap_or_default();
+            leaf.outcome = LeafOutcome::Granted.into();
+            Ok(Permit {
+                action: intent.action,
+                resource: intent.resource.clone(),
+                request_digest: intent.request_digest,
+                leaf,
+                grounds,
+            })
+        }
+        Err(refusal) => {
+            leaf.outcome = LeafOutcome::Denied.into();
+            leaf.reason = refusal.reason().to_owned();
+            Err(Denial { refusal, leaf })
+        }
+    }
+}
+
+fn judge(
+    caller: &Caller,
+    intent: &Intent<'_>,
+    grounds: &Grounds,
+    earlier: Option<Refusal>,
+) -> Result<Option<Role>, Refusal> {
+    // Who may ask comes first: whoever may not know of a resource learns nothing of its state.
+    let role = judge_role(caller, intent)?;
+    if let Some(refusal) = earlier {
+        return Err(refusal);
+    }
+    match intent.subject {
+        Subject::Absent => return Err(Refusal::NotFound),
+        Subject::Key(key) => judge_quorum(intent, key.quorum.as_ref(), grounds)?,
+        Subject::Plain => {}
+        Subject::Ring(quorum) => judge_quorum(intent, quorum, grounds)?,
+        Subject::Version { key, version, ring_quorum, transition } => {
+            if !version.header.matches(key) {
+                return Err(Refusal::HeaderMismatch);
+            }
+            if let Some(transition) = transition {
+                lifecycle::next(version.state, transition)?;
+            }
+            if let Some(usage) = intent.action.usage() {
+                judge_usage(key, version, usage, grounds)?;
+            }
+            // The ring's officers come first, so that no key can be made to weaken their quorum.
+            let ring_quorum = ring_quorum.filter(|policy| policy.guards(intent.action));
+            judge_quorum(intent, ring_quorum.or(key.quorum.as_ref()), grounds)?;
+        }
+    }
+    Ok(role)
+}
+
+fn judge_role(caller: &Caller, intent: &Intent<'_>) -> Result<Option<Role>, Refusal> {
+    match intent.action.gate() {
+        Gate::Anyone | Gate::Evidence => Ok(None),
+        Gate::Roles(needed) => match caller.role_over(needed, &intent.resource) {
+            Some(role) => Ok(Some(role)),
+            None if caller.knows(&intent.resource) => Err(Refusal::RoleMissing { needed }),
+            None => Err(Refusal::NotFound),
+        },
+    }
+}
+
+fn judge_usage(
+    key: &Key,
+    version: &Version,
+    usage: Usage,
+    grounds: &Grounds,
+) -> Result<(), Refusal> {
+    let evidence = grounds.evidence.as_ref();
+    if usage == Usage::Release && key.requirement.is_none() {
+        return Err(Refusal::NotReleasable);
+    }
+    if !key.usages.contains(&usage) || !key.algorithm.supports(usage) {
+        return Err(Refusal::UsageRefused);
+    }
+    if !version.enabled {
+        return Err(Refusal::Disabled);
+    }
+    match version.state.allows(usage) {
+        Allowance::Allowed => {}
+        Allowance::UnderQuorum if grounds.approval.is_some() => {}
+        Allowance::UnderQuorum => return Err(Refusal::NeedsApproval),
+        Allowance::Refused => return Err(Refusal::StateRefuses { state: version.state }),
+    }
+    let Some(requirement) = &key.requirement else { return Ok(()) };
+    if requirement.free_usages.contains(&usage) && usage != Usage::Release {
+        return Ok(());
+    }
+    let examination = evidence.ok_or(Refusal::EvidenceRequired)?.claims().examination();
+    let mut reasons = Vec::new();
+    if !requirement.kinds.contains(&examination.kind) {
+        reasons.push(format!("evidence-kind: {} is not taken for this key", examination.kind));
+    }
+    for open in examination.verdict.not_established() {
+        if !requirement.may_be_unestablished.contains(open) {
+            reasons.push(format!("{open}: not established, and this key requires it"));
+        }
+    }
+    if evidence.is_some_and(|appraised| appraised.policy_digest() != requirement.digest()) {
+        reasons.push("release-policy: appraised under another requirement".to_owned());
+    }
+    if reasons.is_empty() { Ok(()) } else { Err(Refusal::EvidenceRefused { reasons }) }
+}
+
+fn judge_quorum(
+    intent: &Intent<'_>,
+    policy: Option<&QuorumPolicy>,
+    grounds: &Grounds,
+) -> Result<(), Refusal> {
+    let Some(policy) = policy.filter(|policy| policy.guards(intent.action)) else { return Ok(()) };
+    let approved = grounds.approval.as_ref().ok_or(Refusal::NeedsApproval)?.proposal();
+    if approved.action == intent.action
+        && approved.resource == intent.resource.to_string()
+        && approved.policy_digest == policy.digest()
+    {
+        Ok(())
+    } else {
+        Err(Refusal::ApprovalMismatch)
+    }
+}
+
+fn leaf_of(caller: &Caller, intent: &Intent<'_>, grounds: &Grounds) -> Leaf {
+    let mut leaf = Leaf {
+        time_ms: intent.now.0,
+        operation_id: intent.operation_id.as_bytes().to_vec(),
+        actor: caller.principal().to_string(),
+        authentication: caller.authentication().as_str().to_owned(),
+        action: intent.action.as_str().to_owned(),
+        resource: intent.resource.to_string(),
+        region: intent.region.to_owned(),
+        request_digest: intent.request_digest.as_bytes().to_vec(),
+        ..Leaf::default()
+    };
+    if let Subject::Version { key, .. } | Subject::Key(key) = intent.subject {
+        leaf.model.clone_from(&key.model);
+        leaf.dataset.clone_from(&key.dataset);
+    }
+    if let Some(evidence) = &grounds.evidence {
+        let claims = evidence.claims();
+        let examination = claims.examination();
+        leaf.policy_digest = evidence.policy_digest().as_bytes().to_vec();
+        leaf.evidence_digest = examination.evidence_digest.as_bytes().to_vec();
+        leaf.recipient_digest = claims.recipient().digest().as_bytes().to_vec();
+        leaf.app.clone_from(&examination.measurement);
+        leaf.not_established =
+            examination.verdict.not_established().into_iter().map(str::to_owned).collect();
+    }
+    if let Some(approval) = &grounds.approval {
+        leaf.policy_digest = approval.proposal().policy_digest.as_bytes().to_vec();
+        leaf.proposal_digest = approval.proposal_digest().as_bytes().to_vec();
+        leaf.approvers = approval.approvers().iter().map(ToString::to_string).collect();
+    }
+    leaf
+}
+
+/// A decision on its way to the disk.
+#[derive(Debug)]
+#[must_use = "a decision takes effect only when its leaf is on disk"]
+pub struct Unrecorded<D> {
+    decision: D,
+    leaf: Leaf,
+    leaf_hash: Digest,
+}
+
+/// The receipt does not hold the decision's leaf: a bug in the store or its use.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the commit receipt does not hold this decision's leaf")]
+pub struct NotOnRecord;
+
+impl<D> Unrecorded<D> {
+    fn new(decision: D, leaf: Leaf) -> Self {
+        let leaf_hash = leaf.hash();
+        Self { decision, leaf, leaf_hash }
+    }
+
+    /// The leaf to be committed.
+    pub const fn leaf(&self) -> &Leaf {
+        &self.leaf
+    }
+
+    fn index(&self, receipt: &CommitReceipt) -> Result<u64, NotOnRecord> {
+        receipt.index_of(&self.leaf_hash).ok_or(NotOnRecord)
+    }
+}
+
+impl Permit {
+    /// Makes the leaf that must be on disk before this permit is worth anything. `row_digests`
+    /// are those of the rows that the same batch writes.
+    pub fn record(mut self, row_digests: Vec<Digest>) -> Unrecorded<Self> {
+        let digests = row_digests.into_iter().map(|digest| digest.as_bytes().to_vec()).collect();
+        self.leaf.row_digests = digests;
+        let leaf = self.leaf.clone();
+        Unrecorded::new(self, leaf)
+    }
+
+    /// What is permitted.
+    pub const fn action(&self) -> Action {
+        self.action
+    }
+
+    /// On what.
+    pub const fn resource(&self) -> &Resource {
+        &self.resource
+    }
+}
+
+impl Denial {
+    /// Makes the leaf that must be on disk before the caller hears of the refusal.
+    pub fn record(self) -> Unrecorded<Self> {
+        let leaf = self.leaf.clone();
+        Unrecorded::new(self, leaf)
+    }
+
+    /// Why.
+    pub const fn refusal(&self) -> &Refusal {
+        &self.refusal
+    }
+}
+
+impl Unrecorded<Permit> {
+    /// Exchanges the store's receipt for leave to act.
+    ///
+    /// # Errors
+    /// [`NotOnRecord`] when the receipt is not for this permit's leaf.
+    pub fn on_disk(self, receipt: &CommitReceipt) -> Result<Recorded, NotOnRecord> {
+        let index = self.index(receipt)?;
+        Ok(Recorded { permit: self.decision, audit_index: index })
+    }
+}
+
+impl Unrecorded<Denial> {
+    /// Exchanges the store's receipt for the refusal and its place in the log.
+    ///
+    /// # Errors
+    /// [`NotOnRecord`] when the receipt is not for this refusal's leaf.
+    pub fn on_disk(self, receipt: &CommitReceipt) -> Result<(Refusal, u64), NotOnRecord> {
+        let index = self.index(receipt)?;
+        Ok((self.decision.refusal, index))
+    }
+}
+
+/// A permit whose leaf is on disk. The vault takes it by value and spends it.
+#[derive(Debug)]
+#[must_use]
+pub struct Recorded {
+    permit: Permit,
+    audit_index: u64,
+}
+
+/// What is about to be done is not what was permitted: a bug in the daemon, never a caller's
+/// mistake.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the permit is for another action, resource or request")]
+pub struct PermitMismatch;
+
+/// A permit that has been compared with the deed and used up. Holds the grounds, above all the
+/// recipient that evidence has proven.
+#[derive(Debug)]
+#[must_use]
+pub struct Spent {
+    grounds: Grounds,
+}
+
+impl Recorded {
+    /// Where the leaf stands in the log.
+    pub const fn audit_index(&self) -> u64 {
+        self.audit_index
+    }
+
+    /// Compares the permit with what is about to be done and uses it up.
+    ///
+    /// # Errors
+    /// [`PermitMismatch`] when they differ.
+    pub fn spend(
+        self,
+        action: Action,
+        resource: &Resource,
+        request_digest: &Digest,
+    ) -> Result<Spent, PermitMismatch> {
+        let permit = self.permit;
+        if permit.action == action
+            && permit.resource == *resource
+            && permit.request_digest == *request_digest
+        {
+            Ok(Spent { grounds: permit.grounds })
+        } else {
+            Err(PermitMismatch)
+        }
+    }
+}
+
+impl Spent {
+    /// The evidence that came with the request, if it did.
+    pub const fn evidence(&self) -> Option<&Appraised> {
+        self.grounds.evidence.as_ref()
+    }
+}
+
+#[cfg(test)]
+#[path = "permit_tests.rs"]
+mod tests;

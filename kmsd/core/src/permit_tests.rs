@@ -1,0 +1,224 @@
+//! The decisions, one case each: what is refused, for which reason, and what is granted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::algorithm::Algorithm;
+use crate::caller::{Authentication, Grant};
+use crate::id::VersionName;
+use crate::key::{Pkcs11Attributes, ReleaseRequirement, SealHeader};
+use crate::lifecycle::State;
+use crate::quorum::{Approvers, Member};
+
+const VERSION: &str = "tenants/t/locations/l/keyRings/r/keys/k/versions/1";
+
+fn name() -> VersionName {
+    VERSION.parse().unwrap()
+}
+
+fn key() -> Key {
+    Key {
+        name: name().key,
+        algorithm: Algorithm::EcSignP256Sha256,
+        usages: BTreeSet::from([Usage::Sign, Usage::Verify]),
+        created_at: Timestamp(0),
+        labels: BTreeMap::new(),
+        requirement: None,
+        quorum: None,
+        model: String::new(),
+        dataset: String::new(),
+        primary: 1,
+        latest: 1,
+        pkcs11: Pkcs11Attributes::default(),
+    }
+}
+
+fn gated() -> Key {
+    let requirement = ReleaseRequirement {
+        kinds: BTreeSet::new(),
+        may_be_unestablished: BTreeSet::new(),
+        policy: String::new(),
+        free_usages: BTreeSet::from([Usage::Verify]),
+    };
+    let mut key = Key { requirement: Some(requirement), ..key() };
+    key.usages.insert(Usage::Release);
+    key
+}
+
+fn version(key: &Key, state: State) -> Version {
+    let header = SealHeader {
+        version: name(),
+        algorithm: key.algorithm,
+        usages: key.usages.clone(),
+        local: true,
+        requirement_digest: key.requirement.as_ref().map(ReleaseRequirement::digest),
+        quorum_digest: key.quorum.as_ref().map(QuorumPolicy::digest),
+        model: key.model.clone(),
+        dataset: key.dataset.clone(),
+    };
+    Version {
+        header,
+        state,
+        enabled: true,
+        created_at: Timestamp(0),
+        changed_at: Timestamp(0),
+        public_key: String::new(),
+        slot: 0,
+    }
+}
+
+fn caller(role: Role, ring: &str) -> Caller {
+    let ring = format!("tenants/t/locations/l/keyRings/{ring}").parse().unwrap();
+    let grant = Grant { role, ring: Some(ring) };
+    let principal = "apps/a".parse().unwrap();
+    Caller::authenticated(principal, Authentication::UnixPeer(0), vec![grant])
+}
+
+fn ask(caller: &Caller, action: Action, subject: Subject<'_>) -> Result<(), Refusal> {
+    let resource = Resource::Version(name());
+    let intent = Intent {
+        action,
+        resource,
+        operation_id: OperationId([1; 16]),
+        request_digest: Digest([2; 32]),
+        subject,
+        region: "l",
+        now: Timestamp(5),
+    };
+    let leaf_of_refusal = |denial: Denial| {
+        assert_eq!(denial.leaf.reason, denial.refusal.reason());
+        denial.refusal
+    };
+    decide(caller, &intent, Grounds::default(), None).map(|_| ()).map_err(leaf_of_refusal)
+}
+
+fn subject<'a>(key: &'a Key, version: &'a Version) -> Subject<'a> {
+    Subject::Version { key, version, ring_quorum: None, transition: None }
+}
+
+#[test]
+fn a_crypto_user_signs_with_an_active_key_and_nobody_else_does() {
+    let key = key();
+    let version = version(&key, State::Active);
+    let sign = |caller: &Caller| ask(caller, Action::Sign, subject(&key, &version));
+    assert_eq!(sign(&caller(Role::CryptoUser, "r")), Ok(()));
+    for role in Role::ALL.into_iter().filter(|role| *role != Role::CryptoUser) {
+        let refusal = sign(&caller(role, "r")).unwrap_err();
+        assert_eq!(refusal.reason(), "ROLE_MISSING", "{role}");
+    }
+}
+
+#[test]
+fn a_stranger_cannot_tell_a_missing_key_from_anothers() {
+    let key = key();
+    let version = version(&key, State::Active);
+    let stranger = caller(Role::CryptoUser, "other");
+    let theirs = ask(&stranger, Action::Sign, subject(&key, &version));
+    let missing = ask(&stranger, Action::Sign, Subject::Absent);
+    assert_eq!(theirs, Err(Refusal::NotFound));
+    assert_eq!(theirs, missing);
+}
+
+#[test]
+fn every_use_in_every_state_is_decided_by_the_table() {
+    let key = key();
+    let user = caller(Role::CryptoUser, "r");
+    for state in State::ALL {
+        for (action, usage) in [(Action::Sign, Usage::Sign), (Action::Verify, Usage::Verify)] {
+            let version = version(&key, state);
+            let expected = match state.allows(usage) {
+                Allowance::Allowed => Ok(()),
+                Allowance::Refused => Err(Refusal::StateRefuses { state }),
+                Allowance::UnderQuorum => Err(Refusal::NeedsApproval),
+            };
+            assert_eq!(ask(&user, action, subject(&key, &version)), expected, "{state}");
+        }
+    }
+}
+
+#[test]
+fn a_gated_key_is_used_only_with_evidence_but_for_its_free_uses() {
+    let key = gated();
+    let version = version(&key, State::Active);
+    let user = caller(Role::CryptoUser, "r");
+    let use_it = |action| ask(&user, action, subject(&key, &version));
+    assert_eq!(use_it(Action::Sign), Err(Refusal::EvidenceRequired));
+    assert_eq!(use_it(Action::ReleaseKey), Err(Refusal::EvidenceRequired));
+    assert_eq!(use_it(Action::Verify), Ok(()));
+}
+
+#[test]
+fn a_key_without_a_gate_is_never_released() {
+    let key = key();
+    let version = version(&key, State::Active);
+    let user = caller(Role::CryptoUser, "r");
+    let refusal = ask(&user, Action::ReleaseKey, subject(&key, &version));
+    assert_eq!(refusal, Err(Refusal::NotReleasable));
+}
+
+#[test]
+fn a_key_row_edited_to_drop_its_gate_decides_nothing() {
+    let sealed = version(&gated(), State::Active);
+    let edited = Key { requirement: None, ..gated() };
+    let user = caller(Role::CryptoUser, "r");
+    let refusal = ask(&user, Action::Sign, subject(&edited, &sealed));
+    assert_eq!(refusal, Err(Refusal::HeaderMismatch));
+}
+
+#[test]
+fn a_disabled_version_and_a_foreign_use_are_refused() {
+    let key = key();
+    let mut version = version(&key, State::Active);
+    let user = caller(Role::CryptoUser, "r");
+    let decrypt = ask(&user, Action::Decrypt, subject(&key, &version));
+    assert_eq!(decrypt, Err(Refusal::UsageRefused));
+    version.enabled = false;
+    assert_eq!(ask(&user, Action::Sign, subject(&key, &version)), Err(Refusal::Disabled));
+}
+
+#[test]
+fn a_guarded_destroy_needs_a_proposal() {
+    let alice = Member::Principal("users/alice".parse().unwrap());
+    let guards = BTreeSet::from([Action::DestroyKeyVersion]);
+    let quorum = QuorumPolicy::new(guards, Approvers { n: 1, members: vec![alice] }).unwrap();
+    let key = Key { quorum: Some(quorum), ..key() };
+    let version = version(&key, State::Deactivated);
+    let manager = caller(Role::KeyManager, "r");
+    let destroy = |transition| {
+        let subject =
+            Subject::Version { key: &key, version: &version, ring_quorum: None, transition };
+        ask(&manager, Action::DestroyKeyVersion, subject)
+    };
+    assert_eq!(destroy(Some(Transition::Destroy)), Err(Refusal::NeedsApproval));
+    let refusal = destroy(Some(Transition::Activate)).unwrap_err();
+    assert_eq!(refusal.reason(), "ILLEGAL_TRANSITION");
+}
+
+#[test]
+fn a_permit_is_good_for_exactly_what_was_asked_and_recorded() {
+    let key = key();
+    let version = version(&key, State::Active);
+    let resource = Resource::Version(name());
+    let intent = Intent {
+        action: Action::Sign,
+        resource: resource.clone(),
+        operation_id: OperationId([1; 16]),
+        request_digest: Digest([2; 32]),
+        subject: subject(&key, &version),
+        region: "l",
+        now: Timestamp(5),
+    };
+    let user = caller(Role::CryptoUser, "r");
+    let permit = || decide(&user, &intent, Grounds::default(), None).unwrap().record(vec![]);
+    let hash = permit().leaf().hash();
+    let receipt = CommitReceipt::durable(40, vec![Digest([0; 32]), hash]);
+    let recorded = || permit().on_disk(&receipt).unwrap();
+    assert_eq!(recorded().audit_index(), 41);
+    let digest = Digest([2; 32]);
+    assert!(recorded().spend(Action::Sign, &resource, &digest).is_ok());
+    assert!(recorded().spend(Action::Verify, &resource, &digest).is_err());
+    assert!(recorded().spend(Action::Sign, &Resource::Appliance, &digest).is_err());
+    assert!(recorded().spend(Action::Sign, &resource, &Digest([3; 32])).is_err());
+    let other = CommitReceipt::durable(40, vec![Digest([0; 32])]);
+    assert!(permit().on_disk(&other).is_err());
+}

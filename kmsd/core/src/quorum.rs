@@ -1,0 +1,558 @@
+//! Approvals bound to one exact request; enough, fresh, from different people.
+//!
+//! A [`Proposal`] is canonical JSON; an approval is an SSH signature over exactly those bytes. The
+//! daemon is not trusted for approvals: whoever writes in its database still cannot sign.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::action::Action;
+use crate::canonical::{self, CanonicalError};
+use crate::id::{Digest, Nonce, PrincipalName, Timestamp};
+use crate::sshsig::{SignatureError, SshKey};
+
+/// Which actions need approval, and whose.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "RawPolicy")]
+pub struct QuorumPolicy {
+    guards: BTreeSet<Action>,
+    approvers: Approvers,
+}
+
+/// A tree of people: at least `n` of `members`, each a person or a smaller tree.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approvers {
+    /// How many of the members must approve.
+    pub n: u32,
+    /// Who can.
+    pub members: Vec<Member>,
+}
+
+/// A leaf or branch of the tree.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+#[non_exhaustive]
+pub enum Member {
+    /// A group that approves when enough of its own members do.
+    Group(Approvers),
+    /// One principal.
+    Principal(PrincipalName),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPolicy {
+    guards: BTreeSet<Action>,
+    approvers: Approvers,
+}
+
+/// Why a quorum policy makes no sense. The caller's mistake.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// The same principal stands twice.
+    #[error("a member stands more than once in the quorum")]
+    Duplicate,
+    /// No approval needed, or more than there are members.
+    #[error("a quorum needs at least 1 approval and at most as many as it has members")]
+    Count,
+    /// Guards nothing.
+    #[error("a quorum policy must guard at least one action")]
+    GuardsNothing,
+    /// Too many members or levels.
+    #[error("a quorum has at most {MEMBERS_MAX} members and {DEPTH_MAX} levels")]
+    TooLarge,
+}
+
+impl TryFrom<RawPolicy> for QuorumPolicy {
+    type Error = PolicyError;
+
+    fn try_from(raw: RawPolicy) -> Result<Self, PolicyError> {
+        Self::new(raw.guards, raw.approvers)
+    }
+}
+
+impl QuorumPolicy {
+    /// A policy under which each of `guards` needs the approval of `approvers`.
+    ///
+    /// # Errors
+    /// [`PolicyError`] when the tree cannot be satisfied or is too large.
+    pub fn new(guards: BTreeSet<Action>, approvers: Approvers) -> Result<Self, PolicyError> {
+        if guards.is_empty() {
+            return Err(PolicyError::GuardsNothing);
+        }
+        let mut seen = BTreeSet::new();
+        approvers.check(1, &mut seen)?;
+        Ok(Self { guards, approvers })
+    }
+
+    /// Whether `action` needs approval.
+    pub fn guards(&self, action: Action) -> bool {
+        self.guards.contains(&action)
+    }
+
+    /// The digest that proposals and sealings name it by.
+    pub fn digest(&self) -> Digest {
+        canonical::digest(self)
+            .expect("a quorum policy has only text keys, so it always has canonical form")
+    }
+
+    /// The tree of approvers.
+    pub const fn approvers(&self) -> &Approvers {
+        &self.approvers
+    }
+}
+
+impl Approvers {
+    fn check<'a>(
+        &'a self,
+        depth: usize,
+        seen: &mut BTreeSet<&'a PrincipalName>,
+    ) -> Result<(), PolicyError> {
+        let count = usize::try_from(self.n).unwrap_or(usize::MAX);
+        if count == 0 || count > self.members.len() {
+            return Err(PolicyError::Count);
+        }
+        if depth > DEPTH_MAX || self.members.len() > MEMBERS_MAX {
+            return Err(PolicyError::TooLarge);
+        }
+        for member in &self.members {
+            match member {
+                Member::Group(group) => group.check(depth + 1, seen)?,
+                Member::Principal(name) if !seen.insert(name) => {
+                    return Err(PolicyError::Duplicate);
+                }
+                Member::Principal(_) => {}
+            }
+        }
+        if seen.len() > MEMBERS_MAX { Err(PolicyError::TooLarge) } else { Ok(()) }
+    }
+
+    fn satisfied_by(&self, approving: &BTreeSet<&PrincipalName>) -> bool {
+        let says_yes = |member: &&Member| match member {
+            Member::Group(group) => group.satisfied_by(approving),
+            Member::Principal(name) => approving.contains(name),
+        };
+        let count = self.members.iter().filter(says_yes).count();
+        u32::try_from(count).is_ok_and(|count| count >= self.n)
+    }
+
+    /// Whether `name` stands anywhere in the tree.
+    pub fn includes(&self, name: &PrincipalName) -> bool {
+        self.members.iter().any(|member| match member {
+            Member::Group(group) => group.includes(name),
+            Member::Principal(principal) => principal == name,
+        })
+    }
+}
+
+/// The exact request that approvers sign, as canonical JSON. What runs is parsed from these bytes
+/// and nothing else.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Proposal {
+    /// Always [`PROPOSAL_TYPE`].
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// The audit log's origin: which appliance this is for.
+    pub appliance: String,
+    /// What is to be done.
+    pub action: Action,
+    /// To which resource (full name).
+    pub resource: String,
+    /// The state of the resource when it was proposed; another state, no execution.
+    pub etag: String,
+    /// Digest of the quorum policy under which it was proposed.
+    pub policy_digest: Digest,
+    /// Who proposed it; never counts as an approver.
+    pub proposer: PrincipalName,
+    /// Makes it unique.
+    pub nonce: Nonce,
+    /// When it was made, milliseconds since 1970.
+    pub created_at: Timestamp,
+    /// When it lapses, milliseconds since 1970.
+    pub expires_at: Timestamp,
+}
+
+impl Proposal {
+    /// Reads a proposal from the bytes that people signed.
+    ///
+    /// # Errors
+    /// [`CanonicalError`] when they are not one in canonical form.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CanonicalError> {
+        canonical::from_bytes(bytes)
+    }
+
+    /// The bytes that people sign.
+    ///
+    /// # Errors
+    /// Never for a proposal of this crate; see [`canonical::to_bytes`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>, CanonicalError> {
+        canonical::to_bytes(self)
+    }
+}
+
+/// One person's signature over a proposal's bytes.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approval {
+    /// Who signed.
+    pub approver: PrincipalName,
+    /// The armored SSH signature, namespace [`NAMESPACE`].
+    pub signature: String,
+}
+
+/// Why an approval does not count. The approver's mistake or a forgery.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApprovalError {
+    /// Already approved by this person, or with this key under another name.
+    #[error("{0} has already approved, or that key has")]
+    Duplicate(PrincipalName),
+    /// Not a member of the quorum, or not enrolled any more.
+    #[error("{0} is not an approver of this proposal")]
+    NotAnApprover(PrincipalName),
+    /// Nobody approves their own request.
+    #[error("{0} made the proposal and cannot approve it")]
+    OwnProposal(PrincipalName),
+    /// The signature is not what it should be.
+    #[error("the signature of {0} does not count: {1}")]
+    Signature(PrincipalName, SignatureError),
+}
+
+/// Why a proposal cannot run. Each is a refusal by the rules.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unapproved {
+    /// The resource changed since the proposal was made.
+    #[error("the resource has changed since it was proposed; make a new proposal")]
+    EtagMoved,
+    /// Its time is over.
+    #[error("the proposal has expired; make a new one")]
+    Expired,
+    /// Made for another appliance, type or document form.
+    #[error("the proposal is not one of this appliance")]
+    NotOurs,
+    /// The quorum policy changed since the proposal was made.
+    #[error("the quorum policy has changed since it was proposed; make a new proposal")]
+    PolicyChanged,
+    /// Not enough valid approvals yet.
+    #[error("{valid} valid approval(s), more are needed")]
+    TooFew {
+        /// How many count.
+        valid: usize,
+    },
+}
+
+/// A proposal that a quorum stands behind. Spent by [`crate::permit::decide`].
+#[derive(Debug, Eq, PartialEq)]
+#[must_use]
+pub struct Approved {
+    proposal: Proposal,
+    proposal_digest: Digest,
+    approvers: Vec<PrincipalName>,
+}
+
+/// What is true of the appliance and the resource at the moment of execution.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances<'a> {
+    /// The audit log's origin.
+    pub appliance: &'a str,
+    /// The resource's etag as it is now.
+    pub etag: &'a str,
+    /// The quorum policy as it is now.
+    pub policy: &'a QuorumPolicy,
+    /// The SSH keys of enrolled people as they are now.
+    pub keys: &'a BTreeMap<PrincipalName, Vec<SshKey>>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// Checks one approval against the proposal's bytes and those already counted; gives the digest of
+/// the key that signed.
+///
+/// # Errors
+/// [`ApprovalError`] when it does not count.
+pub fn check_approval(
+    proposal_bytes: &[u8],
+    proposer: &PrincipalName,
+    approval: &Approval,
+    counted: &BTreeMap<PrincipalName, Digest>,
+    circumstances: &Circumstances<'_>,
+) -> Result<Digest, ApprovalError> {
+    let approver = &approval.approver;
+    if approver == proposer {
+        return Err(ApprovalError::OwnProposal(approver.clone()));
+    }
+    let keys = circumstances
+        .keys
+        .get(approver)
+        .filter(|_| circumstances.policy.approvers.includes(approver))
+        .ok_or_else(|| ApprovalError::NotAnApprover(approver.clone()))?;
+    let mut refusal = SignatureError::Wrong;
+    for key in keys {
+        match key.verify(NAMESPACE, proposal_bytes, &approval.signature) {
+            Ok(()) => {
+                let digest = key.digest();
+                let repeated = counted.contains_key(approver)
+                    || counted.values().any(|counted| *counted == digest);
+                return if repeated {
+                    Err(ApprovalError::Duplicate(approver.clone()))
+                } else {
+                    Ok(digest)
+                };
+            }
+            Err(error) => refusal = error,
+        }
+    }
+    Err(ApprovalError::Signature(approver.clone(), refusal))
+}
+
+impl Approved {
+    /// Counts `approvals` over `proposal_bytes` from nothing: what was counted before, or stored,
+    /// does not matter.
+    ///
+    /// # Errors
+    /// [`Unapproved`] when the proposal cannot run now.
+    pub fn by(
+        proposal_bytes: &[u8],
+        approvals: &[Approval],
+        circumstances: &Circumstances<'_>,
+    ) -> Result<Self, Unapproved> {
+        let proposal = Proposal::from_bytes(proposal_bytes).map_err(|_| Unapproved::NotOurs)?;
+        if proposal.type_ != PROPOSAL_TYPE || proposal.appliance != circumstances.appliance {
+            return Err(Unapproved::NotOurs);
+        }
+        if proposal.expires_at <= circumstances.now {
+            return Err(Unapproved::Expired);
+        }
+        if proposal.policy_digest != circumstances.policy.digest() {
+            return Err(Unapproved::PolicyChanged);
+        }
+        if proposal.etag != circumstances.etag {
+            return Err(Unapproved::EtagMoved);
+        }
+        let mut counted = BTreeMap::new();
+        for approval in approvals {
+            let checked = check_approval(
+                proposal_bytes,
+                &proposal.proposer,
+                approval,
+                &counted,
+                circumstances,
+            );
+            if let Ok(key) = checked {
+                counted.insert(approval.approver.clone(), key);
+            }
+        }
+        if !circumstances.policy.approvers.satisfied_by(&counted.keys().collect()) {
+            return Err(Unapproved::TooFew { valid: counted.len() });
+        }
+        let approvers = counted.into_keys().collect();
+        Ok(Self { proposal, proposal_digest: Digest::of(&[proposal_bytes]), approvers })
+    }
+
+    /// The proposal, as parsed from the signed bytes.
+    pub const fn proposal(&self) -> &Proposal {
+        &self.proposal
+    }
+
+    /// Digest of the signed bytes.
+    pub const fn proposal_digest(&self) -> Digest {
+        self.proposal_digest
+    }
+
+    /// Who approved, sorted.
+    pub fn approvers(&self) -> &[PrincipalName] {
+        &self.approvers
+    }
+}
+
+/// The `type` of a proposal document.
+pub const PROPOSAL_TYPE: &str = "kms-proposal/v1";
+/// The SSH signature namespace of approvals.
+pub const NAMESPACE: &str = "kms-proposal";
+/// Shortest life of a proposal: 5 minutes.
+pub const LIFETIME_MS_MIN: u64 = 5 * 60 * 1000;
+/// Longest life of a proposal: 7 days.
+pub const LIFETIME_MS_MAX: u64 = 7 * 24 * 60 * 60 * 1000;
+const MEMBERS_MAX: usize = 64;
+const DEPTH_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use ssh_key::{Algorithm, HashAlg, LineEnding, PrivateKey};
+
+    use super::*;
+
+    struct People {
+        secrets: BTreeMap<PrincipalName, PrivateKey>,
+        keys: BTreeMap<PrincipalName, Vec<SshKey>>,
+    }
+
+    fn person(name: &str) -> PrincipalName {
+        format!("users/{name}").parse().unwrap()
+    }
+
+    fn people(names: &[&str]) -> People {
+        let mut people = People { secrets: BTreeMap::new(), keys: BTreeMap::new() };
+        for (n, name) in names.iter().enumerate() {
+            let seed = [u8::try_from(n).unwrap() + 1; 32];
+            let pair = ssh_key::private::Ed25519Keypair::from_seed(&seed);
+            let secret = PrivateKey::from(pair);
+            assert_eq!(secret.algorithm(), Algorithm::Ed25519);
+            let public = secret.public_key().to_openssh().unwrap().parse().unwrap();
+            people.keys.insert(person(name), vec![public]);
+            people.secrets.insert(person(name), secret);
+        }
+        people
+    }
+
+    impl People {
+        fn sign(&self, name: &str, namespace: &str, hash: HashAlg, bytes: &[u8]) -> Approval {
+            let signature = self.secrets[&person(name)].sign(namespace, hash, bytes).unwrap();
+            let signature = signature.to_pem(LineEnding::LF).unwrap();
+            Approval { approver: person(name), signature }
+        }
+
+        fn approve(&self, name: &str, bytes: &[u8]) -> Approval {
+            self.sign(name, NAMESPACE, HashAlg::Sha512, bytes)
+        }
+    }
+
+    fn two_of(names: &[&str]) -> QuorumPolicy {
+        let members = names.iter().map(|name| Member::Principal(person(name))).collect();
+        let guards = BTreeSet::from([Action::DestroyKeyVersion]);
+        QuorumPolicy::new(guards, Approvers { n: 2, members }).unwrap()
+    }
+
+    fn proposal(policy: &QuorumPolicy) -> Proposal {
+        Proposal {
+            type_: PROPOSAL_TYPE.to_owned(),
+            appliance: "kms/test".to_owned(),
+            action: Action::DestroyKeyVersion,
+            resource: "tenants/t/locations/l/keyRings/r/keys/k/versions/1".to_owned(),
+            etag: "7".to_owned(),
+            policy_digest: policy.digest(),
+            proposer: person("mallory"),
+            nonce: Nonce([0; 32]),
+            created_at: Timestamp(0),
+            expires_at: Timestamp(1000),
+        }
+    }
+
+    fn now<'a>(policy: &'a QuorumPolicy, people: &'a People) -> Circumstances<'a> {
+        let (appliance, etag, now) = ("kms/test", "7", Timestamp(999));
+        Circumstances { appliance, etag, policy, keys: &people.keys, now }
+    }
+
+    #[test]
+    fn two_different_members_approve_and_one_does_not() {
+        let people = people(&["alice", "bob", "carol", "mallory"]);
+        let policy = two_of(&["alice", "bob", "carol"]);
+        let bytes = proposal(&policy).to_bytes().unwrap();
+        let alice = people.approve("alice", &bytes);
+        let bob = people.approve("bob", &bytes);
+        let at = now(&policy, &people);
+        let approved = Approved::by(&bytes, &[alice.clone(), bob.clone()], &at).unwrap();
+        assert_eq!(approved.approvers(), [person("alice"), person("bob")]);
+        let one = Err(Unapproved::TooFew { valid: 1 });
+        assert_eq!(Approved::by(&bytes, std::slice::from_ref(&alice), &at), one);
+        assert_eq!(Approved::by(&bytes, &[alice.clone(), alice.clone()], &at), one);
+        // Bob's signature under Carol's name is nobody's.
+        let stolen = Approval { approver: person("carol"), ..bob };
+        assert_eq!(Approved::by(&bytes, &[alice, stolen], &at), one);
+    }
+
+    #[test]
+    fn the_proposer_and_strangers_do_not_count() {
+        let people = people(&["alice", "bob", "mallory"]);
+        let policy = two_of(&["alice", "bob", "mallory"]);
+        let bytes = proposal(&policy).to_bytes().unwrap();
+        let approvals = [people.approve("alice", &bytes), people.approve("mallory", &bytes)];
+        let at = now(&policy, &people);
+        let one = Err(Unapproved::TooFew { valid: 1 });
+        assert_eq!(Approved::by(&bytes, &approvals, &at), one);
+        let smaller = two_of(&["alice", "bob"]);
+        let outside = proposal(&smaller).to_bytes().unwrap();
+        let approvals = [people.approve("alice", &outside), people.approve("mallory", &outside)];
+        assert_eq!(Approved::by(&outside, &approvals, &now(&smaller, &people)), one);
+    }
+
+    #[test]
+    fn one_key_under_two_names_counts_once() {
+        let mut people = people(&["alice", "bob"]);
+        let same = people.keys[&person("alice")].clone();
+        people.keys.insert(person("bob"), same);
+        let secret = people.secrets[&person("alice")].clone();
+        people.secrets.insert(person("bob"), secret);
+        let policy = two_of(&["alice", "bob"]);
+        let bytes = proposal(&policy).to_bytes().unwrap();
+        let approvals = [people.approve("alice", &bytes), people.approve("bob", &bytes)];
+        assert_eq!(
+            Approved::by(&bytes, &approvals, &now(&policy, &people)),
+            Err(Unapproved::TooFew { valid: 1 })
+        );
+    }
+
+    #[test]
+    fn other_bytes_namespaces_and_hashes_are_refused() {
+        let people = people(&["alice", "bob"]);
+        let policy = two_of(&["alice", "bob"]);
+        let bytes = proposal(&policy).to_bytes().unwrap();
+        let at = now(&policy, &people);
+        let alice = people.approve("alice", &bytes);
+        let longer = Proposal { expires_at: Timestamp(5000), ..proposal(&policy) };
+        for bad in [
+            people.sign("bob", "file", HashAlg::Sha512, &bytes),
+            people.sign("bob", NAMESPACE, HashAlg::Sha256, &bytes),
+            people.approve("bob", &longer.to_bytes().unwrap()),
+            Approval { approver: person("bob"), signature: "x".repeat(20_000) },
+        ] {
+            assert_eq!(
+                Approved::by(&bytes, &[alice.clone(), bad], &at),
+                Err(Unapproved::TooFew { valid: 1 })
+            );
+        }
+    }
+
+    #[test]
+    fn a_proposal_runs_only_in_the_circumstances_it_was_made_for() {
+        let people = people(&["alice", "bob"]);
+        let policy = two_of(&["alice", "bob"]);
+        let other = two_of(&["bob", "alice"]);
+        let bytes = proposal(&policy).to_bytes().unwrap();
+        let approvals = [people.approve("alice", &bytes), people.approve("bob", &bytes)];
+        let at = now(&policy, &people);
+        assert!(Approved::by(&bytes, &approvals, &at).is_ok());
+        for (circumstances, refusal) in [
+            (Circumstances { appliance: "kms/other", ..at }, Unapproved::NotOurs),
+            (Circumstances { etag: "8", ..at }, Unapproved::EtagMoved),
+            (Circumstances { policy: &other, ..at }, Unapproved::PolicyChanged),
+            (Circumstances { now: Timestamp(1000), ..at }, Unapproved::Expired),
+        ] {
+            assert_eq!(Approved::by(&bytes, &approvals, &circumstances), Err(refusal));
+        }
+        let mut spaced = bytes.clone();
+        spaced.push(b'\n');
+        assert_eq!(Approved::by(&spaced, &approvals, &at), Err(Unapproved::NotOurs));
+    }
+
+    #[test]
+    fn impossible_trees_are_refused() {
+        let guards = BTreeSet::from([Action::DestroyKeyVersion]);
+        let policy = |n, members: Vec<Member>| {
+            QuorumPolicy::new(guards.clone(), Approvers { n, members }).map(|_| ())
+        };
+        let a = || Member::Principal(person("a"));
+        let b = || Member::Principal(person("b"));
+        assert_eq!(policy(0, vec![a()]), Err(PolicyError::Count));
+        assert_eq!(policy(3, vec![a(), b()]), Err(PolicyError::Count));
+        assert_eq!(policy(1, vec![a(), a()]), Err(PolicyError::Duplicate));
+        let inner = Member::Group(Approvers { n: 1, members: vec![a()] });
+        assert_eq!(policy(1, vec![a(), inner]), Err(PolicyError::Duplicate));
+        assert_eq!(policy(2, vec![a(), b()]), Ok(()));
+    }
+}
