@@ -234,7 +234,8 @@ pub struct Permit {
 #[must_use = "a refusal is recorded too"]
 pub struct Denial {
     refusal: Refusal,
-    leaf: Leaf,
+    // Boxed, so that the rare refusal does not make every decision large.
+    leaf: Box<Leaf>,
 }
 
 /// Decides. Every grant and every refusal of the appliance comes from here.
@@ -266,7 +267,7 @@ pub fn decide(
         Err(refusal) => {
             leaf.outcome = LeafOutcome::Denied.into();
             leaf.reason = refusal.reason().to_owned();
-            Err(Denial { refusal, leaf })
+            Err(Denial { refusal, leaf: Box::new(leaf) })
         }
     }
 }
@@ -463,7 +464,7 @@ impl Permit {
 impl Denial {
     /// Makes the leaf that must be on disk before the caller hears of the refusal.
     pub fn record(self) -> Unrecorded<Self> {
-        let leaf = self.leaf.clone();
+        let leaf = *self.leaf.clone();
         Unrecorded::new(self, leaf)
     }
 
