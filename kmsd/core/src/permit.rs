@@ -134,6 +134,14 @@ pub enum Refusal {
     /// The key's policies were edited in the store.
     #[error("the stored key does not match its sealing; it was edited outside the daemon")]
     HeaderMismatch,
+    /// A field of the request is out of range or malformed.
+    #[error("{field}: {problem}")]
+    InvalidArgument {
+        /// Which field, as in the proto.
+        field: &'static str,
+        /// What is wrong with it and what is expected.
+        problem: String,
+    },
     /// The life cycle does not allow the step.
     #[error("{0}")]
     IllegalTransition(#[from] IllegalTransition),
@@ -185,6 +193,9 @@ pub enum Refusal {
     /// Only the proposer may cancel or execute.
     #[error("only who made the proposal may do this")]
     NotTheProposer,
+    /// The root key is closed.
+    #[error("the appliance is sealed; open it first (kmsctl seal unseal)")]
+    Sealed,
     /// The resource is not what the caller thought it was.
     #[error("the resource has changed meanwhile; read it again")]
     Stale,
@@ -203,6 +214,7 @@ impl Refusal {
             Self::EvidenceRequired => "EVIDENCE_REQUIRED",
             Self::HeaderMismatch => "ROW_TAMPERED",
             Self::IllegalTransition(_) => "ILLEGAL_TRANSITION",
+            Self::InvalidArgument { .. } => "INVALID_ARGUMENT",
             Self::NeedsApproval => "NEEDS_APPROVAL",
             Self::NotFound => "NOT_FOUND",
             Self::NotReleasable => "NOT_RELEASABLE",
@@ -210,6 +222,7 @@ impl Refusal {
             Self::PinIncorrect => "PIN_INCORRECT",
             Self::PinLocked => "PIN_LOCKED",
             Self::RoleMissing { .. } => "ROLE_MISSING",
+            Self::Sealed => "SEALED",
             Self::Stale => "STALE",
             Self::StateRefuses { .. } => "STATE_REFUSES",
             Self::Unapproved(_) => "UNAPPROVED",
@@ -278,7 +291,11 @@ fn judge(
     grounds: &Grounds,
     earlier: Option<Refusal>,
 ) -> Result<Option<Role>, Refusal> {
-    // Who may ask comes first: whoever may not know of a resource learns nothing of its state.
+    // A malformed request names no resource, and a closed appliance answers everybody alike.
+    if let Some(Refusal::InvalidArgument { .. } | Refusal::Sealed) = earlier {
+        return earlier.map_or(Ok(None), Err);
+    }
+    // Who may ask comes next: whoever may not know of a resource learns nothing of its state.
     let role = judge_role(caller, intent)?;
     if let Some(refusal) = earlier {
         return Err(refusal);

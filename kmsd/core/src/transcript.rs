@@ -189,6 +189,12 @@ impl Transcript {
     }
 }
 
+/// Digest of a release request in the transcript: both ends know it before the daemon salts
+/// anything.
+pub fn request_digest(version: &VersionName) -> Digest {
+    Digest::of(&[b"ReleaseKey", version.to_string().as_bytes()])
+}
+
 /// The HPKE `aad` of an answer: key name, policy and operation, so that an answer for one release
 /// opens as no other.
 ///
