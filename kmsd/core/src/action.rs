@@ -43,6 +43,8 @@ macro_rules! actions {
 pub enum Gate {
     /// Whoever has authenticated at all; the answer holds nothing about keys.
     Anyone,
+    /// The daemon itself.
+    Daemon,
     /// Whoever has authenticated; what counts is the attestation evidence handed in.
     Evidence,
     /// Whoever holds one of these roles over the resource.
@@ -154,9 +156,9 @@ actions! {
     /// Make a signature.
     Sign => USERS,
     /// The daemon began to serve. Recorded by the daemon itself.
-    Start => Gate::Roles(&[]),
+    Start => Gate::Daemon,
     /// The daemon ended in order. Recorded by the daemon itself.
-    Stop => Gate::Roles(&[]),
+    Stop => Gate::Daemon,
     /// Stop use of a version for now.
     SuspendKeyVersion => MANAGERS,
     /// Open the root key. The secret handed in carries the authority.

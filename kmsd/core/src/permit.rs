@@ -53,7 +53,7 @@
 use crate::action::{Action, Gate};
 use crate::algorithm::Usage;
 use crate::audit::{CommitReceipt, Leaf, LeafOutcome};
-use crate::caller::{Caller, Role};
+use crate::caller::{Authentication, Caller, Role};
 use crate::claims::Appraised;
 use crate::id::{Digest, OperationId, Resource, Timestamp};
 use crate::key::{Key, Version};
@@ -131,9 +131,6 @@ pub enum Refusal {
         /// Every reason.
         reasons: Vec<String>,
     },
-    /// The key's policies were edited in the store.
-    #[error("the stored key does not match its sealing; it was edited outside the daemon")]
-    HeaderMismatch,
     /// A field of the request is out of range or malformed.
     #[error("{field}: {problem}")]
     InvalidArgument {
@@ -193,6 +190,13 @@ pub enum Refusal {
     /// Only the proposer may cancel or execute.
     #[error("only who made the proposal may do this")]
     NotTheProposer,
+    /// A stored row is not one that this daemon wrote there, or a key's policies are not those
+    /// that its sealing binds.
+    #[error("the stored row {row} was edited outside the daemon; restore it from a backup")]
+    RowTampered {
+        /// Which row.
+        row: String,
+    },
     /// The root key is closed.
     #[error("the appliance is sealed; open it first (kmsctl seal unseal)")]
     Sealed,
@@ -212,7 +216,6 @@ impl Refusal {
             Self::Disabled => "KEY_DISABLED",
             Self::EvidenceRefused { .. } => "EVIDENCE_REFUSED",
             Self::EvidenceRequired => "EVIDENCE_REQUIRED",
-            Self::HeaderMismatch => "ROW_TAMPERED",
             Self::IllegalTransition(_) => "ILLEGAL_TRANSITION",
             Self::InvalidArgument { .. } => "INVALID_ARGUMENT",
             Self::NeedsApproval => "NEEDS_APPROVAL",
@@ -222,6 +225,7 @@ impl Refusal {
             Self::PinIncorrect => "PIN_INCORRECT",
             Self::PinLocked => "PIN_LOCKED",
             Self::RoleMissing { .. } => "ROLE_MISSING",
+            Self::RowTampered { .. } => "ROW_TAMPERED",
             Self::Sealed => "SEALED",
             Self::Stale => "STALE",
             Self::StateRefuses { .. } => "STATE_REFUSES",
@@ -307,7 +311,7 @@ fn judge(
         Subject::Ring(quorum) => judge_quorum(intent, quorum, grounds)?,
         Subject::Version { key, version, ring_quorum, transition } => {
             if !version.header.matches(key) {
-                return Err(Refusal::HeaderMismatch);
+                return Err(Refusal::RowTampered { row: key.name.to_string() });
             }
             if let Some(transition) = transition {
                 lifecycle::next(version.state, transition)?;
@@ -326,6 +330,8 @@ fn judge(
 fn judge_role(caller: &Caller, intent: &Intent<'_>) -> Result<Option<Role>, Refusal> {
     match intent.action.gate() {
         Gate::Anyone | Gate::Evidence => Ok(None),
+        Gate::Daemon if caller.authentication() == Authentication::Daemon => Ok(None),
+        Gate::Daemon => Err(Refusal::NotFound),
         Gate::Roles(needed) => match caller.role_over(needed, &intent.resource) {
             Some(role) => Ok(Some(role)),
             None if caller.knows(&intent.resource) => Err(Refusal::RoleMissing { needed }),

@@ -162,7 +162,7 @@ fn a_key_row_edited_to_drop_its_gate_decides_nothing() {
     let edited = Key { requirement: None, ..gated() };
     let user = caller(Role::CryptoUser, "r");
     let refusal = ask(&user, Action::Sign, subject(&edited, &sealed));
-    assert_eq!(refusal, Err(Refusal::HeaderMismatch));
+    assert_eq!(refusal.unwrap_err().reason(), "ROW_TAMPERED");
 }
 
 #[test]
