@@ -1,1 +1,31 @@
-//! x
+//! Keys in use.
+//!
+//! The daemon calls in here to unlock its root ([`unlock`]), to open tenants, rings and versions
+//! ([`vault`]) and to use them. No other crate ever holds key bytes: they live in
+//! [`material::Material`], inside one locked arena, and leave only wrapped, or sealed to a
+//! recipient that attestation evidence has proven ([`release`]).
+//!
+//! Not here: who may do what (`kms-core`), where rows are stored (`kms-store`), files, sockets,
+//! clocks.
+//!
+//! A mechanism lives in one file under [`mechanism`]; a library that carries the mechanisms out is a
+//! [`provider::Provider`].
+
+pub mod arena;
+pub mod error;
+mod kdf;
+pub mod log_key;
+pub mod material;
+pub mod mechanism;
+mod passphrase;
+pub mod pin;
+pub mod provider;
+pub mod random;
+pub mod release;
+pub mod row;
+pub mod selftest;
+pub mod unlock;
+pub mod vault;
+pub mod wrap;
+
+pub use error::CryptoError;

@@ -1,0 +1,299 @@
+//! The unsealed hierarchy: root, tenants, rings, versions; and every use of a key.
+//!
+//! ```text
+//! lp(x)        = length of x as 4 big-endian bytes || x
+//! row key      = HKDF(root,       info = lp("kms-row")     || lp(""))
+//! tenant key   = random, KWP under HKDF(root,       info = lp("kms-tenant")  || lp(tenant))
+//! log seed     = random, KWP under HKDF(root,       info = lp("kms-log")     || lp(""))
+//! ring key     = random, KWP under HKDF(tenant key, info = lp("kms-ring")    || lp(ring name))
+//! version key  =         KWP under HKDF(ring key, salt = slot secret,
+//!                                                   info = lp("kms-version") || lp(header))
+//! ```
+//!
+//! A use takes a recorded permit by value, compares it with the deed in one private function, before
+//! any key is opened, and opens the key for one call (`uses.rs`). The daemon's `ops` are the callers.
+//! Storing wrapped keys, erasing slot secrets and counting uses is theirs.
+//!
+//! A vault does not take a permit that is not on record:
+//!
+//! ```compile_fail
+//! # use kms_core::{id::Digest, permit::Permit};
+//! # use kms_crypto::{provider::SignInput, vault::{Vault, VersionRef}};
+//! fn sign(vault: &Vault, permit: Permit, digest: &Digest, version: VersionRef<'_>) {
+//!     let _ = vault.sign(permit, digest, version, SignInput::Message(b"m"));
+//! }
+//! ```
+//!
+//! ```
+//! # use kms_core::{id::Digest, permit::Recorded};
+//! # use kms_crypto::{provider::SignInput, vault::{Vault, VersionRef}};
+//! fn sign(vault: &Vault, permit: Recorded, digest: &Digest, version: VersionRef<'_>) {
+//!     let _ = vault.sign(permit, digest, version, SignInput::Message(b"m"));
+//! }
+//! ```
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use kms_core::id::{OperationId, RingName, Segment};
+use kms_core::key::SealHeader;
+
+use crate::CryptoError;
+use crate::kdf::{self, DERIVED_BYTES};
+use crate::log_key::{LogSigner, SEED_BYTES};
+use crate::material::Material;
+use crate::provider::{NewKey, Provider};
+use crate::row::{self, OpenedRow};
+use crate::unlock::RootKey;
+use crate::wrap;
+
+mod uses;
+
+pub use uses::RANDOM_BYTES_MAX;
+
+/// The unsealed hierarchy. Dropping it seals: everything in it is wiped.
+pub struct Vault {
+    provider: Arc<dyn Provider>,
+    root: RootKey,
+    row_key: Material,
+    opened: RwLock<Opened>,
+}
+
+#[derive(Default)]
+struct Opened {
+    tenants: HashMap<Segment, Material>,
+    rings: HashMap<RingName, Material>,
+}
+
+/// The erasable half of what opens a version: 32 random bytes that rest in the slot table. Once they
+/// are overwritten there, no old copy of the sealed key can be opened again.
+///
+/// It is not printed:
+///
+/// ```compile_fail
+/// fn print(slot: &kms_crypto::vault::SlotSecret) { println!("{slot:?}"); }
+/// ```
+///
+/// nor copied:
+///
+/// ```compile_fail
+/// fn copy(slot: &kms_crypto::vault::SlotSecret) -> kms_crypto::vault::SlotSecret { slot.clone() }
+/// ```
+///
+/// but handed on, and written to its one place:
+///
+/// ```
+/// fn store(slot: kms_crypto::vault::SlotSecret) -> usize { slot.expose_to_slot_table().len() }
+/// ```
+pub struct SlotSecret(Material);
+
+impl SlotSecret {
+    /// A new random one.
+    ///
+    /// # Errors
+    /// [`CryptoError::RandomFailed`], or the arena's errors.
+    pub fn generate() -> Result<Self, CryptoError> {
+        Material::random(SLOT_SECRET_BYTES).map(Self)
+    }
+
+    /// Takes one over from the slot table and wipes the bytes it came in.
+    ///
+    /// # Errors
+    /// The arena's errors.
+    pub fn import(bytes: &mut [u8; SLOT_SECRET_BYTES]) -> Result<Self, CryptoError> {
+        Material::import(bytes).map(Self)
+    }
+
+    /// The bytes, to be written to the slot table and nowhere else. They open nothing without the
+    /// ring key.
+    pub fn expose_to_slot_table(&self) -> &[u8] {
+        self.0.expose()
+    }
+}
+
+/// One version as the store holds it.
+#[derive(Clone, Copy)]
+pub struct VersionRef<'a> {
+    /// What is bound into the sealing.
+    pub header: &'a SealHeader,
+    /// Its slot's secret.
+    pub slot: &'a SlotSecret,
+    /// The wrapped key.
+    pub sealed: &'a [u8],
+    /// The SubjectPublicKeyInfo in DER; empty for secret keys.
+    pub public_key: &'a [u8],
+}
+
+/// A version just made, ready to be stored.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Generated {
+    /// The wrapped key.
+    pub sealed: Vec<u8>,
+    /// The SubjectPublicKeyInfo in DER; empty for secret keys.
+    pub public_key: Vec<u8>,
+}
+
+/// The hierarchy: making and opening.
+impl Vault {
+    /// Opens the hierarchy at its root.
+    ///
+    /// # Errors
+    /// The arena's errors.
+    pub fn new(root: RootKey, provider: Arc<dyn Provider>) -> Result<Self, CryptoError> {
+        let row_key = kdf::derive(root.material(), b"", "kms-row", b"")?;
+        Ok(Self { provider, root, row_key, opened: RwLock::default() })
+    }
+
+    /// The published name of the provider.
+    pub fn provider_name(&self) -> &'static str {
+        self.provider.name()
+    }
+
+    /// Makes a tenant key, wrapped for the store. It is not open before [`Vault::open_tenant`].
+    ///
+    /// # Errors
+    /// [`CryptoError::RandomFailed`], or the arena's errors.
+    pub fn create_tenant_key(&self, tenant: &Segment) -> Result<Vec<u8>, CryptoError> {
+        wrap::wrap(&self.tenant_wrapping_key(tenant)?, &Material::random(DERIVED_BYTES)?)
+    }
+
+    /// Opens a tenant; from then on its rings can be opened.
+    ///
+    /// # Errors
+    /// [`CryptoError::WrapRefused`] when `wrapped` was edited or is another tenant's.
+    pub fn open_tenant(&self, tenant: &Segment, wrapped: &[u8]) -> Result<(), CryptoError> {
+        let key = unwrap_parent(&self.tenant_wrapping_key(tenant)?, wrapped)?;
+        self.change(|opened| opened.tenants.insert(tenant.clone(), key));
+        Ok(())
+    }
+
+    /// Makes a ring key, wrapped for the store. It is not open before [`Vault::open_ring`].
+    ///
+    /// # Errors
+    /// [`CryptoError::TenantClosed`], [`CryptoError::RandomFailed`], or the arena's errors.
+    pub fn create_ring_key(&self, ring: &RingName) -> Result<Vec<u8>, CryptoError> {
+        wrap::wrap(&self.ring_wrapping_key(ring)?, &Material::random(DERIVED_BYTES)?)
+    }
+
+    /// Opens a ring; from then on its keys can be made and used.
+    ///
+    /// # Errors
+    /// [`CryptoError::TenantClosed`], or [`CryptoError::WrapRefused`] when `wrapped` was edited or is
+    /// another ring's.
+    pub fn open_ring(&self, ring: &RingName, wrapped: &[u8]) -> Result<(), CryptoError> {
+        let key = unwrap_parent(&self.ring_wrapping_key(ring)?, wrapped)?;
+        self.change(|opened| opened.rings.insert(ring.clone(), key));
+        Ok(())
+    }
+
+    /// Makes the log's signing key, wrapped for the store.
+    ///
+    /// # Errors
+    /// [`CryptoError::RandomFailed`], or the arena's errors.
+    pub fn create_log_key(&self) -> Result<Vec<u8>, CryptoError> {
+        wrap::wrap(&self.log_wrapping_key()?, &Material::random(SEED_BYTES)?)
+    }
+
+    /// Opens the log's signing key.
+    ///
+    /// # Errors
+    /// [`CryptoError::WrapRefused`] when `wrapped` was edited or is of another root.
+    pub fn open_log_key(&self, wrapped: &[u8]) -> Result<LogSigner, CryptoError> {
+        LogSigner::new(unwrap_parent(&self.log_wrapping_key()?, wrapped)?)
+    }
+
+    /// Makes the key of a version and wraps it under its header and slot secret.
+    ///
+    /// # Errors
+    /// [`CryptoError::RingClosed`], or those of [`Provider::generate`].
+    pub fn generate(
+        &self,
+        header: &SealHeader,
+        slot: &SlotSecret,
+    ) -> Result<Generated, CryptoError> {
+        let wrapping_key = self.version_wrapping_key(header, slot)?;
+        let NewKey { material, public_key } = self.provider.generate(header.algorithm)?;
+        Ok(Generated { sealed: wrap::wrap(&wrapping_key, &material)?, public_key })
+    }
+
+    fn tenant_wrapping_key(&self, tenant: &Segment) -> Result<Material, CryptoError> {
+        kdf::derive(self.root.material(), b"", "kms-tenant", tenant.as_str().as_bytes())
+    }
+
+    fn ring_wrapping_key(&self, ring: &RingName) -> Result<Material, CryptoError> {
+        let tenant = &ring.home.tenant;
+        let opened = self.opened();
+        let parent = opened
+            .tenants
+            .get(tenant)
+            .ok_or_else(|| CryptoError::TenantClosed { tenant: tenant.clone() })?;
+        kdf::derive(parent, b"", "kms-ring", ring.to_string().as_bytes())
+    }
+
+    fn log_wrapping_key(&self) -> Result<Material, CryptoError> {
+        kdf::derive(self.root.material(), b"", "kms-log", b"")
+    }
+
+    fn version_wrapping_key(
+        &self,
+        header: &SealHeader,
+        slot: &SlotSecret,
+    ) -> Result<Material, CryptoError> {
+        let bytes = header.to_bytes().map_err(|_| CryptoError::HeaderUnreadable)?;
+        let ring = &header.version.key.ring;
+        let opened = self.opened();
+        let parent =
+            opened.rings.get(ring).ok_or_else(|| CryptoError::RingClosed { ring: ring.clone() })?;
+        kdf::derive(parent, slot.0.expose(), "kms-version", &bytes)
+    }
+
+    /// Nothing panics under this lock and each map is whole at every step.
+    fn opened(&self) -> RwLockReadGuard<'_, Opened> {
+        self.opened.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Opened) -> T) {
+        change(&mut self.opened.write().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Rows of the store; see [`crate::row`].
+impl Vault {
+    /// Puts a row into an envelope that only this root can make.
+    ///
+    /// # Errors
+    /// [`CryptoError::RowTooLong`].
+    pub fn protect_row(
+        &self,
+        row_key: &str,
+        revision: u64,
+        operation_id: &OperationId,
+        body: &[u8],
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, CryptoError> {
+        row::protect(&self.row_key, row_key, revision, operation_id, body, sealed)
+    }
+
+    /// Takes a row out of its envelope.
+    ///
+    /// # Errors
+    /// [`CryptoError::RowTampered`] when it is not what this root wrote under `row_key` at
+    /// `revision`.
+    pub fn open_row(
+        &self,
+        row_key: &str,
+        revision: u64,
+        envelope: &[u8],
+    ) -> Result<OpenedRow, CryptoError> {
+        row::open(&self.row_key, row_key, revision, envelope)
+    }
+}
+
+/// Opens a key that wraps or signs others; those all have one length.
+fn unwrap_parent(wrapping_key: &Material, wrapped: &[u8]) -> Result<Material, CryptoError> {
+    let key = wrap::unwrap(wrapping_key, wrapped)?;
+    if key.len() == DERIVED_BYTES { Ok(key) } else { Err(CryptoError::WrapRefused) }
+}
+
+/// Length of a slot secret.
+pub const SLOT_SECRET_BYTES: usize = 32;
