@@ -41,7 +41,7 @@ macro_rules! actions {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Gate {
-    /// Whoever has authenticated at all; the answer holds nothing about keys.
+    /// Whoever has authenticated at all; the answer holds only what the caller may know of.
     Anyone,
     /// The daemon itself.
     Daemon,
@@ -106,7 +106,7 @@ actions! {
     /// Run an approved proposal.
     ExecuteProposal => PROPOSAL_READERS,
     /// Find objects of a token.
-    FindObjects => READERS,
+    FindObjects => Gate::Anyone,
     /// Random bytes for the caller.
     GenerateRandom => USERS,
     /// The signed head of the audit log.
@@ -128,13 +128,13 @@ actions! {
     /// The raw leaves of the audit log.
     ListAuditLeaves => AUDITORS,
     /// Rings that the caller may see.
-    ListKeyRings => READERS,
+    ListKeyRings => Gate::Anyone,
     /// Keys of a ring.
     ListKeys => READERS,
     /// Versions of a key.
     ListKeyVersions => READERS,
     /// Proposals.
-    ListProposals => PROPOSAL_READERS,
+    ListProposals => Gate::Anyone,
     /// Tokens, as a PKCS#11 module sees them before login.
     ListTokens => Gate::Anyone,
     /// Enrolled people and programs.

@@ -6,6 +6,7 @@ use core::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Digest, PrincipalName, Resource, RingName};
+use crate::transcript::Channel;
 
 /// What a principal may do; none does another's work.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
@@ -120,16 +121,28 @@ pub struct Caller {
     principal: PrincipalName,
     authentication: Authentication,
     grants: Vec<Grant>,
+    channel: Channel,
 }
 
 impl Caller {
     /// States that `principal` has proven itself by `authentication` and holds `grants`.
-    pub const fn authenticated(
+    pub fn authenticated(
         principal: PrincipalName,
         authentication: Authentication,
         grants: Vec<Grant>,
     ) -> Self {
-        Self { principal, authentication, grants }
+        Self { principal, authentication, grants, channel: Channel::default() }
+    }
+
+    /// The same caller, over `channel`.
+    #[must_use]
+    pub fn over(self, channel: Channel) -> Self {
+        Self { channel, ..self }
+    }
+
+    /// The channel that it speaks over.
+    pub const fn channel(&self) -> &Channel {
+        &self.channel
     }
 
     /// Who it is.

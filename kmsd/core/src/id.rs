@@ -202,8 +202,13 @@ pub enum Resource {
     Appliance,
     /// A key and all its versions.
     Key(KeyName),
-    /// A quorum proposal, by its id.
-    Proposal(Segment),
+    /// A quorum proposal.
+    Proposal {
+        /// Its id.
+        id: Segment,
+        /// The ring of what is proposed, once that is known.
+        ring: Option<RingName>,
+    },
     /// A key ring.
     Ring(RingName),
     /// One version of a key.
@@ -214,7 +219,8 @@ impl Resource {
     /// The ring that the resource lives in, if it lives in one.
     pub const fn ring(&self) -> Option<&RingName> {
         match self {
-            Self::Appliance | Self::Proposal(_) => None,
+            Self::Appliance => None,
+            Self::Proposal { ring, .. } => ring.as_ref(),
             Self::Key(key) => Some(&key.ring),
             Self::Ring(ring) => Some(ring),
             Self::Version(version) => Some(&version.key.ring),
@@ -227,7 +233,7 @@ impl fmt::Display for Resource {
         match self {
             Self::Appliance => f.write_str("appliance"),
             Self::Key(name) => name.fmt(f),
-            Self::Proposal(id) => write!(f, "proposals/{id}"),
+            Self::Proposal { id, .. } => write!(f, "proposals/{id}"),
             Self::Ring(name) => name.fmt(f),
             Self::Version(name) => name.fmt(f),
         }

@@ -473,6 +473,11 @@ impl Permit {
         Unrecorded::new(self, leaf)
     }
 
+    /// The evidence on which it was granted, if it was.
+    pub const fn evidence(&self) -> Option<&Appraised> {
+        self.grounds.evidence.as_ref()
+    }
+
     /// What is permitted.
     pub const fn action(&self) -> Action {
         self.action

@@ -132,6 +132,14 @@ pub struct Channel {
     pub exporter: Vec<u8>,
 }
 
+impl Channel {
+    /// Names the channel, so that a challenge is good on it alone.
+    pub fn digest(&self) -> Digest {
+        let Self { server_certificate_digest, client_certificate_digest, exporter } = self;
+        Digest::of(&[server_certificate_digest, client_certificate_digest, exporter])
+    }
+}
+
 /// The transcript `T0` of one release request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Transcript {

@@ -1,1 +1,57 @@
-//! x
+//! Durable rows and the audit log, in one store with one write path.
+//!
+//! A [`Batch`] changes rows and appends leaves to the audit log, all or nothing, in one total
+//! order; when [`Store::commit`] answers, it is on disk. The store sees sealed bytes: it knows
+//! neither keys nor rules, and it is the only crate that makes a
+//! [`CommitReceipt`](kms_core::audit::CommitReceipt). The daemon (`kmsd`) holds one
+//! `Arc<dyn Store>` and nobody else calls this crate.
+//!
+//! Two backends pass one suite (`conformance`): [`SledStore`] on disk and [`MemoryStore`] for
+//! tests.
+//!
+//! # Invariants
+//!
+//! - The journal is the truth, everything else is made from it. The index may be deleted at any
+//!   time while the store is closed; the next open makes it anew.
+//! - What is acknowledged was synced before. A failed write or sync ends the store
+//!   ([`StoreError::Poisoned`]) rather than leave a doubt behind.
+//! - What one sync made durable is one record. So a bad record with a good one after it is never
+//!   the trace of a crash, always damage, and damage is never served.
+//! - An index that was open when the *machine* stopped is made anew, since the index's own
+//!   writes are not ordered by any sync. After a mere kill of the process it is taken up again.
+//! - Slots are outside the journal, and a slot number names one secret for ever. An erased secret
+//!   is in no file of the store. (What a flash device keeps in blocks that it has replaced is
+//!   beyond any file's reach: put the state folder on an encrypted volume.)
+//! - Memory does not grow with the number of rows or leaves.
+//!
+//! # What deliberately does not exist
+//!
+//! - No snapshot and no removal of segments: every segment is kept, and every open reads and
+//!   verifies all of them. Whoever adds snapshots keeps the leaves, which are the log, and keeps a
+//!   record's hash verifiable after its rows are gone.
+//! - No proof that a row is the newest one. The journal chain and the index checksums find damage,
+//!   not somebody who rewrites the whole folder or puts an old one in its place. That is for the
+//!   bucket digests in the signed checkpoints, which are made above the store, out of rows and
+//!   leaves alone.
+//! - No sealing: whoever commits has sealed the value before.
+
+mod batch;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod error;
+mod log;
+mod memory;
+mod sled;
+mod store;
+mod watch;
+
+pub use batch::{
+    BATCH_BYTES_MAX, BATCH_ITEMS_MAX, Batch, Committed, Condition, Expected, KEY_BYTES_MAX,
+    LEAF_BYTES_MAX, Outcome, Row, VALUE_BYTES_MAX, Write,
+};
+pub use error::{BatchFault, Damage, StoreError};
+pub use memory::MemoryStore;
+pub use store::{IDEMPOTENCY_MAX, PAGE_BYTES_MAX, SCAN_MAX, Store};
+pub use watch::{Change, Watch};
+
+pub use self::sled::{Opened, Settings, SledStore, open, open_with};

@@ -57,10 +57,13 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError`] when it is malformed or not signed by `key`.
     pub fn verify(note: &str, key: &LogKey) -> Result<Self, CheckpointError> {
-        if note.len() > NOTE_BYTES_MAX {
+        if note.len() > NOTE_BYTES_MAX || !note.ends_with('\n') {
             return Err(CheckpointError::Malformed);
         }
         let (text, signatures) = note.split_once("\n\n").ok_or(CheckpointError::Malformed)?;
+        if !signatures.split_terminator('\n').all(|line| line.starts_with("\u{2014} ")) {
+            return Err(CheckpointError::Malformed);
+        }
         let text = format!("{text}\n");
         let signed = signatures.split_terminator('\n').any(|line| {
             let mut words = line.strip_prefix("\u{2014} ").into_iter().flat_map(|l| l.split(' '));
@@ -201,8 +204,11 @@ mod tests {
     }
 
     #[test]
-    fn any_changed_character_is_refused() {
+    fn any_changed_added_or_lost_character_is_refused() {
         let (note, key, _) = signed();
+        for other in [note.trim_end().to_owned(), format!("{note}\n"), format!("{note}more\n")] {
+            assert!(Checkpoint::verify(&other, &key).is_err(), "{other:?}");
+        }
         for at in 0..note.len() {
             let mut bytes = note.clone().into_bytes();
             bytes[at] ^= 1;

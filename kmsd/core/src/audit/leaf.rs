@@ -93,6 +93,12 @@ pub struct Leaf {
     pub count: u64,
 }
 
+/// The bytes are not a leaf, or one that was written another way: somebody's edit, or another
+/// version's.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("not an audit leaf in the one form that this version writes")]
+pub struct LeafError;
+
 impl Leaf {
     /// The leaf's bytes, as they stand in the log.
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -103,8 +109,9 @@ impl Leaf {
     ///
     /// # Errors
     /// When the bytes are not a leaf, or not in the one form that this crate writes.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, prost::DecodeError> {
-        Self::decode(bytes)
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, LeafError> {
+        let leaf = Self::decode(bytes).map_err(|_| LeafError)?;
+        if leaf.to_bytes() == bytes { Ok(leaf) } else { Err(LeafError) }
     }
 
     /// The leaf hash (RFC 6962 §2.1).

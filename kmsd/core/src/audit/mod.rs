@@ -9,7 +9,7 @@ mod leaf;
 pub mod merkle;
 pub mod tile;
 
-pub use leaf::{Leaf, LeafOutcome};
+pub use leaf::{Leaf, LeafError, LeafOutcome};
 
 use crate::id::Digest;
 

@@ -1,0 +1,181 @@
+//! Why the store does not do what it was asked.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Every failure of a store. A failed condition is none: see [`Outcome`](crate::Outcome).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The caller's mistake: the batch breaks a stated bound. Nothing was done.
+    #[error("the batch is refused: {0}")]
+    BatchRefused(#[from] BatchFault),
+    /// The caller's mistake: the store was closed before.
+    #[error("the store is closed")]
+    Closed,
+    /// The environment: no room for another journal segment. Nothing was written and the store
+    /// goes on reading; make room and try again.
+    #[error("no space left for {}; free some space and try again", path.display())]
+    DiskFull {
+        /// The file that could not be made.
+        path: PathBuf,
+    },
+    /// The operator's mistake, most likely: a file of another release.
+    #[error("{} is of format {found}, this release reads format {expected}; use the release that wrote it", path.display())]
+    FormatUnknown {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        found: u32,
+        /// What this build reads.
+        expected: u32,
+    },
+    /// The environment: even a new, empty index cannot be made. Nothing is lost, the journal is
+    /// the truth; mend the disk and start again.
+    #[error("cannot make an index at {}: {fault}", path.display())]
+    IndexUnusable {
+        /// The index folder.
+        path: PathBuf,
+        /// What the index says.
+        fault: String,
+    },
+    /// The environment: a system call failed.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The environment, or somebody at the disk: acknowledged records are damaged or missing. The
+    /// store does not open, since it would serve less than what it promised.
+    #[error("the journal is damaged: {damage} ({}, byte {offset}); restore the state folder from a backup, and keep the damaged one for examination", segment.display())]
+    JournalDamaged {
+        /// The segment file.
+        segment: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// What is wrong there.
+        damage: Damage,
+    },
+    /// The caller's mistake: a page of that many entries is not served.
+    #[error("a page holds 1 to {max} entries, asked for {asked}")]
+    LimitExceeded {
+        /// What was asked.
+        asked: usize,
+        /// What is served at most.
+        max: usize,
+    },
+    /// The operator's mistake: two daemons on one folder.
+    #[error("another kmsd uses this state folder: {}", path.display())]
+    Locked {
+        /// The state folder.
+        path: PathBuf,
+    },
+    /// The caller's mistake: that part of the log does not exist (yet).
+    #[error("position {asked} is not in the log of {size} leaves")]
+    LogRange {
+        /// Leaf, tree size or tile that was asked for.
+        asked: u64,
+        /// How many leaves there are.
+        size: u64,
+    },
+    /// The environment: a write, a sync or the index failed earlier, so nothing after it can be
+    /// promised. Start the daemon again; what was acknowledged is in the journal.
+    #[error("the store has stopped after a failed write; restart the daemon")]
+    Poisoned,
+    /// The environment, or somebody at the disk: the slot's checksum is wrong.
+    #[error("slot {slot} is damaged; restore the state folder from a backup")]
+    SlotDamaged {
+        /// Which.
+        slot: u64,
+    },
+    /// The secret was erased, as somebody asked.
+    #[error("slot {slot} is erased")]
+    SlotErased {
+        /// Which.
+        slot: u64,
+    },
+    /// The environment: the slot table is missing, foreign or damaged as a whole.
+    #[error("the slot table {} is missing or damaged; restore the state folder from a backup", path.display())]
+    SlotTableDamaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The caller's mistake: no such slot was ever given out.
+    #[error("slot {slot} does not exist")]
+    SlotUnknown {
+        /// Which.
+        slot: u64,
+    },
+}
+
+/// Which bound a batch breaks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BatchFault {
+    /// All in all too large.
+    #[error("it holds more than {} bytes", crate::BATCH_BYTES_MAX)]
+    Bytes,
+    /// Too many conditions.
+    #[error("it has more than {} conditions", crate::BATCH_ITEMS_MAX)]
+    Conditions,
+    /// A key that is empty or too long.
+    #[error("a key is empty or longer than {} bytes", crate::KEY_BYTES_MAX)]
+    Key,
+    /// A key written twice: which of the two should count?
+    #[error("it writes one key twice")]
+    KeyTwice,
+    /// A leaf that no entry bundle can hold.
+    #[error("a leaf is longer than {} bytes", crate::LEAF_BYTES_MAX)]
+    Leaf,
+    /// Too many leaves.
+    #[error("it has more than {} leaves", crate::BATCH_ITEMS_MAX)]
+    Leaves,
+    /// A value that is too long.
+    #[error("a value is longer than {} bytes", crate::VALUE_BYTES_MAX)]
+    Value,
+    /// Too many writes.
+    #[error("it has more than {} writes", crate::BATCH_ITEMS_MAX)]
+    Writes,
+}
+
+/// What is wrong with the journal.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Damage {
+    /// A record that does not follow the one before it.
+    #[error("a record does not follow the one before it")]
+    Chain,
+    /// Records that the index has already applied are not there.
+    #[error("records at the end are missing that were acknowledged before")]
+    EndMissing,
+    /// A segment's header.
+    #[error("the header of a segment does not match its checksum")]
+    Header,
+    /// A record that is not the last one.
+    #[error("a record does not match its hash")]
+    Record,
+    /// A segment file that is not there.
+    #[error("a segment is missing")]
+    SegmentMissing,
+    /// A segment that follows another one than that before it, or of another store.
+    #[error("a segment does not follow the one before it")]
+    SegmentOrder,
+    /// A record with the right hash that this release cannot read.
+    #[error("a record holds what this release does not know")]
+    Unreadable,
+}
+
+impl StoreError {
+    /// For `map_err` on system calls.
+    pub(crate) fn io<E: Into<io::Error>>(
+        action: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(E) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source: source.into() }
+    }
+}

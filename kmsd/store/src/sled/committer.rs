@@ -1,0 +1,279 @@
+//! The one thread that writes: whatever is queued goes into one record, one write, one sync.
+//!
+//! While a sync runs, the next requests queue up; so the batches grow by themselves with the load
+//! and no timer is needed. The order is: decide each batch in turn, append and sync the record,
+//! apply it to the index, let readers see the log, answer.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError};
+use std::thread::JoinHandle;
+
+use kms_core::audit::CommitReceipt;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use super::applier::{Applier, Placed};
+use super::folder::{FolderLock, remove_if_present, sync_folder};
+use super::format::{Applied, Record};
+use super::journal::Journal;
+use super::shared::Shared;
+use crate::batch::{Decision, RowState, decide};
+use crate::{BATCH_BYTES_MAX, Batch, Committed, Outcome, StoreError};
+
+/// What the committer is asked.
+pub(crate) enum Job {
+    Close { answer: oneshot::Sender<Result<(), StoreError>> },
+    Commit { batch: Batch, answer: Answer },
+}
+
+/// Where an outcome goes, and the room in memory that the batch takes up until then.
+pub(crate) struct Answer {
+    pub(crate) to: oneshot::Sender<Result<Outcome, StoreError>>,
+    pub(crate) _room: OwnedSemaphorePermit,
+}
+
+/// Everything that only the committer touches.
+pub(crate) struct Committer {
+    pub(crate) journal: Journal,
+    pub(crate) applier: Applier,
+    pub(crate) shared: Arc<Shared>,
+    /// Let go of before a close is answered, so that the folder is free when it is.
+    pub(crate) lock: Option<FolderLock>,
+}
+
+impl Committer {
+    /// Starts the thread; it ends when it is told to close or when all senders are gone.
+    pub(crate) fn start(self) -> Result<(mpsc::Sender<Job>, JoinHandle<()>), StoreError> {
+        let (sender, jobs) = mpsc::channel(QUEUE_MAX);
+        let path = self.shared.folder.path().to_owned();
+        let thread = std::thread::Builder::new()
+            .name("kms-committer".to_owned())
+            .spawn(move || {
+                let shared = self.shared.clone();
+                // A panic is our own bug. Those who wait see their answer dropped, which means
+                // `Unknown`; nobody is served afterwards.
+                if catch_unwind(AssertUnwindSafe(|| self.run(jobs))).is_err() {
+                    shared.poison(&"the committer panicked");
+                }
+            })
+            .map_err(StoreError::io("start the committer of", &path))?;
+        Ok((sender, thread))
+    }
+
+    fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        let mut left_over = None;
+        loop {
+            let Some(job) = left_over.take().or_else(|| jobs.blocking_recv()) else { break };
+            match job {
+                Job::Close { answer } => {
+                    let _nobody_waits = answer.send(self.close());
+                    return refuse_the_rest(jobs);
+                }
+                Job::Commit { batch, answer } => {
+                    let mut group = Group::default();
+                    group.push(batch, answer);
+                    left_over = group.fill(&mut jobs);
+                    self.commit(group);
+                }
+            }
+        }
+        if let Err(error) = self.close() {
+            tracing::warn!(%error, "the store was dropped and did not close well");
+        }
+    }
+
+    fn commit(&mut self, group: Group) {
+        if let Err(error) = self.shared.check() {
+            let closed = matches!(error, StoreError::Closed);
+            let refusal = || if closed { StoreError::Closed } else { StoreError::Poisoned };
+            return group.answer_all(|| Err(refusal()));
+        }
+        let mut decided = Decided::default();
+        for (batch, answer) in group.jobs {
+            let verdict = decided.decide(batch, &self.shared);
+            decided.verdicts.push((verdict, answer));
+        }
+        let Decided { record, verdicts, .. } = decided;
+        if record.batches.is_empty() {
+            return answer_each(verdicts, &[]);
+        }
+        match self.write(record) {
+            Ok(placed) => answer_each(verdicts, &placed),
+            Err(StoreError::DiskFull { path }) => {
+                let refusal = || StoreError::DiskFull { path: path.clone() };
+                verdicts.into_iter().for_each(|(_, answer)| reply(answer, Err(refusal())));
+            }
+            Err(error) => {
+                self.shared.poison(&error);
+                let unknown = || Ok(Outcome::Unknown);
+                verdicts.into_iter().for_each(|(_, answer)| reply(answer, unknown()));
+            }
+        }
+    }
+
+    /// Makes the record durable, then visible.
+    fn write(&mut self, mut record: Record) -> Result<Vec<Placed>, StoreError> {
+        record.slots = self.shared.slots_given();
+        let (chain, at) = self.journal.append(&record)?;
+        let changed: Vec<Vec<String>> = record
+            .batches
+            .iter()
+            .map(|batch| batch.rows.iter().map(|row| row.key.clone()).collect())
+            .collect();
+        let (update, placed) = self.applier.take(record, chain, at);
+        let begins_segment = at == super::journal::Location::first_of(at.segment);
+        self.shared.indexed(|index| {
+            index.apply(&update)?;
+            // A checkpoint for each segment: after a kill no more than that is replayed.
+            if begins_segment { index.flush() } else { Ok(()) }
+        })?;
+        let mut log = self.shared.log.write().unwrap_or_else(PoisonError::into_inner);
+        log.clone_from(&self.applier.log);
+        drop(log);
+        changed.into_iter().for_each(|keys| self.shared.changes.tell(keys));
+        Ok(placed)
+    }
+
+    /// Ends the store in good order. When the index does not close well, the note that it is open
+    /// stays, and the next open judges it.
+    fn close(&mut self) -> Result<(), StoreError> {
+        self.shared.set_closed();
+        // Whoever is still writing a slot finishes first; whoever comes later finds it closed.
+        drop(self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner));
+        let index = self.shared.index.write().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Err(error)) = index.map(super::index::Index::close) {
+            tracing::warn!(%error, "the index did not close well and may be made anew");
+        } else if remove_if_present(&self.shared.folder.index_open()).is_ok()
+            && let Err(error) = sync_folder(self.shared.folder.path())
+        {
+            tracing::warn!(%error, "the index may be made anew after a power loss");
+        }
+        drop(self.lock.take());
+        match self.shared.check() {
+            Err(StoreError::Poisoned) => Err(StoreError::Poisoned),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The batches that go into one record.
+#[derive(Default)]
+struct Group {
+    jobs: Vec<(Batch, Answer)>,
+    bytes: usize,
+}
+
+impl Group {
+    fn push(&mut self, batch: Batch, answer: Answer) {
+        self.bytes += batch.bytes();
+        self.jobs.push((batch, answer));
+    }
+
+    /// Takes what is queued, up to the bounds of a group. What does not fit is given back.
+    fn fill(&mut self, jobs: &mut mpsc::Receiver<Job>) -> Option<Job> {
+        while self.jobs.len() < GROUP_MAX {
+            match jobs.try_recv().ok()? {
+                Job::Commit { batch, answer } if self.bytes + batch.bytes() <= BATCH_BYTES_MAX => {
+                    self.push(batch, answer);
+                }
+                other => return Some(other),
+            }
+        }
+        None
+    }
+
+    fn answer_all(self, answer: impl Fn() -> Result<Outcome, StoreError>) {
+        self.jobs.into_iter().for_each(|(_, waiting)| reply(waiting, answer()));
+    }
+}
+
+/// What one batch of a group comes to, once the group is durable.
+enum Verdict {
+    /// It is the n-th batch of the record.
+    Applied(usize),
+    /// It changes nothing.
+    Known(Result<Outcome, StoreError>),
+    /// A retry of the n-th batch of the record.
+    Retried(usize),
+}
+
+/// A group on its way: each batch is decided in the state that the ones before it leave.
+#[derive(Default)]
+struct Decided {
+    record: Record,
+    verdicts: Vec<(Verdict, Answer)>,
+    rows: HashMap<String, RowState>,
+    names: HashMap<[u8; 32], usize>,
+}
+
+impl Decided {
+    fn decide(&mut self, batch: Batch, shared: &Shared) -> Verdict {
+        self.try_decide(batch, shared).unwrap_or_else(|error| Verdict::Known(Err(error)))
+    }
+
+    fn try_decide(&mut self, batch: Batch, shared: &Shared) -> Result<Verdict, StoreError> {
+        let Batch { conditions, writes, leaves, idempotency } = batch;
+        if let Some(name) = &idempotency {
+            if let Some(&earlier) = self.names.get(name) {
+                return Ok(Verdict::Retried(earlier));
+            }
+            if let Some(committed) = shared.outcome_of(name)? {
+                return Ok(Verdict::Known(Ok(Outcome::Committed(committed))));
+            }
+        }
+        let state = |key: &str| match self.rows.get(key) {
+            Some(state) => Ok(*state),
+            None => shared.indexed(|index| index.row_state(key)),
+        };
+        let rows = match decide(conditions, writes, state)? {
+            Decision::Apply(rows) => rows,
+            Decision::Conflict(keys) => return Ok(Verdict::Known(Ok(Outcome::Conflict(keys)))),
+        };
+        self.rows.extend(rows.iter().map(|row| (row.key.clone(), row.state())));
+        let place = self.record.batches.len();
+        self.names.extend(idempotency.map(|name| (name, place)));
+        let idempotency = idempotency.map(Vec::from).unwrap_or_default();
+        self.record.batches.push(Applied { rows, leaves, idempotency });
+        Ok(Verdict::Applied(place))
+    }
+}
+
+/// Answers a durable group.
+fn answer_each(verdicts: Vec<(Verdict, Answer)>, placed: &[Placed]) {
+    let committed = |place: usize, replayed| {
+        let Placed { first_leaf, leaf_hashes } = &placed[place];
+        let receipt = CommitReceipt::durable(*first_leaf, leaf_hashes.clone());
+        Ok(Outcome::Committed(Committed { receipt, replayed }))
+    };
+    for (verdict, answer) in verdicts {
+        let outcome = match verdict {
+            Verdict::Applied(place) => committed(place, false),
+            Verdict::Known(outcome) => outcome,
+            Verdict::Retried(place) => committed(place, true),
+        };
+        reply(answer, outcome);
+    }
+}
+
+/// Answers those who came after the end.
+fn refuse_the_rest(mut jobs: mpsc::Receiver<Job>) {
+    jobs.close();
+    while let Ok(job) = jobs.try_recv() {
+        match job {
+            Job::Close { answer } => {
+                let _nobody_waits = answer.send(Ok(()));
+            }
+            Job::Commit { answer, .. } => reply(answer, Err(StoreError::Closed)),
+        }
+    }
+}
+
+/// A caller that has gone away needs no answer; its batch stands all the same.
+fn reply(answer: Answer, outcome: Result<Outcome, StoreError>) {
+    let _nobody_waits = answer.to.send(outcome);
+}
+
+/// How many requests may wait; more wait outside.
+const QUEUE_MAX: usize = 4096;
+/// How many batches make one record at most.
+const GROUP_MAX: usize = 1024;

@@ -1,0 +1,352 @@
+//! The index over the journal, in sled: made from the journal and never trusted further than that.
+//!
+//! Everything is in one tree, so that one batch of sled moves all of it, together with the marker
+//! that says which record was applied last. Each entry carries a checksum over its key and value.
+//! sled may fail, panic or hang on a damaged folder: it is opened by a thread that may be left
+//! behind, and every call catches panics.
+//!
+//! ```text
+//! "m"                    -> store[16] || sequence[8] || hash[32] || leaves[8] || root[32] || names[8]
+//! "r" || key             -> revision[8] || 1 || value, or revision[8] || 0 for a deleted row
+//! "t" || level || n[8]   -> 256 hashes of a full tile
+//! "b" || n[8]            -> segment[8] || offset[8] || leaf[8]: the record with leaf 256*n, and its first leaf
+//! "i" || name[32]        -> first leaf[8] || leaves[8] of the batch of that idempotency name
+//! "o" || order[8]        -> name[32], to forget the oldest
+//! ```
+
+use std::any::Any;
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use kms_core::id::Digest;
+
+use super::applier::Update;
+use super::folder::sync_folder;
+use super::format::{Chain, Fields, StoreId};
+use super::journal::Location;
+use crate::batch::{RowChange, RowState};
+use crate::log::Tile;
+use crate::store::Page;
+use crate::{IDEMPOTENCY_MAX, Row, StoreError};
+
+/// Why the index is not used any more.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IndexFault {
+    #[error("an entry is damaged")]
+    Entry,
+    #[error("it does not answer")]
+    Hangs,
+    #[error("an entry is missing")]
+    Missing,
+    #[error("it panics: {0}")]
+    Panics(String),
+    #[error("{0}")]
+    Sled(#[from] ::sled::Error),
+    #[error("no thread can be started for it: {0}")]
+    Thread(std::io::Error),
+}
+
+/// How far the index has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Marker {
+    pub(crate) store: StoreId,
+    /// The last record that was applied.
+    pub(crate) chain: Chain,
+    /// The size and root of the log with it.
+    pub(crate) leaves: u64,
+    pub(crate) root: Digest,
+    /// How many idempotency names there have been.
+    pub(crate) names: u64,
+}
+
+/// Where a bundle of 256 leaves begins.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Bundle {
+    /// The record that holds its first leaf.
+    pub(crate) at: Location,
+    /// The first leaf of that record.
+    pub(crate) first_leaf: u64,
+}
+
+/// The open index.
+pub(crate) struct Index {
+    db: ::sled::Db,
+    path: PathBuf,
+}
+
+impl Index {
+    /// Opens the index, or makes an empty one; tells its marker if it has one.
+    ///
+    /// # Errors
+    /// [`IndexFault`] when sled does not open it within `patience`, whatever the reason.
+    pub(crate) fn open(
+        path: &Path,
+        patience: Duration,
+    ) -> Result<(Self, Option<Marker>), IndexFault> {
+        let (answer, opened) = mpsc::sync_channel(1);
+        let folder = path.to_owned();
+        let opening = move || {
+            let opened = guarded(|| {
+                let config = ::sled::Config::new().path(&folder).flush_every_ms(None);
+                let db = config.cache_capacity(CACHE_BYTES).open()?;
+                let index = Self { db, path: folder.clone() };
+                let marker = index.marker()?;
+                Ok((index, marker))
+            });
+            // Nobody waits any more for a thread that took too long.
+            let _nobody_waits = answer.send(opened);
+        };
+        let thread = std::thread::Builder::new().name("kms-index-open".to_owned());
+        thread.spawn(opening).map_err(IndexFault::Thread)?;
+        opened.recv_timeout(patience).map_err(|_| IndexFault::Hangs)?
+    }
+
+    pub(crate) fn row(&self, key: &str) -> Result<Option<Row>, IndexFault> {
+        self.entry(&row_key(key), decode_row).map(Option::flatten)
+    }
+
+    pub(crate) fn row_state(&self, key: &str) -> Result<RowState, IndexFault> {
+        let state = self.entry(&row_key(key), |payload| {
+            let (revision, rest) = payload.split_first_chunk()?;
+            let live = *rest.first()? == LIVE;
+            Some(RowState { revision: u64::from_be_bytes(*revision), live })
+        })?;
+        Ok(state.unwrap_or_default())
+    }
+
+    pub(crate) fn scan(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Row)>, IndexFault> {
+        let within = row_key(prefix);
+        let begin = match after {
+            // A zero byte after the key gives the smallest key that is greater.
+            Some(after) if after >= prefix => [&row_key(after)[..], &[0]].concat(),
+            _ => within.clone(),
+        };
+        guarded(|| {
+            let mut page = Page::new(limit);
+            for entry in self.db.range(begin..) {
+                let (key, value) = entry?;
+                if !key.starts_with(&within) {
+                    break;
+                }
+                let row = opened(&key, &value).and_then(decode_row).ok_or(IndexFault::Entry)?;
+                let Some(row) = row else { continue };
+                let key = str::from_utf8(&key[1..]).map_err(|_| IndexFault::Entry)?;
+                let bytes = key.len() + row.value.len();
+                if !page.has_room(bytes) {
+                    break;
+                }
+                page.push((key.to_owned(), row), bytes);
+            }
+            Ok(page.into_entries())
+        })
+    }
+
+    /// First leaf and number of leaves of the batch of that name.
+    pub(crate) fn named(&self, name: &[u8; 32]) -> Result<Option<(u64, u64)>, IndexFault> {
+        self.entry(&tagged(b'i', name), |payload| {
+            let payload: &[u8; 16] = payload.try_into().ok()?;
+            let mut fields = Fields(payload);
+            Some((fields.u64(), fields.u64()))
+        })
+    }
+
+    pub(crate) fn full_tile(&self, level: u8, n: u64) -> Result<Vec<Digest>, IndexFault> {
+        let tile = self.entry(&tile_key(level, n), |payload| {
+            let hashes = payload.chunks_exact(32).map(|hash| Digest::try_from(hash).ok());
+            hashes.collect::<Option<Vec<_>>>().filter(|hashes| hashes.len() == 256)
+        })?;
+        tile.ok_or(IndexFault::Missing)
+    }
+
+    pub(crate) fn bundle(&self, n: u64) -> Result<Bundle, IndexFault> {
+        let bundle = self.entry(&tagged(b'b', &n.to_be_bytes()), |payload| {
+            let payload: &[u8; 24] = payload.try_into().ok()?;
+            let mut fields = Fields(payload);
+            let at = Location { segment: fields.u64(), offset: fields.u64() };
+            Some(Bundle { at, first_leaf: fields.u64() })
+        })?;
+        bundle.ok_or(IndexFault::Missing)
+    }
+
+    /// Applies everything that a record changes, at once for every reader.
+    pub(crate) fn apply(&self, update: &Update) -> Result<(), IndexFault> {
+        let Update { rows, tiles, bundles, names, marker } = update;
+        let mut batch = ::sled::Batch::default();
+        let mut insert = |key: Vec<u8>, payload: &[u8]| {
+            let value = closed(&key, payload);
+            batch.insert(key, value);
+        };
+        for RowChange { key, revision, value } in rows {
+            let kind = if value.is_some() { LIVE } else { DELETED };
+            let value = value.as_deref().unwrap_or_default();
+            insert(row_key(key), &[&revision.to_be_bytes()[..], &[kind], value].concat());
+        }
+        for Tile { level, n, hashes } in tiles {
+            let hashes: Vec<u8> = hashes.iter().flat_map(|hash| *hash.as_bytes()).collect();
+            insert(tile_key(*level, *n), &hashes);
+        }
+        for (n, Bundle { at: Location { segment, offset }, first_leaf }) in bundles {
+            let fields = [segment, offset, first_leaf].map(|field| field.to_be_bytes());
+            insert(tagged(b'b', &n.to_be_bytes()), fields.as_flattened());
+        }
+        let first_order = marker.names - names.len() as u64;
+        for ((name, first_leaf, leaves), order) in names.iter().zip(first_order..) {
+            insert(tagged(b'o', &order.to_be_bytes()), name);
+            let fields = [first_leaf, leaves].map(|field| field.to_be_bytes());
+            insert(tagged(b'i', name), fields.as_flattened());
+        }
+        insert(MARKER_KEY.to_vec(), &encode_marker(marker));
+        for order in first_order..marker.names {
+            if let Some(oldest) = order.checked_sub(IDEMPOTENCY_MAX) {
+                self.forget(oldest, &mut batch)?;
+            }
+        }
+        guarded(|| Ok(self.db.apply_batch(batch)?))
+    }
+
+    fn forget(&self, order: u64, batch: &mut ::sled::Batch) -> Result<(), IndexFault> {
+        let key = tagged(b'o', &order.to_be_bytes());
+        let name = self.entry(&key, |payload| <[u8; 32]>::try_from(payload).ok())?;
+        batch.remove(tagged(b'i', &name.ok_or(IndexFault::Missing)?));
+        batch.remove(key);
+        Ok(())
+    }
+
+    /// Hands everything to the operating system, so that after a kill of the process little is to
+    /// be replayed.
+    pub(crate) fn flush(&self) -> Result<(), IndexFault> {
+        guarded(|| Ok(self.db.flush().map(drop)?))
+    }
+
+    /// Closes the index and brings all of it to the disk: sled's own flush does not.
+    pub(crate) fn close(self) -> Result<(), StoreError> {
+        let Self { db, path } = self;
+        let closed = guarded(|| {
+            db.flush()?;
+            drop(db);
+            Ok(())
+        });
+        closed.map_err(|fault| unusable(&path, &fault))?;
+        sync_tree(&path)
+    }
+
+    fn marker(&self) -> Result<Option<Marker>, IndexFault> {
+        self.entry(MARKER_KEY, |payload| {
+            let payload: &[u8; 104] = payload.try_into().ok()?;
+            let mut fields = Fields(payload);
+            Some(Marker {
+                store: fields.take(),
+                chain: Chain { sequence: fields.u64(), hash: Digest(fields.take()) },
+                leaves: fields.u64(),
+                root: Digest(fields.take()),
+                names: fields.u64(),
+            })
+        })
+    }
+
+    /// Reads one entry with `decode`, which gives `None` for what cannot be.
+    fn entry<T>(
+        &self,
+        key: &[u8],
+        decode: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, IndexFault> {
+        let value = guarded(|| Ok(self.db.get(key)?))?;
+        let Some(value) = value else { return Ok(None) };
+        opened(key, &value).and_then(decode).map(Some).ok_or(IndexFault::Entry)
+    }
+}
+
+/// The error of an index that cannot be used.
+pub(crate) fn unusable(path: &Path, fault: &IndexFault) -> StoreError {
+    StoreError::IndexUnusable { path: path.to_owned(), fault: fault.to_string() }
+}
+
+/// Calls sled, whose answer to damage may be a panic.
+fn guarded<T>(call: impl FnOnce() -> Result<T, IndexFault>) -> Result<T, IndexFault> {
+    catch_unwind(AssertUnwindSafe(call))
+        .unwrap_or_else(|panic| Err(IndexFault::Panics(text_of(&*panic))))
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+}
+
+/// Syncs the files in a folder and in its folders, and the names in it.
+fn sync_tree(path: &Path) -> Result<(), StoreError> {
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).map_err(StoreError::io("list", &folder))? {
+            let path = entry.map_err(StoreError::io("list", &folder))?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let file = File::open(&path).map_err(StoreError::io("open", &path))?;
+                file.sync_all().map_err(StoreError::io("sync", &path))?;
+            }
+        }
+        sync_folder(&folder)?;
+    }
+    Ok(())
+}
+
+/// `None` when the payload is no row, `Some(None)` when the row is deleted.
+fn decode_row(payload: &[u8]) -> Option<Option<Row>> {
+    let (revision, rest) = payload.split_first_chunk()?;
+    let revision = u64::from_be_bytes(*revision);
+    match rest.split_first()? {
+        (&LIVE, value) => Some(Some(Row { revision, value: value.to_vec() })),
+        (&DELETED, []) => Some(None),
+        _ => None,
+    }
+}
+
+fn encode_marker(marker: &Marker) -> Vec<u8> {
+    let Marker { store, chain: Chain { sequence, hash }, leaves, root, names } = marker;
+    let mut bytes = store.to_vec();
+    bytes.extend(sequence.to_be_bytes());
+    bytes.extend_from_slice(hash.as_bytes());
+    bytes.extend(leaves.to_be_bytes());
+    bytes.extend_from_slice(root.as_bytes());
+    bytes.extend(names.to_be_bytes());
+    bytes
+}
+
+fn row_key(key: &str) -> Vec<u8> {
+    tagged(b'r', key.as_bytes())
+}
+
+fn tile_key(level: u8, n: u64) -> Vec<u8> {
+    [&[b't', level][..], &n.to_be_bytes()].concat()
+}
+
+fn tagged(tag: u8, rest: &[u8]) -> Vec<u8> {
+    [&[tag], rest].concat()
+}
+
+/// Puts a checksum before a payload.
+fn closed(key: &[u8], payload: &[u8]) -> Vec<u8> {
+    let crc = crc32c::crc32c_append(crc32c::crc32c(key), payload);
+    [&crc.to_be_bytes()[..], payload].concat()
+}
+
+/// The payload, if its checksum is right.
+fn opened<'a>(key: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
+    let (crc, payload) = value.split_first_chunk()?;
+    let expected = crc32c::crc32c_append(crc32c::crc32c(key), payload);
+    (u32::from_be_bytes(*crc) == expected).then_some(payload)
+}
+
+const MARKER_KEY: &[u8] = b"m";
+const LIVE: u8 = 1;
+const DELETED: u8 = 0;
+/// How much of the index sled holds in memory.
+const CACHE_BYTES: u64 = 64 * 1024 * 1024;

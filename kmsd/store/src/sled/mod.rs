@@ -1,0 +1,241 @@
+//! The embedded store: a journal that is the truth, and sled as its index.
+//!
+//! What is on disk is told by `folder` (names), `format` and `journal` (records), `index` and
+//! `slots`. `recovery` opens, `committer` writes, `shared` reads; `applier` turns a record into
+//! what it changes, for both.
+
+mod applier;
+mod committer;
+mod folder;
+mod format;
+mod index;
+mod journal;
+mod recovery;
+mod shared;
+mod slots;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kms_core::audit::merkle::Frontier;
+use kms_core::id::Digest;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use zeroize::Zeroizing;
+
+use self::committer::{Answer, Job};
+use self::shared::Shared;
+use crate::store::check_limit;
+use crate::{Batch, Committed, Outcome, Row, Store, StoreError, Watch};
+
+/// What came to light when the store opened. The daemon writes it into the log.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Opened {
+    /// Whether the store was made just now.
+    pub created: bool,
+    /// Bytes of a record that a crash tore while it was written, and that nobody was told was
+    /// durable; 0 when there was none.
+    pub discarded_tail_bytes: u64,
+    /// Whether the index was missing or not to be trusted.
+    pub rebuilt_index: bool,
+    /// How many records the index lacked.
+    pub replayed_records: u64,
+}
+
+/// What may be set differently from the default.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Size of a journal segment, preallocated. At most 64 MiB; a record that is longer gets a
+    /// segment of its own size.
+    pub segment_bytes: u64,
+    /// How long the index may take to open before it is put aside.
+    pub index_patience: Duration,
+}
+
+/// The store in a folder. Dropping it closes it and waits for that; [`Store::close`] tells of
+/// failures.
+pub struct SledStore {
+    /// Empty only while dropping.
+    jobs: Option<mpsc::Sender<Job>>,
+    shared: Arc<Shared>,
+    committer: Mutex<Option<JoinHandle<()>>>,
+    /// Bytes that batches on their way may still take.
+    room: Arc<Semaphore>,
+}
+
+/// Opens the store in the folder `path`, or makes one where there is none. Blocks while the journal
+/// is verified.
+///
+/// # Errors
+/// [`StoreError::Locked`], [`StoreError::JournalDamaged`], [`StoreError::SlotTableDamaged`], and
+/// what the environment refuses. A store that does not open is left as it was.
+pub fn open(path: &Path) -> Result<(SledStore, Opened), StoreError> {
+    open_with(path, &Settings::default())
+}
+
+/// Opens the store with other settings; see [`open`].
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(path: &Path, settings: &Settings) -> Result<(SledStore, Opened), StoreError> {
+    let segment_bytes = settings.segment_bytes.min(journal::SEGMENT_BYTES_MAX);
+    recovery::open(path, &Settings { segment_bytes, ..*settings })
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { segment_bytes: 8 * 1024 * 1024, index_patience: recovery::INDEX_PATIENCE }
+    }
+}
+
+impl SledStore {
+    fn new(jobs: mpsc::Sender<Job>, shared: Arc<Shared>, thread: JoinHandle<()>) -> Self {
+        let room = Arc::new(Semaphore::new(ROOM_BYTES as usize));
+        Self { jobs: Some(jobs), shared, committer: Mutex::new(Some(thread)), room }
+    }
+
+    /// Hands a job to the committer; a committer that is gone has left word why.
+    async fn hand_over(&self, job: Job) -> Result<(), StoreError> {
+        self.shared.check()?;
+        let jobs = self.jobs.as_ref().ok_or(StoreError::Closed)?;
+        if jobs.send(job).await.is_err() {
+            self.shared.check()?;
+            return Err(StoreError::Poisoned);
+        }
+        Ok(())
+    }
+
+    /// Waits until the batches that are on their way leave room for this one.
+    async fn room_for(&self, batch: &Batch) -> Result<OwnedSemaphorePermit, StoreError> {
+        // A batch within its bounds always fits; a count that did not would be asked for all.
+        let bytes = u32::try_from(batch.bytes_in_memory()).unwrap_or(ROOM_BYTES);
+        let room = self.room.clone().acquire_many_owned(bytes.min(ROOM_BYTES)).await;
+        room.map_err(|_| StoreError::Closed)
+    }
+
+    /// Runs what waits for the disk where it keeps nobody else waiting.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let shared = self.shared.clone();
+        let done = tokio::task::spawn_blocking(move || work(&shared)).await;
+        done.unwrap_or_else(|stopped| {
+            // Work that was cancelled has met the end of the runtime; nothing is wrong with it.
+            if stopped.is_panic() {
+                self.shared.poison(&stopped);
+                return Err(StoreError::Poisoned);
+            }
+            Err(StoreError::Closed)
+        })
+    }
+}
+
+#[async_trait]
+impl Store for SledStore {
+    async fn get(&self, key: &str) -> Result<Option<Row>, StoreError> {
+        self.shared.indexed(|index| index.row(key))
+    }
+
+    async fn scan(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Row)>, StoreError> {
+        check_limit(limit)?;
+        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+        self.blocking(move |shared| {
+            shared.indexed(|index| index.scan(&prefix, after.as_deref(), limit))
+        })
+        .await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Outcome, StoreError> {
+        batch.check()?;
+        let (to, outcome) = oneshot::channel();
+        let answer = Answer { to, _room: self.room_for(&batch).await? };
+        self.hand_over(Job::Commit { batch, answer }).await?;
+        // An answer that was dropped tells nothing of whether the batch reached the disk.
+        outcome.await.unwrap_or(Ok(Outcome::Unknown))
+    }
+
+    async fn outcome_of(&self, idempotency: &[u8; 32]) -> Result<Option<Committed>, StoreError> {
+        self.shared.outcome_of(idempotency)
+    }
+
+    fn watch(&self) -> Watch {
+        self.shared.changes.watch()
+    }
+
+    async fn log_size(&self) -> u64 {
+        self.shared.frontier().size()
+    }
+
+    async fn log_frontier(&self) -> Frontier {
+        self.shared.frontier()
+    }
+
+    async fn leaves(&self, begin: u64, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        check_limit(limit)?;
+        self.blocking(move |shared| shared.leaves(begin, limit)).await
+    }
+
+    async fn inclusion_proof(&self, index: u64, size: u64) -> Result<Vec<Digest>, StoreError> {
+        self.shared.check()?;
+        self.shared.log().inclusion_proof(index, size, &*self.shared)
+    }
+
+    async fn hash_tile(&self, level: u8, n: u64, width: u64) -> Result<Vec<u8>, StoreError> {
+        self.shared.check()?;
+        self.shared.log().hash_tile(level, n, width, &*self.shared)
+    }
+
+    async fn put_slot(&self, secret: Zeroizing<[u8; 32]>) -> Result<u64, StoreError> {
+        self.blocking(move |shared| shared.slot_written(|slots| slots.put(&secret))).await
+    }
+
+    async fn read_slot(&self, slot: u64) -> Result<Zeroizing<[u8; 32]>, StoreError> {
+        self.blocking(move |shared| shared.slots()?.read(slot)).await
+    }
+
+    async fn erase_slot(&self, slot: u64) -> Result<(), StoreError> {
+        self.blocking(move |shared| shared.slot_written(|slots| slots.erase(slot))).await
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        let (answer, closed) = oneshot::channel();
+        match self.hand_over(Job::Close { answer }).await {
+            Ok(()) => {}
+            Err(StoreError::Closed) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        // A job that was dropped unread came after another close, or after the end.
+        match closed.await {
+            Ok(closed) => closed,
+            Err(_) => match self.shared.check() {
+                Err(StoreError::Closed) => Ok(()),
+                _ => Err(StoreError::Poisoned),
+            },
+        }
+    }
+}
+
+impl Drop for SledStore {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        let thread = self.committer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // A committer that panicked has poisoned the store; there is no more to tell.
+            let _told_before = thread.join();
+        }
+    }
+}
+
+/// How many bytes of batches may be on their way; more wait outside.
+const ROOM_BYTES: u32 = 64 * 1024 * 1024;

@@ -1,0 +1,230 @@
+//! What readers and the committer have in common.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+
+use kms_core::audit::CommitReceipt;
+use kms_core::audit::merkle::{self, Frontier};
+use kms_core::audit::tile::TILE_WIDTH;
+use kms_core::id::Digest;
+
+use super::folder::{Folder, write_note};
+use super::format::StoreId;
+use super::index::{Index, IndexFault};
+use super::journal::Reader;
+use super::slots::Slots;
+use crate::log::{Log, Tiles};
+use crate::store::Page;
+use crate::watch::Changes;
+use crate::{Committed, StoreError};
+
+/// The open store.
+pub(crate) struct Shared {
+    pub(crate) folder: Folder,
+    pub(crate) store: StoreId,
+    /// Empty once the store is closed.
+    pub(crate) index: RwLock<Option<Index>>,
+    /// The log as far as it is durable *and* in the index: replaced after each commit.
+    pub(crate) log: RwLock<Log>,
+    pub(crate) slots: Mutex<Slots>,
+    pub(crate) changes: Changes,
+    /// How many slots have been given out, for the committer, who must not wait for the table.
+    slots_given: AtomicU64,
+    health: AtomicU8,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        folder: Folder,
+        store: StoreId,
+        index: Index,
+        log: Log,
+        slots: Slots,
+    ) -> Self {
+        let slots_given = AtomicU64::new(slots.given());
+        Self {
+            folder,
+            store,
+            index: RwLock::new(Some(index)),
+            log: RwLock::new(log),
+            slots: Mutex::new(slots),
+            changes: Changes::new(),
+            slots_given,
+            health: AtomicU8::new(HEALTHY),
+        }
+    }
+
+    /// # Errors
+    /// [`StoreError::Closed`] or [`StoreError::Poisoned`].
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        match self.health.load(Ordering::Acquire) {
+            HEALTHY => Ok(()),
+            CLOSED => Err(StoreError::Closed),
+            _ => Err(StoreError::Poisoned),
+        }
+    }
+
+    /// Ends the store after a failure: what it would answer from now on could be wrong. Says
+    /// whether this is the first failure.
+    pub(crate) fn poison(&self, why: &dyn std::fmt::Display) -> bool {
+        let first = self.health.swap(POISONED, Ordering::AcqRel) != POISONED;
+        if first {
+            tracing::error!(folder = %self.folder.path().display(), %why, "the store has stopped");
+        }
+        first
+    }
+
+    /// Says that whatever comes from now on comes too late. A poisoned store stays so.
+    pub(crate) fn set_closed(&self) {
+        let swapped =
+            self.health.compare_exchange(HEALTHY, CLOSED, Ordering::AcqRel, Ordering::Acquire);
+        // A store that is closed or poisoned already is left as it is.
+        let _left_alone = swapped;
+    }
+
+    /// Reads the index. A fault ends the store and has the next open make the index anew.
+    pub(crate) fn indexed<T>(
+        &self,
+        read: impl FnOnce(&Index) -> Result<T, IndexFault>,
+    ) -> Result<T, StoreError> {
+        self.check()?;
+        let index = read_lock(&self.index);
+        read(index.as_ref().ok_or(StoreError::Closed)?).map_err(|fault| self.condemn(&fault))
+    }
+
+    /// Ends the store because of its index.
+    pub(crate) fn condemn(&self, fault: &IndexFault) -> StoreError {
+        if self.poison(fault)
+            && let Err(error) = write_note(&self.folder.index_condemned(), "condemned\n")
+        {
+            tracing::error!(%error, "cannot note that the index has failed; delete it by hand");
+        }
+        StoreError::Poisoned
+    }
+
+    pub(crate) fn log(&self) -> Log {
+        read_lock(&self.log).clone()
+    }
+
+    pub(crate) fn frontier(&self) -> Frontier {
+        read_lock(&self.log).frontier().clone()
+    }
+
+    /// The slots, which are used under the same conditions as everything else.
+    pub(crate) fn slots(&self) -> Result<MutexGuard<'_, Slots>, StoreError> {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check()?;
+        Ok(slots)
+    }
+
+    pub(crate) fn slots_given(&self) -> u64 {
+        self.slots_given.load(Ordering::Acquire)
+    }
+
+    /// Writes a slot. A failure of the disk ends the store, as everywhere.
+    pub(crate) fn slot_written<T>(
+        &self,
+        write: impl FnOnce(&mut Slots) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut slots = self.slots()?;
+        let written = write(&mut slots);
+        self.slots_given.store(slots.given(), Ordering::Release);
+        written.map_err(|error| match error {
+            StoreError::Io { .. } => {
+                self.poison(&error);
+                StoreError::Poisoned
+            }
+            other => other,
+        })
+    }
+
+    /// What came of the batch of that name.
+    pub(crate) fn outcome_of(&self, name: &[u8; 32]) -> Result<Option<Committed>, StoreError> {
+        let Some((first, count)) = self.indexed(|index| index.named(name))? else {
+            return Ok(None);
+        };
+        // For a moment in each commit the index is ahead of the log. That commit has not answered
+        // yet, so it is still to come.
+        let log = self.log();
+        if log.size() < first + count {
+            return Ok(None);
+        }
+        // In the index means in the journal, synced: that is the order of the committer.
+        let leaf_hashes = log.leaf_hashes(first, count, self)?;
+        let receipt = CommitReceipt::durable(first, leaf_hashes);
+        Ok(Some(Committed { receipt, replayed: true }))
+    }
+
+    /// A page of leaves, read from the journal.
+    pub(crate) fn leaves(&self, begin: u64, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        self.check()?;
+        let size = self.frontier().size();
+        if begin > size {
+            return Err(StoreError::LogRange { asked: begin, size });
+        }
+        let mut page = Page::new(limit);
+        if begin == size {
+            return Ok(page.into_entries());
+        }
+        let bundle = self.indexed(|index| index.bundle(begin / TILE_WIDTH))?;
+        let mut reader = Reader::new(&self.folder.journal(), self.store);
+        let (mut at, mut index) = (bundle.at, bundle.first_leaf);
+        while index < size {
+            let stored = reader.read(at)?.ok_or_else(|| self.condemn(&IndexFault::Missing))?;
+            at = stored.next;
+            for leaf in stored.record.batches.into_iter().flat_map(|batch| batch.leaves) {
+                let wanted = (begin..size).contains(&index);
+                index += 1;
+                if wanted && !page.has_room(leaf.len()) {
+                    return Ok(page.into_entries());
+                }
+                if wanted {
+                    let bytes = leaf.len();
+                    page.push(leaf, bytes);
+                }
+            }
+        }
+        Ok(page.into_entries())
+    }
+}
+
+impl Tiles for Shared {
+    fn full_tile(&self, level: u8, n: u64) -> Result<Vec<Digest>, StoreError> {
+        self.indexed(|index| index.full_tile(level, n))
+    }
+}
+
+/// The hashes of the leaves after the last full tile of a log of `size` leaves, read from the
+/// journal through the index.
+pub(crate) fn last_leaf_hashes(
+    index: &Index,
+    reader: &mut Reader,
+    size: u64,
+) -> Result<Option<Vec<Digest>>, StoreError> {
+    let first = size - size % TILE_WIDTH;
+    if first == size {
+        return Ok(Some(Vec::new()));
+    }
+    let Ok(bundle) = index.bundle(first / TILE_WIDTH) else { return Ok(None) };
+    let (mut at, mut leaf_index, mut hashes) = (bundle.at, bundle.first_leaf, Vec::new());
+    while leaf_index < size {
+        let Some(stored) = reader.read(at)? else { return Ok(None) };
+        at = stored.next;
+        for leaf in stored.record.batches.iter().flat_map(|batch| &batch.leaves) {
+            if leaf_index >= first {
+                hashes.push(merkle::leaf_hash(leaf));
+            }
+            leaf_index += 1;
+        }
+    }
+    Ok((leaf_index == size).then_some(hashes))
+}
+
+/// A lock whose holder panicked still holds what it held: nothing here is left half-changed.
+fn read_lock<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+const HEALTHY: u8 = 0;
+const CLOSED: u8 = 1;
+const POISONED: u8 = 2;

@@ -1,0 +1,543 @@
+//! What the disk may do to an embedded store, and what the store answers.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use zeroize::Zeroizing;
+
+use super::committer::Committer;
+use super::format::{HEADER_BYTES, SegmentHeader, unframe};
+use super::recovery;
+use crate::conformance::{self, all_rows, append, committed, delete, put, verified_log};
+use crate::{Damage, Opened, Outcome, Settings, SledStore, Store, StoreError, open_with};
+
+/// Small segments, so that a few records fill several; an index that hangs is found out soon.
+const SMALL: Settings = Settings { segment_bytes: 8192, index_patience: Duration::from_secs(10) };
+
+type Rows = Vec<(String, u64, Vec<u8>)>;
+
+/// Something that happens to a closed store.
+type Change<'a> = &'a dyn Fn(&Path);
+
+/// Everything that a store holds.
+#[derive(Debug, PartialEq)]
+struct Content {
+    rows: Rows,
+    leaves: Vec<Vec<u8>>,
+}
+
+async fn content(store: &SledStore) -> Content {
+    Content { rows: all_rows(store, "").await, leaves: verified_log(store).await }
+}
+
+fn reopen(path: &Path) -> (SledStore, Opened) {
+    open_with(path, &SMALL).unwrap()
+}
+
+fn refusal(path: &Path) -> StoreError {
+    match open_with(path, &SMALL) {
+        Err(error) => error,
+        Ok((_, opened)) => panic!("it opens: {opened:?}"),
+    }
+}
+
+fn damage(path: &Path) -> Damage {
+    match refusal(path) {
+        StoreError::JournalDamaged { damage, .. } => damage,
+        other => panic!("{other}"),
+    }
+}
+
+fn segment(path: &Path, number: u64) -> PathBuf {
+    super::journal::path_of(&path.join("journal"), number)
+}
+
+/// A closed store with rows, a deleted row, a name, leaves over more than one tile, a slot, in
+/// several segments.
+async fn filled() -> (TempDir, Content) {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = reopen(folder.path());
+    for i in 0..40_u32 {
+        let mut batch = put(&format!("row/{:02}", i % 30), &[i as u8; 600]);
+        batch.leaves = (0..10).map(|k| format!("leaf {i} {k}").into_bytes()).collect();
+        batch.idempotency = Some([i as u8; 32]);
+        committed(&store, batch).await;
+    }
+    committed(&store, delete("row/07")).await;
+    store.put_slot(Zeroizing::new([9; 32])).await.unwrap();
+    committed(&store, append(&[b"last"])).await;
+    let content = content(&store).await;
+    store.close().await.unwrap();
+    (folder, content)
+}
+
+/// Copies a closed store.
+fn copy(from: &Path) -> TempDir {
+    fn copy_into(from: &Path, to: &Path) {
+        for entry in fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let to = to.join(entry.file_name());
+            if entry.path().is_dir() {
+                fs::create_dir(&to).unwrap();
+                copy_into(&entry.path(), &to);
+            } else {
+                fs::copy(entry.path(), &to).unwrap();
+            }
+        }
+    }
+    let to = tempfile::tempdir().unwrap();
+    copy_into(from, to.path());
+    to
+}
+
+/// Where the records of a segment begin and end.
+fn records(segment: &Path) -> Vec<(usize, usize)> {
+    let bytes = fs::read(segment).unwrap();
+    let store = SegmentHeader::decode(&bytes).unwrap().store;
+    let (mut at, mut records) = (HEADER_BYTES, Vec::new());
+    while let Some(framed) = unframe(&store, &bytes[at..]) {
+        records.push((at, at + framed.bytes));
+        at += framed.bytes;
+    }
+    records
+}
+
+fn flip(path: &Path, at: usize) {
+    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at as u64).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], at as u64).unwrap();
+}
+
+async fn contract(settings: Settings) {
+    let (root, count) = (tempfile::tempdir().unwrap(), AtomicU32::new(0));
+    conformance::run(async || {
+        let path = root.path().join(count.fetch_add(1, Ordering::Relaxed).to_string());
+        let (store, opened) = open_with(&path, &settings).unwrap();
+        assert!(opened.created);
+        Arc::new(store) as Arc<dyn Store>
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_keeps_the_contract() {
+    contract(Settings::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_keeps_the_contract_with_small_segments() {
+    contract(SMALL).await;
+}
+
+#[tokio::test]
+async fn a_store_that_is_opened_again_has_everything() {
+    let (folder, expected) = filled().await;
+    assert!(segment(folder.path(), 3).exists(), "the test wants several segments");
+    for _ in 0..3 {
+        let (store, opened) = reopen(folder.path());
+        assert_eq!(opened, Opened::default());
+        assert_eq!(content(&store).await, expected);
+        assert_eq!(*store.read_slot(0).await.unwrap(), [9; 32]);
+        let replayed = store.outcome_of(&[3; 32]).await.unwrap().unwrap();
+        let leaf = kms_core::audit::merkle::leaf_hash(b"leaf 3 4");
+        assert_eq!(replayed.receipt.index_of(&leaf), Some(34));
+    }
+    let (store, _) = reopen(folder.path());
+    committed(&store, put("row/07", b"again")).await;
+    assert_eq!(store.get("row/07").await.unwrap().unwrap().revision, 3);
+}
+
+#[tokio::test]
+async fn files_are_private() {
+    let (folder, _) = filled().await;
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    for name in ["", "journal", "index"] {
+        assert_eq!(mode(&folder.path().join(name)), 0o700, "{name}");
+    }
+    for path in ["lock", "slots"].map(|name| folder.path().join(name)) {
+        assert_eq!(mode(&path), 0o600);
+    }
+    assert_eq!(mode(&segment(folder.path(), 1)), 0o600);
+}
+
+#[tokio::test]
+async fn a_second_daemon_is_locked_out_until_the_first_closes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = reopen(folder.path());
+    assert!(matches!(refusal(folder.path()), StoreError::Locked { path } if path == folder.path()));
+    store.close().await.unwrap();
+    drop(reopen(folder.path()));
+    drop(store);
+    drop(reopen(folder.path()));
+}
+
+/// A store as a crash leaves it in the middle of its last write: the index has not applied that
+/// record. Also the bytes of the whole last segment, and where the record begins and ends in it.
+async fn crashed() -> (TempDir, Content, PathBuf, Vec<u8>, (usize, usize)) {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = reopen(folder.path());
+    let mut batch = put("kept", b"value");
+    batch.leaves = vec![b"kept".to_vec()];
+    committed(&store, batch.clone()).await;
+    let expected = content(&store).await;
+    store.close().await.unwrap();
+    let crashed = copy(folder.path());
+    let (store, _) = reopen(folder.path());
+    batch.writes.push(crate::Write::Put { key: "torn".into(), value: vec![0xa5; 1200] });
+    committed(&store, batch).await;
+    store.close().await.unwrap();
+    let name = segment(Path::new(""), 1);
+    let bytes = fs::read(folder.path().join(&name)).unwrap();
+    let last = *records(&folder.path().join(&name)).last().unwrap();
+    (crashed, expected, name, bytes, last)
+}
+
+#[tokio::test]
+async fn a_record_torn_at_any_byte_is_discarded_and_told() {
+    let (folder, expected, name, whole, (begin, end)) = crashed().await;
+    let path = folder.path().join(name);
+    let cuts = (begin + 1..begin + 200).chain((begin + 200..end).step_by(97)).chain([end - 1]);
+    for cut in cuts {
+        // The end of the payload may be zeros of its own; then nothing is torn.
+        let mut torn = whole.clone();
+        torn[cut..].fill(0);
+        let left = torn.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        if torn == whole {
+            continue;
+        }
+        for bytes in [&torn[..], &torn[..cut]] {
+            fs::write(&path, bytes).unwrap();
+            let (store, opened) = reopen(folder.path());
+            assert_eq!(opened.discarded_tail_bytes, left.saturating_sub(begin) as u64, "{cut}");
+            assert!(!opened.rebuilt_index);
+            if cut % 50 == 0 {
+                assert_eq!(content(&store).await, expected);
+            }
+            drop(store);
+            let (store, opened) = reopen(folder.path());
+            assert_eq!(opened, Opened::default(), "the tail was wiped, cut at {cut}");
+            drop(store);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_record_whose_sectors_came_out_of_order_is_discarded() {
+    let (folder, expected, name, whole, (begin, end)) = crashed().await;
+    let path = folder.path().join(name);
+    let sectors: Vec<usize> = (begin / 512..=end / 512).collect();
+    assert!(sectors.len() >= 3);
+    // Every set of sectors that did not reach the disk, but for the empty one.
+    for missing in 1..1_u32 << sectors.len() {
+        let mut torn = whole.clone();
+        for (bit, sector) in sectors.iter().enumerate() {
+            let from = begin.max(sector * 512);
+            if missing & (1 << bit) != 0 {
+                torn[from..end.min((sector + 1) * 512).max(from)].fill(0);
+            }
+        }
+        if torn == whole {
+            continue;
+        }
+        fs::write(&path, &torn).unwrap();
+        let (store, _) = reopen(folder.path());
+        assert_eq!(content(&store).await, expected, "missing {missing:b}");
+    }
+}
+
+#[tokio::test]
+async fn a_whole_record_that_the_index_lacks_is_applied() {
+    let (folder, before, name, whole, _) = crashed().await;
+    fs::write(folder.path().join(name), &whole).unwrap();
+    let (store, opened) = reopen(folder.path());
+    assert_eq!(opened, Opened { replayed_records: 1, ..Opened::default() });
+    assert_eq!(content(&store).await.leaves.len(), before.leaves.len() + 1);
+    assert_eq!(store.get("torn").await.unwrap().unwrap().value.len(), 1200);
+}
+
+#[tokio::test]
+async fn no_flipped_bit_before_the_last_record_goes_unnoticed() {
+    let (folder, _) = filled().await;
+    let journal = folder.path().join("journal");
+    for number in [1, 2] {
+        let path = segment(folder.path(), number);
+        let good = fs::read(&path).unwrap();
+        let used = records(&path).last().unwrap().1;
+        // Past the used part a flip is either in a place nobody wrote or told as damage.
+        for at in (0..used).step_by(3).chain([used, good.len() - 1]) {
+            let mut bytes = good.clone();
+            bytes[at] ^= 1 << (at % 8);
+            fs::write(&path, &bytes).unwrap();
+            let verdict = super::journal::verify(&journal, 0);
+            assert!(matches!(verdict, Err(StoreError::JournalDamaged { .. })), "{number} {at}");
+        }
+        fs::write(&path, &good).unwrap();
+    }
+    assert!(super::journal::verify(&journal, 0).is_ok());
+}
+
+#[tokio::test]
+async fn damage_in_the_middle_is_refused_by_name_and_place() {
+    let (good, expected) = filled().await;
+    let last = (1..).take_while(|n| segment(good.path(), *n).exists()).last().unwrap();
+    let in_last = records(&segment(good.path(), last));
+    assert!(in_last.len() >= 2, "the test wants two records in the last segment");
+    for (offset, field) in [
+        (0, "magic"),
+        (5, "length"),
+        (9, "sequence"),
+        (20, "before"),
+        (60, "hash"),
+        (81, "crc"),
+        (86, "zeros"),
+        (100, "body"),
+    ] {
+        let folder = copy(good.path());
+        let record = in_last[in_last.len() - 2].0;
+        flip(&segment(folder.path(), last), record + offset);
+        match refusal(folder.path()) {
+            StoreError::JournalDamaged { segment: path, offset, damage } => {
+                assert_eq!(path, segment(folder.path(), last), "{field}");
+                assert_eq!((offset, damage), (record as u64, Damage::Record), "{field}");
+            }
+            other => panic!("{field}: {other}"),
+        }
+    }
+    // A store that was refused is as it was: with the damage undone it opens.
+    let folder = copy(good.path());
+    flip(&segment(folder.path(), 1), HEADER_BYTES + 100);
+    assert_eq!(damage(folder.path()), Damage::Record);
+    flip(&segment(folder.path(), 1), HEADER_BYTES + 100);
+    let (store, opened) = reopen(folder.path());
+    assert_eq!((content(&store).await, opened), (expected, Opened::default()));
+}
+
+#[tokio::test]
+async fn segments_that_are_missing_swapped_or_foreign_are_refused() {
+    let (good, _) = filled().await;
+    let (other, _) = filled().await;
+    let change = |change: &dyn Fn(&Path)| {
+        let folder = copy(good.path());
+        change(folder.path());
+        damage(folder.path())
+    };
+    let remove = |n| change(&|path| fs::remove_file(segment(path, n)).unwrap());
+    assert_eq!((remove(1), remove(2)), (Damage::SegmentMissing, Damage::SegmentMissing));
+    let foreign = change(&|path| {
+        fs::copy(segment(other.path(), 2), segment(path, 2)).unwrap();
+    });
+    assert_eq!(foreign, Damage::SegmentOrder);
+    let swapped = change(&|path| {
+        fs::copy(segment(good.path(), 3), segment(path, 2)).unwrap();
+    });
+    assert_eq!(swapped, Damage::SegmentOrder);
+    let header = change(&|path| flip(&segment(path, 2), 30));
+    assert_eq!(header, Damage::Header);
+    let all = change(&|path| fs::remove_dir_all(path.join("journal")).unwrap());
+    assert_eq!(all, Damage::SegmentMissing);
+    let last_record = change(&|path| {
+        let first = segment(path, 1);
+        let (begin, end) = *records(&first).last().unwrap();
+        let file = OpenOptions::new().write(true).open(&first).unwrap();
+        file.write_all_at(&vec![0; end - begin], begin as u64).unwrap();
+    });
+    assert_eq!(last_record, Damage::SegmentOrder);
+}
+
+#[tokio::test]
+async fn an_acknowledged_record_that_is_gone_is_refused_as_long_as_the_index_knows_of_it() {
+    let (folder, expected) = filled().await;
+    let last = (1..).take_while(|n| segment(folder.path(), *n).exists()).last().unwrap();
+    let (begin, _) = *records(&segment(folder.path(), last)).last().unwrap();
+    flip(&segment(folder.path(), last), begin + 90);
+    // Asking twice does not wear the evidence down.
+    assert_eq!(damage(folder.path()), Damage::EndMissing);
+    assert_eq!(damage(folder.path()), Damage::EndMissing);
+    fs::remove_dir_all(folder.path().join("index")).unwrap();
+    let (store, opened) = reopen(folder.path());
+    assert!(opened.discarded_tail_bytes > 0 && opened.rebuilt_index);
+    let found = content(&store).await;
+    assert_eq!(found.rows, expected.rows);
+    assert_eq!(found.leaves, expected.leaves[..expected.leaves.len() - 1]);
+}
+
+#[tokio::test]
+async fn an_index_that_is_gone_or_not_to_be_trusted_is_made_anew() {
+    let (good, expected) = filled().await;
+    let (other, _) = filled().await;
+    let garbage = |path: &Path, name: &str| {
+        let path = path.join("index").join(name);
+        let bytes = fs::metadata(&path).unwrap().len() as usize;
+        fs::write(&path, vec![0xa5; bytes]).unwrap();
+    };
+    let cut = |path: &Path, to: u64| {
+        let file = OpenOptions::new().write(true).open(path.join("index/db")).unwrap();
+        file.set_len(to).unwrap();
+    };
+    let changes: [(&str, Change<'_>); 8] = [
+        ("deleted", &|path| fs::remove_dir_all(path.join("index")).unwrap()),
+        ("emptied", &|path| {
+            fs::remove_dir_all(path.join("index")).unwrap();
+            fs::create_dir(path.join("index")).unwrap();
+        }),
+        ("a file instead", &|path| {
+            fs::remove_dir_all(path.join("index")).unwrap();
+            fs::write(path.join("index"), b"x").unwrap();
+        }),
+        ("cut to nothing", &|path| cut(path, 0)),
+        ("garbage", &|path| garbage(path, "db")),
+        ("garbage conf", &|path| garbage(path, "conf")),
+        ("of another store", &|path| {
+            fs::remove_dir_all(path.join("index")).unwrap();
+            let source = copy(other.path());
+            fs::rename(source.path().join("index"), path.join("index")).unwrap();
+        }),
+        ("condemned", &|path| fs::write(path.join("index.condemned"), b"x").unwrap()),
+    ];
+    for (what, change) in changes {
+        let folder = copy(good.path());
+        change(folder.path());
+        let (store, opened) = reopen(folder.path());
+        assert!(opened.rebuilt_index, "{what}");
+        assert_eq!(content(&store).await, expected, "{what}");
+        store.close().await.unwrap();
+        assert_eq!(reopen(folder.path()).1, Opened::default(), "{what}, afterwards");
+    }
+}
+
+#[tokio::test]
+async fn an_index_that_was_open_when_the_machine_stopped_is_made_anew() {
+    let (folder, expected) = filled().await;
+    fs::write(folder.path().join("index.open"), b"another boot").unwrap();
+    let (store, opened) = reopen(folder.path());
+    assert!(opened.rebuilt_index);
+    assert_eq!(content(&store).await, expected);
+    assert!(folder.path().join("index.open").exists());
+    store.close().await.unwrap();
+    assert!(!folder.path().join("index.open").exists());
+}
+
+/// Damage in the index may be found when it opens or when it is read; in no case does it change
+/// what the store says.
+#[tokio::test]
+async fn flipped_bits_in_the_index_never_change_an_answer() {
+    let (good, expected) = filled().await;
+    let db = fs::metadata(good.path().join("index/db")).unwrap().len() as usize;
+    for i in 0..40 {
+        let folder = copy(good.path());
+        let used = db.min(200_000);
+        flip(&folder.path().join("index/db"), (i * used / 40 + i * 7) % db);
+        let (store, _) = reopen(folder.path());
+        let mut poisoned = false;
+        for (key, revision, value) in &expected.rows {
+            match store.get(key).await {
+                Ok(row) => {
+                    let row = row.unwrap();
+                    assert_eq!((&row.revision, &row.value), (revision, value), "flip {i}");
+                }
+                Err(StoreError::Poisoned) => poisoned = true,
+                Err(other) => panic!("{other}"),
+            }
+        }
+        drop(store);
+        let (store, opened) = reopen(folder.path());
+        assert!(opened.rebuilt_index || !poisoned);
+        if let Ok(rows) = store.scan("", None, 1000).await {
+            let rows: Rows = rows.into_iter().map(|(k, r)| (k, r.revision, r.value)).collect();
+            assert_eq!(rows, expected.rows, "flip {i}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_slot_table_that_lost_its_end_is_refused() {
+    let (folder, _) = filled().await;
+    let path = folder.path().join("slots");
+    let bytes = fs::read(&path).unwrap();
+    for cut in [0, 100, HEADER_BYTES] {
+        fs::write(&path, &bytes[..cut]).unwrap();
+        assert!(matches!(refusal(folder.path()), StoreError::SlotTableDamaged { .. }), "{cut}");
+    }
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(refusal(folder.path()), StoreError::SlotTableDamaged { .. }));
+    fs::write(&path, &bytes).unwrap();
+    reopen(folder.path());
+}
+
+/// A store over a disk that fails as `break_it` says.
+async fn broken(break_it: impl FnOnce(&mut Committer)) -> (TempDir, SledStore) {
+    let (folder, _) = filled().await;
+    let (_, mut committer) = recovery::prepare(folder.path(), &SMALL).unwrap();
+    break_it(&mut committer);
+    (folder, recovery::start(committer).unwrap())
+}
+
+fn device(path: &str) -> File {
+    OpenOptions::new().read(true).write(true).open(path).unwrap()
+}
+
+#[tokio::test]
+async fn a_failed_write_or_sync_ends_the_store_and_leaves_the_outcome_unknown() {
+    // Writing to the first fails; the second takes every write and cannot sync.
+    for path in ["/dev/full", "/dev/null"] {
+        let (folder, store) = broken(|committer| committer.journal.break_with(device(path))).await;
+        let mut batch = put("a", b"b");
+        batch.idempotency = Some([0xee; 32]);
+        assert_eq!(store.commit(batch).await.unwrap(), Outcome::Unknown, "{path}");
+        assert!(matches!(store.commit(put("a", b"b")).await, Err(StoreError::Poisoned)));
+        assert!(matches!(store.get("row/01").await, Err(StoreError::Poisoned)));
+        assert!(matches!(store.scan("", None, 1).await, Err(StoreError::Poisoned)));
+        assert!(matches!(store.leaves(0, 1).await, Err(StoreError::Poisoned)));
+        assert!(matches!(store.inclusion_proof(0, 1).await, Err(StoreError::Poisoned)));
+        assert!(matches!(store.read_slot(0).await, Err(StoreError::Poisoned)));
+        assert!(matches!(store.close().await, Err(StoreError::Poisoned)));
+        drop(store);
+        let (store, _) = reopen(folder.path());
+        assert_eq!(store.outcome_of(&[0xee; 32]).await.unwrap(), None);
+        assert_eq!(store.get("a").await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_slot_that_may_not_have_reached_the_disk_ends_the_store() {
+    for path in ["/dev/full", "/dev/null"] {
+        let (_folder, store) = broken(|committer| {
+            committer.shared.slots.lock().unwrap().break_with(device(path));
+        })
+        .await;
+        let put = store.put_slot(Zeroizing::new([1; 32])).await;
+        assert!(matches!(put, Err(StoreError::Poisoned)), "{path}");
+        assert!(matches!(store.get("row/01").await, Err(StoreError::Poisoned)));
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_commits_and_goes_on_reading() {
+    let memory_disk = Path::new("/dev/shm");
+    let is_tmpfs = rustix::fs::statfs(memory_disk).is_ok_and(|fs| fs.f_type == 0x0102_1994);
+    let Some(folder) = is_tmpfs.then(|| tempfile::tempdir_in(memory_disk).ok()).flatten() else {
+        println!("skipped: no temporary file system at /dev/shm to fill");
+        return;
+    };
+    let (store, _) = reopen(folder.path());
+    committed(&store, put("a", b"b")).await;
+    store.close().await.unwrap();
+    // A segment that no memory disk has room for, asked for past the public door.
+    let huge = Settings { segment_bytes: 1 << 50, ..SMALL };
+    let (_, committer) = recovery::prepare(folder.path(), &huge).unwrap();
+    let store = recovery::start(committer).unwrap();
+    let refused = store.commit(put("large", &[1; 9000])).await;
+    assert!(matches!(refused, Err(StoreError::DiskFull { .. })), "{refused:?}");
+    assert_eq!(store.get("large").await.unwrap(), None);
+    committed(&store, put("a", b"small ones still fit")).await;
+    drop(store);
+    let (store, _) = reopen(folder.path());
+    committed(&store, put("large", &[1; 9000])).await;
+    assert_eq!(store.get("a").await.unwrap().unwrap().revision, 2);
+}

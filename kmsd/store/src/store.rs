@@ -1,0 +1,147 @@
+//! The trait that the daemon holds; a backend is one implementation of it.
+
+use async_trait::async_trait;
+use kms_core::audit::merkle::Frontier;
+use kms_core::id::Digest;
+use zeroize::Zeroizing;
+
+use crate::{Batch, Committed, Outcome, Row, StoreError, Watch};
+
+/// Most entries in one page of [`Store::scan`] or [`Store::leaves`].
+pub const SCAN_MAX: usize = 1000;
+/// Most payload bytes in one page, unless its first entry alone is longer.
+pub const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How many of the latest idempotency names are remembered.
+pub const IDEMPOTENCY_MAX: u64 = 100_000;
+
+/// Rows, the audit log and erasable slots.
+///
+/// Every read sees everything that was acknowledged before it began, and nothing that is not
+/// durable.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// The row of `key`, if there is one.
+    ///
+    /// # Errors
+    /// [`StoreError::Poisoned`] or [`StoreError::Closed`].
+    async fn get(&self, key: &str) -> Result<Option<Row>, StoreError>;
+
+    /// The rows whose keys begin with `prefix` and come after `after`, ascending by bytes.
+    ///
+    /// A page may be shorter than `limit` before the end, when its rows are large
+    /// ([`PAGE_BYTES_MAX`]): only an empty page says that there is no more.
+    ///
+    /// # Errors
+    /// [`StoreError::LimitExceeded`] for a `limit` of 0 or above [`SCAN_MAX`].
+    async fn scan(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Row)>, StoreError>;
+
+    /// Applies the batch if its conditions hold, and makes it durable before it answers.
+    ///
+    /// # Errors
+    /// [`StoreError::BatchRefused`] beyond the stated bounds, [`StoreError::DiskFull`]; with any
+    /// error nothing was done. In doubt the answer is [`Outcome::Unknown`].
+    async fn commit(&self, batch: Batch) -> Result<Outcome, StoreError>;
+
+    /// What came of the batch of that name: `None` when it was never applied. Resolves
+    /// [`Outcome::Unknown`] and retries.
+    ///
+    /// # Errors
+    /// [`StoreError::Poisoned`] or [`StoreError::Closed`].
+    async fn outcome_of(&self, idempotency: &[u8; 32]) -> Result<Option<Committed>, StoreError>;
+
+    /// Tells of the keys that change from now on.
+    fn watch(&self) -> Watch;
+
+    /// How many leaves the log has.
+    async fn log_size(&self) -> u64;
+
+    /// The head of the log.
+    async fn log_frontier(&self) -> Frontier;
+
+    /// Up to `limit` leaves from `begin` on. Pages are cut as those of [`Self::scan`]; the page at
+    /// the end of the log is empty.
+    ///
+    /// # Errors
+    /// [`StoreError::LogRange`] beyond the log, [`StoreError::LimitExceeded`], or
+    /// [`StoreError::JournalDamaged`] when the disk does not give back what was written.
+    async fn leaves(&self, begin: u64, limit: usize) -> Result<Vec<Vec<u8>>, StoreError>;
+
+    /// The proof that leaf `index` stands in the tree of the first `size` leaves.
+    ///
+    /// # Errors
+    /// [`StoreError::LogRange`] when there is no such leaf or no such tree yet.
+    async fn inclusion_proof(&self, index: u64, size: u64) -> Result<Vec<Digest>, StoreError>;
+
+    /// The first `width` hashes of tile `n` of `level`, 32 bytes each, for export.
+    ///
+    /// # Errors
+    /// [`StoreError::LogRange`] when the tile is not that wide yet.
+    async fn hash_tile(&self, level: u8, n: u64, width: u64) -> Result<Vec<u8>, StoreError>;
+
+    /// Keeps a secret where it can be erased, durable before the number is returned.
+    ///
+    /// # Errors
+    /// [`StoreError::DiskFull`], or [`StoreError::Poisoned`] when the slot did not reach the disk.
+    async fn put_slot(&self, secret: Zeroizing<[u8; 32]>) -> Result<u64, StoreError>;
+
+    /// The secret of a slot.
+    ///
+    /// # Errors
+    /// [`StoreError::SlotErased`], [`StoreError::SlotUnknown`] or [`StoreError::SlotDamaged`].
+    async fn read_slot(&self, slot: u64) -> Result<Zeroizing<[u8; 32]>, StoreError>;
+
+    /// Overwrites the secret of a slot, on disk before it returns. Erasing twice, or erasing a
+    /// damaged slot, is right too.
+    ///
+    /// # Errors
+    /// [`StoreError::SlotUnknown`] for a slot that was never given out.
+    async fn erase_slot(&self, slot: u64) -> Result<(), StoreError>;
+
+    /// Finishes what was begun and lets go of the folder. Everything afterwards answers
+    /// [`StoreError::Closed`]; closing twice is right.
+    ///
+    /// # Errors
+    /// [`StoreError::Poisoned`] when the store had stopped before.
+    async fn close(&self) -> Result<(), StoreError>;
+}
+
+/// Holds a page limit against [`SCAN_MAX`].
+pub(crate) const fn check_limit(limit: usize) -> Result<(), StoreError> {
+    if limit == 0 || limit > SCAN_MAX {
+        return Err(StoreError::LimitExceeded { asked: limit, max: SCAN_MAX });
+    }
+    Ok(())
+}
+
+/// Fills a page up to its two bounds.
+pub(crate) struct Page<T> {
+    entries: Vec<T>,
+    bytes: usize,
+    limit: usize,
+}
+
+impl<T> Page<T> {
+    pub(crate) const fn new(limit: usize) -> Self {
+        Self { entries: Vec::new(), bytes: 0, limit }
+    }
+
+    /// Whether `bytes` more may be added.
+    pub(crate) const fn has_room(&self, bytes: usize) -> bool {
+        let first = self.entries.is_empty();
+        self.entries.len() < self.limit && (first || self.bytes + bytes <= PAGE_BYTES_MAX)
+    }
+
+    pub(crate) fn push(&mut self, entry: T, bytes: usize) {
+        self.bytes += bytes;
+        self.entries.push(entry);
+    }
+
+    pub(crate) fn into_entries(self) -> Vec<T> {
+        self.entries
+    }
+}
