@@ -1,1 +1,33 @@
-//! x
+//! The key-management daemon.
+//!
+//! Everything a caller can ask goes one way (`pipeline`): parse → load → decide → record → perform →
+//! reply. The rules are in `kms-core`, the keys in `kms-crypto`, the rows and the log in
+//! `kms-store`, the evidence in `kms-attest`; this crate joins them, and it alone turns wire types
+//! into rules.
+//!
+//! A newcomer starts at [`cli::run`], then reads `pipeline` and one file under `ops`.
+
+pub mod cli;
+pub mod config;
+mod context;
+#[cfg(feature = "dev")]
+mod dev;
+mod failure;
+mod grpc;
+mod identity;
+mod listener;
+mod metrics;
+mod metrics_endpoint;
+mod ops;
+mod pin;
+mod pipeline;
+mod root;
+mod rows;
+mod server;
+mod setup;
+mod status;
+mod tls;
+mod wire;
+
+pub use server::ServeError;
+pub use tls::TlsError;

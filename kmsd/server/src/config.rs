@@ -1,0 +1,204 @@
+//! What the daemon is told: one TOML file, overridden by the environment, overridden by flags.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// The configuration file. Unknown keys are refused, with line and column.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Folder of the store.
+    pub state: PathBuf,
+    /// The tenant that this daemon serves.
+    #[serde(default = "default_tenant")]
+    pub tenant: String,
+    /// The location that this daemon serves; part of every name, sealed into every key.
+    pub location: String,
+    /// Sockets.
+    #[serde(default)]
+    pub listen: Listen,
+    /// Certificates, when `listen.tcp` is set.
+    pub tls: Option<TlsFiles>,
+    /// Opening at start.
+    #[serde(default)]
+    pub seal: Seal,
+    /// Attestation.
+    #[serde(default)]
+    pub attestation: Attestation,
+    /// Logs.
+    #[serde(default)]
+    pub log: Log,
+}
+
+/// Sockets of the daemon.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// Unix socket; its peers are known by their uid.
+    pub unix: Option<PathBuf>,
+    /// TCP with mutual TLS 1.3.
+    pub tcp: Option<SocketAddr>,
+    /// OpenMetrics over plain HTTP; loopback only.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// PEM files.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// Certificate chain of the server.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Authority of enrolled clients.
+    pub client_ca: PathBuf,
+}
+
+/// Opening the root at start.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seal {
+    /// File with the passphrase; without it the daemon starts sealed and waits for
+    /// `kmsctl seal unseal`.
+    pub passphrase_file: Option<PathBuf>,
+}
+
+/// What evidence is verified with.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attestation {
+    /// Folder of vendor certificates and revocation lists (PEM or DER).
+    pub collateral: Option<PathBuf>,
+}
+
+/// Logs on standard error.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// For example `info` or `kmsd=debug,warn`.
+    #[serde(default = "default_level")]
+    pub level: String,
+    /// `text` or `json`.
+    #[serde(default)]
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: default_level(), format: LogFormat::default() }
+    }
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    #[default]
+    Text,
+}
+
+/// Why there is no configuration. The operator's mistake.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not the configuration of a daemon; the message names line and column.
+    #[error("{path}: {source}")]
+    Syntax {
+        /// Which file.
+        path: PathBuf,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
+    /// A value that cannot be.
+    #[error("{0}")]
+    Value(String),
+}
+
+impl Config {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the file, line and column.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let read = std::fs::read_to_string(path);
+        let text = read.map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let parsed = toml::from_str(&text).map_err(Box::new);
+        parsed.map_err(|source| ConfigError::Syntax { path: path.to_owned(), source })
+    }
+
+    /// Holds together what belongs together.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] saying what is missing.
+    pub fn checked(self) -> Result<Self, ConfigError> {
+        let Listen { unix, tcp, metrics } = &self.listen;
+        if unix.is_none() && tcp.is_none() {
+            let problem = "nothing to listen on: set listen.unix, listen.tcp or both";
+            return Err(ConfigError::Value(problem.to_owned()));
+        }
+        if tcp.is_some() && self.tls.is_none() {
+            let problem = "listen.tcp needs [tls] with certificate, key and client_ca";
+            return Err(ConfigError::Value(problem.to_owned()));
+        }
+        if metrics.is_some_and(|address| !address.ip().is_loopback()) {
+            let problem = "listen.metrics must be a loopback address";
+            return Err(ConfigError::Value(problem.to_owned()));
+        }
+        Ok(self)
+    }
+}
+
+fn default_level() -> String {
+    "info".to_owned()
+}
+
+fn default_tenant() -> String {
+    "default".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kmsd.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::read(&path).and_then(Config::checked)
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_line_and_column() {
+        let error = parse("state = '/s'\nlocation = 'l'\n[listen]\nunx = '/x'\n").unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("line 4, column 1") && text.contains("unx"), "{text}");
+    }
+
+    #[test]
+    fn what_belongs_together_is_held_together() {
+        assert!(parse("state = '/s'\nlocation = 'l'\n[listen]\nunix = '/x'\n").is_ok());
+        for (text, problem) in [
+            ("state = '/s'\nlocation = 'l'\n", "nothing to listen on"),
+            ("state = '/s'\nlocation = 'l'\n[listen]\ntcp = '127.0.0.1:1'\n", "needs [tls]"),
+            (
+                "state = '/s'\nlocation = 'l'\n[listen]\nunix = '/x'\nmetrics = '0.0.0.0:1'\n",
+                "loopback",
+            ),
+        ] {
+            assert!(parse(text).unwrap_err().to_string().contains(problem), "{problem}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The gRPC services: one line per method, each of which runs one operation through the pipeline.
+
+mod services;
+mod session;
+
+use std::sync::Arc;
+
+use kms_core::caller::Caller;
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+use crate::context::Context;
+use crate::identity::{self, Peer};
+use crate::pipeline::{self, Operation};
+
+pub(crate) use services::routes;
+
+/// All services of the daemon.
+#[derive(Clone)]
+pub(crate) struct Api {
+    cx: Arc<Context>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Api {
+    /// Services over `cx` whose streams end when `stopping` says so.
+    pub(crate) const fn new(cx: Arc<Context>, stopping: watch::Receiver<bool>) -> Self {
+        Self { cx, stopping }
+    }
+
+    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        let peer = request.extensions().get::<Peer>();
+        let peer = peer.ok_or_else(|| Status::internal("a connection without a peer"))?;
+        Ok(identity::caller(&self.cx, peer)?)
+    }
+
+    async fn serve<O: Operation>(
+        &self,
+        request: Request<O::Wire>,
+    ) -> Result<Response<O::Reply>, Status> {
+        let caller = self.caller(&request)?;
+        let reply = pipeline::serve::<O>(&self.cx, &caller, request.into_inner()).await?;
+        Ok(Response::new(reply))
+    }
+}

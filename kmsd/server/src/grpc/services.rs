@@ -1,0 +1,174 @@
+//! Which method runs which operation.
+
+use kms_proto::v1;
+use kms_proto::v1::audit_service_server::{AuditService, AuditServiceServer};
+use kms_proto::v1::crypto_service_server::{CryptoService, CryptoServiceServer};
+use kms_proto::v1::identity_service_server::{IdentityService, IdentityServiceServer};
+use kms_proto::v1::key_management_service_server::{
+    KeyManagementService, KeyManagementServiceServer,
+};
+use kms_proto::v1::proposal_service_server::{ProposalService, ProposalServiceServer};
+use kms_proto::v1::release_service_server::{ReleaseService, ReleaseServiceServer};
+use kms_proto::v1::seal_service_server::{SealService, SealServiceServer};
+use kms_proto::v1::token_service_server::{TokenService, TokenServiceServer};
+use tonic::service::Routes;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::Api;
+use super::session::{self, SessionStream};
+use crate::ops;
+use crate::ops::{Reading, Using};
+
+macro_rules! service {
+    ($service:ident { $($method:ident($request:ident) -> $response:ident: $operation:ty;)+ }) => {
+        #[tonic::async_trait]
+        impl $service for Api {
+            $(
+                async fn $method(
+                    &self,
+                    request: Request<v1::$request>,
+                ) -> Result<Response<v1::$response>, Status> {
+                    self.serve::<$operation>(request).await
+                }
+            )+
+        }
+    };
+}
+
+service!(KeyManagementService {
+    activate_key_version(ActivateKeyVersionRequest) -> ActivateKeyVersionResponse: ops::ActivateKeyVersion;
+    compromise_key_version(CompromiseKeyVersionRequest) -> CompromiseKeyVersionResponse: ops::CompromiseKeyVersion;
+    create_key(CreateKeyRequest) -> CreateKeyResponse: ops::CreateKey;
+    create_key_ring(CreateKeyRingRequest) -> CreateKeyRingResponse: ops::CreateKeyRing;
+    create_key_version(CreateKeyVersionRequest) -> CreateKeyVersionResponse: ops::CreateKeyVersion;
+    deactivate_key_version(DeactivateKeyVersionRequest) -> DeactivateKeyVersionResponse: ops::DeactivateKeyVersion;
+    destroy_key_version(DestroyKeyVersionRequest) -> DestroyKeyVersionResponse: ops::DestroyKeyVersion;
+    get_key(GetKeyRequest) -> GetKeyResponse: Reading<ops::GetKey>;
+    get_key_ring(GetKeyRingRequest) -> GetKeyRingResponse: Reading<ops::GetKeyRing>;
+    get_key_version(GetKeyVersionRequest) -> GetKeyVersionResponse: Reading<ops::GetKeyVersion>;
+    get_public_key(GetPublicKeyRequest) -> GetPublicKeyResponse: Reading<ops::GetPublicKey>;
+    list_key_rings(ListKeyRingsRequest) -> ListKeyRingsResponse: Reading<ops::ListKeyRings>;
+    list_key_versions(ListKeyVersionsRequest) -> ListKeyVersionsResponse: Reading<ops::ListKeyVersions>;
+    list_keys(ListKeysRequest) -> ListKeysResponse: Reading<ops::ListKeys>;
+    resume_key_version(ResumeKeyVersionRequest) -> ResumeKeyVersionResponse: ops::ResumeKeyVersion;
+    suspend_key_version(SuspendKeyVersionRequest) -> SuspendKeyVersionResponse: ops::SuspendKeyVersion;
+    update_key(UpdateKeyRequest) -> UpdateKeyResponse: ops::UpdateKey;
+});
+
+service!(TokenService {
+    find_objects(FindObjectsRequest) -> FindObjectsResponse: Reading<ops::FindObjects>;
+    list_tokens(ListTokensRequest) -> ListTokensResponse: Reading<ops::ListTokens>;
+    set_token_pin(SetTokenPinRequest) -> SetTokenPinResponse: ops::SetTokenPin;
+});
+
+service!(IdentityService {
+    create_binding(CreateBindingRequest) -> CreateBindingResponse: ops::CreateBinding;
+    create_user(CreateUserRequest) -> CreateUserResponse: ops::CreateUser;
+    list_users(ListUsersRequest) -> ListUsersResponse: Reading<ops::ListUsers>;
+    who_am_i(WhoAmIRequest) -> WhoAmIResponse: Reading<ops::WhoAmI>;
+});
+
+service!(ProposalService {
+    approve_proposal(ApproveProposalRequest) -> ApproveProposalResponse: ops::ApproveProposal;
+    cancel_proposal(CancelProposalRequest) -> CancelProposalResponse: ops::CancelProposal;
+    create_proposal(CreateProposalRequest) -> CreateProposalResponse: ops::CreateProposal;
+    execute_proposal(ExecuteProposalRequest) -> ExecuteProposalResponse: ops::ExecuteProposal;
+    get_proposal(GetProposalRequest) -> GetProposalResponse: ops::GetProposal;
+    list_proposals(ListProposalsRequest) -> ListProposalsResponse: Reading<ops::ListProposals>;
+});
+
+service!(ReleaseService {
+    create_release_challenge(CreateReleaseChallengeRequest) -> CreateReleaseChallengeResponse: ops::CreateReleaseChallenge;
+    release_key(ReleaseKeyRequest) -> ReleaseKeyResponse: ops::ReleaseKey;
+});
+
+service!(AuditService {
+    get_checkpoint(GetCheckpointRequest) -> GetCheckpointResponse: Reading<ops::GetCheckpoint>;
+    get_inclusion_proof(GetInclusionProofRequest) -> GetInclusionProofResponse: Reading<ops::GetInclusionProof>;
+    list_audit_leaves(ListAuditLeavesRequest) -> ListAuditLeavesResponse: Reading<ops::ListAuditLeaves>;
+});
+
+service!(SealService {
+    get_seal_status(GetSealStatusRequest) -> GetSealStatusResponse: Reading<ops::GetSealStatus>;
+    seal(SealRequest) -> SealResponse: Reading<ops::Seal>;
+    unseal(UnsealRequest) -> UnsealResponse: ops::Unseal;
+});
+
+// By hand, since it holds the one streaming method.
+#[tonic::async_trait]
+impl CryptoService for Api {
+    type SessionStream = SessionStream;
+
+    async fn decrypt(
+        &self,
+        request: Request<v1::DecryptRequest>,
+    ) -> Result<Response<v1::DecryptResponse>, Status> {
+        self.serve::<Using<ops::Decrypt>>(request).await
+    }
+
+    async fn encrypt(
+        &self,
+        request: Request<v1::EncryptRequest>,
+    ) -> Result<Response<v1::EncryptResponse>, Status> {
+        self.serve::<Using<ops::Encrypt>>(request).await
+    }
+
+    async fn generate_random(
+        &self,
+        request: Request<v1::GenerateRandomRequest>,
+    ) -> Result<Response<v1::GenerateRandomResponse>, Status> {
+        self.serve::<ops::GenerateRandom>(request).await
+    }
+
+    async fn mac_sign(
+        &self,
+        request: Request<v1::MacSignRequest>,
+    ) -> Result<Response<v1::MacSignResponse>, Status> {
+        self.serve::<Using<ops::MacSign>>(request).await
+    }
+
+    async fn mac_verify(
+        &self,
+        request: Request<v1::MacVerifyRequest>,
+    ) -> Result<Response<v1::MacVerifyResponse>, Status> {
+        self.serve::<Using<ops::MacVerify>>(request).await
+    }
+
+    async fn sign(
+        &self,
+        request: Request<v1::SignRequest>,
+    ) -> Result<Response<v1::SignResponse>, Status> {
+        self.serve::<Using<ops::Sign>>(request).await
+    }
+
+    async fn verify(
+        &self,
+        request: Request<v1::VerifyRequest>,
+    ) -> Result<Response<v1::VerifyResponse>, Status> {
+        self.serve::<Using<ops::Verify>>(request).await
+    }
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::SessionRequest>>,
+    ) -> Result<Response<SessionStream>, Status> {
+        let caller = self.caller(&request)?;
+        let (cx, stopping) = (self.cx.clone(), self.stopping.clone());
+        Ok(Response::new(session::run(cx, caller, request.into_inner(), stopping)))
+    }
+}
+
+/// All services, as routes.
+pub(crate) fn routes(api: &Api) -> Routes {
+    let mut routes = Routes::builder();
+    routes
+        .add_service(AuditServiceServer::new(api.clone()))
+        .add_service(CryptoServiceServer::new(api.clone()))
+        .add_service(IdentityServiceServer::new(api.clone()))
+        .add_service(KeyManagementServiceServer::new(api.clone()))
+        .add_service(ProposalServiceServer::new(api.clone()))
+        .add_service(ReleaseServiceServer::new(api.clone()))
+        .add_service(SealServiceServer::new(api.clone()))
+        .add_service(TokenServiceServer::new(api.clone()));
+    routes.routes()
+}

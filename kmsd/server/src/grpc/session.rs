@@ -1,0 +1,163 @@
+//! One long stream of operations: what the PKCS#11 module speaks.
+//!
+//! Requests are answered in any order; the ids pair them. A login changes who the stream speaks
+//! for, so it waits for what is in flight and everything after it waits for the login.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use kms_core::caller::Caller;
+use kms_proto::v1;
+use kms_proto::v1::session_request::Request as Asked;
+use kms_proto::v1::session_response::Response as Answered;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::ops::{self, Login, Reading, Using};
+use crate::pipeline::{self, Operation};
+use crate::status::{Told, tell};
+
+/// The answers of a stream.
+pub(crate) type SessionStream =
+    Pin<Box<dyn Stream<Item = Result<v1::SessionResponse, Status>> + Send>>;
+
+/// Serves `requests` of `caller` until the stream ends or the daemon stops.
+pub(crate) fn run(
+    cx: Arc<Context>,
+    caller: Caller,
+    requests: Streaming<v1::SessionRequest>,
+    stopping: watch::Receiver<bool>,
+) -> SessionStream {
+    let (answers, received) = mpsc::channel(IN_FLIGHT_MAX);
+    tokio::spawn(Session { cx, channel_caller: caller, answers }.serve(requests, stopping));
+    Box::pin(ReceiverStream::new(received))
+}
+
+struct Session {
+    cx: Arc<Context>,
+    /// Who the channel itself speaks for: what a logout returns to.
+    channel_caller: Caller,
+    answers: mpsc::Sender<Result<v1::SessionResponse, Status>>,
+}
+
+impl Session {
+    async fn serve(
+        self,
+        mut requests: Streaming<v1::SessionRequest>,
+        mut stopping: watch::Receiver<bool>,
+    ) {
+        let mut caller = Arc::new(self.channel_caller.clone());
+        let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+        loop {
+            let request = tokio::select! {
+                request = requests.message() => request,
+                _ = stopping.wait_for(|stop| *stop) => return,
+            };
+            let Ok(Some(v1::SessionRequest { id, request })) = request else { return };
+            let answered = match request {
+                Some(Asked::LoginToken(wire)) => {
+                    // Everything before the login is answered before it takes effect.
+                    let Ok(_all) = in_flight.acquire_many(ALL).await else { return };
+                    let channel_caller = &self.channel_caller;
+                    match pipeline::serve::<ops::LoginToken>(&self.cx, channel_caller, wire).await {
+                        Ok(Login { caller: user, response }) => {
+                            caller = Arc::new(user);
+                            Answered::LoginToken(response)
+                        }
+                        Err(failure) => refused(&failure),
+                    }
+                }
+                Some(Asked::LogoutToken(_)) => {
+                    let Ok(_all) = in_flight.acquire_many(ALL).await else { return };
+                    caller = Arc::new(self.channel_caller.clone());
+                    Answered::LogoutToken(v1::LogoutTokenResponse {})
+                }
+                Some(asked) => {
+                    let Ok(permit) = in_flight.clone().acquire_owned().await else { return };
+                    let (cx, caller) = (self.cx.clone(), caller.clone());
+                    let answers = self.answers.clone();
+                    tokio::spawn(async move {
+                        let answered = answer(&cx, &caller, asked).await;
+                        drop(permit);
+                        // The receiver is gone only when the client is.
+                        let _ = answers.send(Ok(response(id, answered))).await;
+                    });
+                    continue;
+                }
+                None => Answered::Error(v1::SessionError {
+                    code: tonic::Code::Unimplemented.into(),
+                    reason: "UNKNOWN_REQUEST".to_owned(),
+                    message: "the daemon does not know this request; is it older than the client?"
+                        .to_owned(),
+                }),
+            };
+            if self.answers.send(Ok(response(id, answered))).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+async fn answer(cx: &Context, caller: &Caller, asked: Asked) -> Answered {
+    async fn one<O: Operation>(
+        cx: &Context,
+        caller: &Caller,
+        wire: O::Wire,
+        wrap: fn(O::Reply) -> Answered,
+    ) -> Answered {
+        match pipeline::serve::<O>(cx, caller, wire).await {
+            Ok(reply) => wrap(reply),
+            Err(failure) => refused(&failure),
+        }
+    }
+    use Answered as A;
+    match asked {
+        Asked::CreateObjectKey(wire) => {
+            one::<ops::CreateObjectKey>(cx, caller, wire, A::CreateObjectKey).await
+        }
+        Asked::Decrypt(wire) => one::<Using<ops::Decrypt>>(cx, caller, wire, A::Decrypt).await,
+        Asked::DestroyObject(wire) => {
+            one::<ops::DestroyObject>(cx, caller, wire, A::DestroyObject).await
+        }
+        Asked::Encrypt(wire) => one::<Using<ops::Encrypt>>(cx, caller, wire, A::Encrypt).await,
+        Asked::FindObjects(wire) => {
+            one::<Reading<ops::FindObjects>>(cx, caller, wire, A::FindObjects).await
+        }
+        Asked::GenerateRandom(wire) => {
+            one::<ops::GenerateRandom>(cx, caller, wire, A::GenerateRandom).await
+        }
+        Asked::ListTokens(wire) => {
+            one::<Reading<ops::ListTokens>>(cx, caller, wire, A::ListTokens).await
+        }
+        Asked::MacSign(wire) => one::<Using<ops::MacSign>>(cx, caller, wire, A::MacSign).await,
+        Asked::MacVerify(wire) => {
+            one::<Using<ops::MacVerify>>(cx, caller, wire, A::MacVerify).await
+        }
+        Asked::Sign(wire) => one::<Using<ops::Sign>>(cx, caller, wire, A::Sign).await,
+        Asked::UpdateObject(wire) => {
+            one::<ops::UpdateObject>(cx, caller, wire, A::UpdateObject).await
+        }
+        Asked::Verify(wire) => one::<Using<ops::Verify>>(cx, caller, wire, A::Verify).await,
+        // Handled in order by the stream itself.
+        Asked::LoginToken(_) | Asked::LogoutToken(_) => {
+            refused(&Failure::Bug("a login beside the stream"))
+        }
+    }
+}
+
+fn refused(failure: &Failure) -> Answered {
+    let Told { code, reason, message, audit_index: _ } = tell(failure);
+    Answered::Error(v1::SessionError { code: code.into(), reason: reason.to_owned(), message })
+}
+
+const fn response(id: u64, answered: Answered) -> v1::SessionResponse {
+    v1::SessionResponse { id, response: Some(answered) }
+}
+
+/// Most operations of one stream in flight.
+const IN_FLIGHT_MAX: usize = 64;
+const ALL: u32 = 64;

@@ -1,0 +1,212 @@
+//! Sockets and TLS: who may connect, how many, for how long the handshake may take.
+//!
+//! A stranger costs one connection slot for at most the handshake time, and a failed accept never
+//! ends the loop.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as Task, Poll};
+use std::time::Duration;
+
+use kms_core::id::Digest;
+use kms_core::transcript::{Channel, EXPORTER_LABEL};
+use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+
+use crate::context::Context;
+use crate::identity::Peer;
+
+/// What TLS needs to accept a client and to know it.
+#[derive(Clone, Debug)]
+pub(crate) struct Tls {
+    /// Accepts any client certificate whose key signs the handshake.
+    pub(crate) config: Arc<ServerConfig>,
+    /// Tells whether a client certificate chains to the client authority.
+    pub(crate) authority: Arc<dyn ClientCertVerifier>,
+    /// SHA-256 of our own certificate.
+    pub(crate) certificate_digest: Digest,
+}
+
+/// An accepted connection whose peer is known.
+pub(crate) struct Connection {
+    io: Io,
+    peer: Peer,
+    _slot: Slot,
+}
+
+#[derive(Debug)]
+enum Io {
+    Tls(Box<TlsStream<TcpStream>>),
+    Unix(UnixStream),
+}
+
+/// A place among the connections that may be open; given back on drop.
+struct Slot {
+    cx: Arc<Context>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.cx.metrics.connections.dec();
+    }
+}
+
+/// Accepts on a Unix socket until the receiver is gone.
+pub(crate) async fn accept_unix(
+    cx: Arc<Context>,
+    listener: UnixListener,
+    slots: Arc<Semaphore>,
+    accepted: mpsc::Sender<io::Result<Connection>>,
+) {
+    loop {
+        let Some(slot) = slot(&cx, &slots).await else { return };
+        let Some(stream) = next(listener.accept().await.map(|(stream, _)| stream)).await else {
+            continue;
+        };
+        let Ok(credentials) = stream.peer_cred() else { continue };
+        let peer = Peer::Unix { uid: credentials.uid() };
+        let connection = Connection { io: Io::Unix(stream), peer, _slot: slot };
+        if accepted.send(Ok(connection)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Accepts on TCP and shakes hands, until the receiver is gone.
+pub(crate) async fn accept_tls(
+    cx: Arc<Context>,
+    listener: TcpListener,
+    tls: Tls,
+    slots: Arc<Semaphore>,
+    accepted: mpsc::Sender<io::Result<Connection>>,
+) {
+    loop {
+        if accepted.is_closed() {
+            return;
+        }
+        let Some(slot) = slot(&cx, &slots).await else { return };
+        let Some(stream) = next(listener.accept().await.map(|(stream, _)| stream)).await else {
+            continue;
+        };
+        let (cx, tls, accepted) = (cx.clone(), tls.clone(), accepted.clone());
+        tokio::spawn(async move {
+            match timeout(HANDSHAKE_TIME_MAX, shake_hands(stream, &tls)).await {
+                Ok(Ok((io, peer))) => {
+                    // The receiver is gone only when the daemon stops.
+                    let _ = accepted.send(Ok(Connection { io, peer, _slot: slot })).await;
+                }
+                Ok(Err(_)) | Err(_) => {
+                    cx.metrics.handshakes_failed.inc();
+                }
+            }
+        });
+    }
+}
+
+async fn slot(cx: &Arc<Context>, slots: &Arc<Semaphore>) -> Option<Slot> {
+    let permit = slots.clone().acquire_owned().await.ok()?;
+    cx.metrics.connections.inc();
+    Some(Slot { cx: cx.clone(), _permit: permit })
+}
+
+/// A failed accept (no file descriptors, a peer that is gone already) is waited out, not fatal.
+async fn next<S>(accepted: io::Result<S>) -> Option<S> {
+    match accepted {
+        Ok(stream) => Some(stream),
+        Err(error) => {
+            tracing::warn!(%error, "a connection could not be accepted");
+            tokio::time::sleep(ACCEPT_RETRY_AFTER).await;
+            None
+        }
+    }
+}
+
+async fn shake_hands(stream: TcpStream, tls: &Tls) -> io::Result<(Io, Peer)> {
+    stream.set_nodelay(true)?;
+    let stream = TlsAcceptor::from(tls.config.clone()).accept(stream).await?;
+    let connection = stream.get_ref().1;
+    let chain = connection.peer_certificates().unwrap_or_default();
+    let (client, intermediates) =
+        chain.split_first().ok_or_else(|| io::Error::other("no client certificate"))?;
+    let exporter = connection
+        .export_keying_material([0; 32], EXPORTER_LABEL, None)
+        .map_err(io::Error::other)?;
+    let verified = tls.authority.verify_client_cert(client, intermediates, UnixTime::now());
+    let certificate_digest = digest(client);
+    let channel = Channel {
+        server_certificate_digest: tls.certificate_digest.as_bytes().to_vec(),
+        client_certificate_digest: certificate_digest.as_bytes().to_vec(),
+        exporter: exporter.to_vec(),
+    };
+    let peer = Peer::Tls { certificate_digest, vouched_for: verified.is_ok(), channel };
+    Ok((Io::Tls(Box::new(stream)), peer))
+}
+
+/// SHA-256 of a certificate.
+pub(crate) fn digest(certificate: &CertificateDer<'_>) -> Digest {
+    Digest(Sha256::digest(certificate).into())
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        task: &mut Task<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Tls(stream) => Pin::new(stream.as_mut()).poll_read(task, buffer),
+            Io::Unix(stream) => Pin::new(stream).poll_read(task, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        task: &mut Task<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Tls(stream) => Pin::new(stream.as_mut()).poll_write(task, bytes),
+            Io::Unix(stream) => Pin::new(stream).poll_write(task, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(task),
+            Io::Unix(stream) => Pin::new(stream).poll_flush(task),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(task),
+            Io::Unix(stream) => Pin::new(stream).poll_shutdown(task),
+        }
+    }
+}
+
+/// Most connections open at a time, handshakes included.
+pub(crate) const CONNECTIONS_MAX: usize = 1024;
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
+const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(100);

@@ -1,0 +1,161 @@
+//! CreateProposal: asks for the approval of a guarded action, as canonical bytes to be signed.
+
+use kms_core::action::{Action, Gate};
+use kms_core::caller::Caller;
+use kms_core::id::{Home, Nonce, Resource, Timestamp};
+use kms_core::permit::{Grounds, Permit, Recorded, Refusal, Subject};
+use kms_core::quorum::{LIFETIME_MS_MAX, LIFETIME_MS_MIN, PROPOSAL_TYPE, Proposal};
+use kms_proto::v1;
+
+use super::{VersionFacts, is_retry, load_version, proposals};
+use crate::context::{Context, random};
+use crate::failure::{Early, Failure};
+use crate::pipeline::{Operation, Stamp};
+use crate::rows::{self, Draft, ProposalRow, ProposalState};
+use crate::wire::{KeyOrVersion, invalid, parse, version_name};
+
+/// The parsed request.
+#[derive(Debug)]
+pub(crate) struct CreateProposal {
+    action: Action,
+    version: KeyOrVersion,
+    lifetime_ms: u64,
+}
+
+/// The version, and the proposal that an earlier attempt of this very request made.
+#[derive(Debug)]
+pub(crate) struct ProposalFacts {
+    version: VersionFacts,
+    existing: Option<proposals::Loaded>,
+    proposer: kms_core::id::PrincipalName,
+}
+
+impl Operation for CreateProposal {
+    type Wire = v1::CreateProposalRequest;
+    type Facts = ProposalFacts;
+    type Prepared = v1::Proposal;
+    type Reply = v1::CreateProposalResponse;
+
+    const ACTION: Action = Action::CreateProposal;
+
+    fn parse(wire: v1::CreateProposalRequest, home: &Home) -> Result<Self, Refusal> {
+        let v1::CreateProposalRequest { action, resource, lifetime_seconds, request_id: _ } = wire;
+        let action = parse("action", &action)?;
+        proposals::transition(action)?;
+        let lifetime_ms = match u64::from(lifetime_seconds) * 1000 {
+            0 => LIFETIME_MS,
+            ms @ LIFETIME_MS_MIN..=LIFETIME_MS_MAX => ms,
+            _ => return Err(invalid("lifetime_seconds", "expected 300 to 604800, or 0")),
+        };
+        let version = KeyOrVersion::Version(version_name("resource", &resource, home)?);
+        Ok(Self { action, version, lifetime_ms })
+    }
+
+    fn request_id(wire: &v1::CreateProposalRequest) -> &[u8] {
+        &wire.request_id
+    }
+
+    fn named(&self) -> Resource {
+        super::named(&self.version)
+    }
+
+    async fn load(
+        &self,
+        cx: &Context,
+        caller: &Caller,
+        stamp: &Stamp,
+    ) -> Result<ProposalFacts, Early> {
+        let version = load_version(cx, &self.version).await?;
+        let existing = match is_retry(cx, stamp.idempotency).await? {
+            true => proposals::load(cx, &proposal_id(stamp)?).await?,
+            false => None,
+        };
+        Ok(ProposalFacts { version, existing, proposer: caller.principal().clone() })
+    }
+
+    fn resource(&self, facts: &ProposalFacts) -> Resource {
+        facts.version.resource.clone()
+    }
+
+    fn subject<'a>(&self, facts: &'a ProposalFacts) -> Subject<'a> {
+        let transition = proposals::transition(self.action).ok();
+        facts.version.subject(transition.filter(|_| facts.existing.is_none()))
+    }
+
+    /// Whoever could not do it, cannot propose it either.
+    async fn grounds(
+        &self,
+        _cx: &Context,
+        caller: &Caller,
+        _stamp: &Stamp,
+        facts: &ProposalFacts,
+    ) -> Result<Grounds, Early> {
+        match self.action.gate() {
+            Gate::Roles(needed) if caller.role_over(needed, &facts.version.resource).is_none() => {
+                Err(Refusal::RoleMissing { needed }.into())
+            }
+            _ => Ok(Grounds::default()),
+        }
+    }
+
+    async fn prepare(
+        &self,
+        cx: &Context,
+        _permit: &Permit,
+        stamp: &Stamp,
+        facts: &ProposalFacts,
+    ) -> Result<(v1::Proposal, Vec<Draft>), Early> {
+        if let Some(existing) = &facts.existing {
+            return Ok((existing.shown(cx), Vec::new()));
+        }
+        let found = facts.version.found()?;
+        let policy = proposals::policy(found, self.action)
+            .ok_or_else(|| invalid("action", "no quorum guards this; just do it"))?;
+        let proposal = Proposal {
+            type_: PROPOSAL_TYPE.to_owned(),
+            appliance: cx.log_key.origin().to_owned(),
+            action: self.action,
+            resource: found.name(),
+            etag: found.version.etag.clone(),
+            policy_digest: policy.digest(),
+            proposer: facts.proposer.clone(),
+            nonce: Nonce(random()?),
+            created_at: stamp.now,
+            expires_at: Timestamp(stamp.now.0).plus_ms(self.lifetime_ms),
+        };
+        let document = proposal.to_bytes().ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let row = ProposalRow {
+            id: proposal_id(stamp)?,
+            document: document.ok_or(Failure::Bug("a proposal without JSON form"))?,
+            state: ProposalState::Open,
+            approvals: Vec::new(),
+        };
+        let draft = rows::create(&*cx.vault()?, &stamp.operation_id, &row, &[])?;
+        let etag = draft.etag.clone();
+        let stored = rows::Stored { value: row, sealed: Vec::new(), revision: 1, etag };
+        let shown = proposals::loaded(cx, stored).await?.shown(cx);
+        Ok((shown, vec![draft]))
+    }
+
+    async fn perform(
+        self,
+        _cx: &Context,
+        recorded: Recorded,
+        stamp: &Stamp,
+        facts: ProposalFacts,
+        proposal: v1::Proposal,
+        audit: v1::AuditReference,
+    ) -> Result<v1::CreateProposalResponse, Failure> {
+        let resource = facts.version.resource;
+        let _spent = recorded.spend(Self::ACTION, &resource, &stamp.request_digest)?;
+        Ok(v1::CreateProposalResponse { proposal: Some(proposal), audit: Some(audit) })
+    }
+}
+
+/// A proposal is named by the operation that made it.
+fn proposal_id(stamp: &Stamp) -> Result<kms_core::id::Segment, Failure> {
+    let id = stamp.operation_id.to_string();
+    id.parse().map_err(|_| Failure::Bug("an operation id that is no name"))
+}
+
+const LIFETIME_MS: u64 = 24 * 60 * 60 * 1000;

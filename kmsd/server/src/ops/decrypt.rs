@@ -1,0 +1,63 @@
+//! Decrypt: opens what Encrypt made; nothing is given out before the tag is checked.
+
+use kms_core::action::Action;
+use kms_core::id::Home;
+use kms_core::permit::Refusal;
+use kms_crypto::CryptoError;
+use kms_crypto::vault::Vault;
+use kms_proto::v1;
+
+use super::using::{KeyUse, Use};
+use crate::wire::{DATA_BYTES_MAX, KeyOrVersion, bounded, check_crc, invalid, version_name};
+
+/// The parsed request.
+#[derive(Debug)]
+pub(crate) struct Decrypt {
+    name: KeyOrVersion,
+    iv: [u8; 12],
+    ciphertext: Vec<u8>,
+    aad: Vec<u8>,
+}
+
+impl Use for Decrypt {
+    type Wire = v1::DecryptRequest;
+    type Reply = v1::DecryptResponse;
+
+    const ACTION: Action = Action::Decrypt;
+
+    fn parse(wire: v1::DecryptRequest, home: &Home) -> Result<Self, Refusal> {
+        let v1::DecryptRequest {
+            name,
+            initialization_vector: iv,
+            ciphertext,
+            additional_authenticated_data: aad,
+            ciphertext_crc32c,
+        } = wire;
+        check_crc("ciphertext_crc32c", &ciphertext, ciphertext_crc32c)?;
+        let iv = iv.as_slice().try_into();
+        Ok(Self {
+            // Not a key's primary version: the ciphertext belongs to the version that made it.
+            name: KeyOrVersion::Version(version_name("name", &name, home)?),
+            iv: iv.map_err(|_| invalid("initialization_vector", "expected 12 bytes"))?,
+            ciphertext: bounded("ciphertext", ciphertext, DATA_BYTES_MAX + TAG_BYTES)?,
+            aad: bounded("additional_authenticated_data", aad, DATA_BYTES_MAX)?,
+        })
+    }
+
+    fn name(&self) -> &KeyOrVersion {
+        &self.name
+    }
+
+    fn apply(self, vault: &Vault, key: KeyUse<'_>) -> Result<v1::DecryptResponse, CryptoError> {
+        let KeyUse { recorded, request_digest, version, version_name: _, audit } = key;
+        let Self { name: _, iv, ciphertext, aad } = self;
+        let plaintext = vault.decrypt(recorded, request_digest, version, &iv, &ciphertext, &aad)?;
+        Ok(v1::DecryptResponse {
+            plaintext_crc32c: crc32c::crc32c(&plaintext),
+            plaintext: plaintext.to_vec(),
+            audit: Some(audit),
+        })
+    }
+}
+
+const TAG_BYTES: usize = 16;

@@ -1,0 +1,117 @@
+//! ExecuteProposal: runs an approved proposal, once. To the rules and the log it is the proposed
+//! action itself, with the approval as its grounds; the proposal is marked executed in the same
+//! batch, so that no approval runs twice.
+
+use kms_core::action::Action;
+use kms_core::caller::Caller;
+use kms_core::id::{Home, Resource, Segment};
+use kms_core::permit::{Grounds, Permit, Recorded, Refusal, Subject};
+use kms_proto::v1;
+
+use super::destroy_key_version::destroy;
+use super::proposals::{self, Loaded, present};
+use super::step_key_version::step;
+use crate::context::Context;
+use crate::failure::{Early, Failure};
+use crate::pipeline::{Operation, Stamp};
+use crate::rows::{self, Draft, ProposalRow, ProposalState};
+
+/// The parsed request.
+#[derive(Debug)]
+pub(crate) struct ExecuteProposal(Segment);
+
+impl Operation for ExecuteProposal {
+    type Wire = v1::ExecuteProposalRequest;
+    type Facts = Option<Loaded>;
+    type Prepared = ProposalRow;
+    type Reply = v1::ExecuteProposalResponse;
+
+    const ACTION: Action = Action::ExecuteProposal;
+
+    fn parse(wire: v1::ExecuteProposalRequest, _home: &Home) -> Result<Self, Refusal> {
+        proposals::parse_name(&wire.name).map(Self)
+    }
+
+    fn named(&self) -> Resource {
+        proposals::resource(&self.0, None)
+    }
+
+    async fn load(
+        &self,
+        cx: &Context,
+        _caller: &Caller,
+        _stamp: &Stamp,
+    ) -> Result<Self::Facts, Early> {
+        proposals::load(cx, &self.0).await
+    }
+
+    fn action(&self, loaded: &Self::Facts) -> Action {
+        loaded.as_ref().map_or(Self::ACTION, |loaded| loaded.proposal.action)
+    }
+
+    fn resource(&self, loaded: &Self::Facts) -> Resource {
+        let version = loaded.as_ref().map(|loaded| Resource::Version(loaded.version.clone()));
+        version.unwrap_or_else(|| self.named())
+    }
+
+    fn subject<'a>(&self, loaded: &'a Self::Facts) -> Subject<'a> {
+        let found = loaded.as_ref().and_then(|loaded| Some((loaded, loaded.found.as_ref()?)));
+        found.map_or(Subject::Absent, |(loaded, found)| Subject::Version {
+            key: &found.key.value,
+            version: &found.version.value,
+            ring_quorum: found.ring.value.quorum.as_ref(),
+            transition: proposals::transition(loaded.proposal.action).ok(),
+        })
+    }
+
+    async fn grounds(
+        &self,
+        cx: &Context,
+        caller: &Caller,
+        stamp: &Stamp,
+        loaded: &Self::Facts,
+    ) -> Result<Grounds, Early> {
+        let Some(loaded) = loaded else { return Ok(Grounds::default()) };
+        loaded.require_proposer(caller)?;
+        let approval = Some(loaded.approved(cx, stamp.now)?);
+        Ok(Grounds { approval, evidence: None })
+    }
+
+    async fn prepare(
+        &self,
+        cx: &Context,
+        permit: &Permit,
+        stamp: &Stamp,
+        loaded: &Self::Facts,
+    ) -> Result<(ProposalRow, Vec<Draft>), Early> {
+        let loaded = present(loaded)?;
+        let version = &loaded.found.as_ref().ok_or(super::ABSENT)?.version;
+        let mut drafts = match permit.action() {
+            Action::DestroyKeyVersion => destroy(cx, stamp, version, version.value.state)?.1,
+            action => vec![step(cx, stamp, version, proposals::transition(action)?)?.1],
+        };
+        let row = ProposalRow { state: ProposalState::Executed, ..loaded.row.value.clone() };
+        drafts.push(rows::replace(&*cx.vault()?, &stamp.operation_id, &row, &[], &loaded.row)?);
+        Ok((row, drafts))
+    }
+
+    async fn perform(
+        self,
+        cx: &Context,
+        recorded: Recorded,
+        stamp: &Stamp,
+        loaded: Self::Facts,
+        row: ProposalRow,
+        audit: v1::AuditReference,
+    ) -> Result<v1::ExecuteProposalResponse, Failure> {
+        let (action, resource) = (self.action(&loaded), self.resource(&loaded));
+        let _spent = recorded.spend(action, &resource, &stamp.request_digest)?;
+        let loaded = loaded.ok_or(super::ABSENT)?;
+        let found = loaded.found.as_ref().ok_or(super::ABSENT)?;
+        if action == Action::DestroyKeyVersion {
+            cx.store.erase_slot(found.version.value.slot).await?;
+        }
+        let proposal = loaded.shown_with(cx, row);
+        Ok(v1::ExecuteProposalResponse { proposal: Some(proposal), audit: Some(audit) })
+    }
+}

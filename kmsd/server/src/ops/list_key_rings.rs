@@ -1,0 +1,50 @@
+//! ListKeyRings: the rings that the caller may see.
+
+use kms_core::action::Action;
+use kms_core::caller::Caller;
+use kms_core::id::{Home, Resource};
+use kms_core::key::Ring;
+use kms_core::permit::Refusal;
+use kms_proto::v1;
+
+use super::reading::Read;
+use crate::context::Context;
+use crate::failure::{Early, Failure};
+use crate::rows::{self, Stored};
+use crate::wire::{Page, ring_out};
+
+/// The parsed request.
+#[derive(Debug)]
+pub(crate) struct ListKeyRings(Page);
+
+impl Read for ListKeyRings {
+    type Wire = v1::ListKeyRingsRequest;
+    type Facts = (Vec<Stored<Ring>>, String);
+    type Reply = v1::ListKeyRingsResponse;
+
+    const ACTION: Action = Action::ListKeyRings;
+
+    fn parse(wire: v1::ListKeyRingsRequest, _home: &Home) -> Result<Self, Refusal> {
+        Page::parse(wire.page_size, &wire.page_token, PAGE_SIZE).map(Self)
+    }
+
+    async fn load(&self, cx: &Context, caller: &Caller) -> Result<Self::Facts, Early> {
+        let after = self.0.after.as_deref();
+        let rings = rows::scan::<Ring>(cx, rows::RINGS, after, self.0.size + 1).await?;
+        let (mut rings, next) = self.0.cut(rings);
+        rings.retain(|ring| caller.knows(&Resource::Ring(ring.value.name.clone())));
+        Ok((rings, next))
+    }
+
+    async fn reply(
+        self,
+        _cx: &Context,
+        (rings, next_page_token): Self::Facts,
+        audit: v1::AuditReference,
+    ) -> Result<v1::ListKeyRingsResponse, Failure> {
+        let key_rings = rings.iter().map(|ring| ring_out(&ring.value, &ring.etag)).collect();
+        Ok(v1::ListKeyRingsResponse { key_rings, next_page_token, audit: Some(audit) })
+    }
+}
+
+const PAGE_SIZE: usize = 100;

@@ -1,0 +1,56 @@
+//! ListProposals: the proposals that the caller may see.
+
+use kms_core::action::Action;
+use kms_core::caller::Caller;
+use kms_core::id::Home;
+use kms_core::permit::Refusal;
+use kms_proto::v1;
+
+use super::proposals::{self, Loaded};
+use super::reading::Read;
+use crate::context::Context;
+use crate::failure::{Early, Failure};
+use crate::rows::{self, PROPOSALS, ProposalRow};
+use crate::wire::Page;
+
+/// The parsed request.
+#[derive(Debug)]
+pub(crate) struct ListProposals(Page);
+
+impl Read for ListProposals {
+    type Wire = v1::ListProposalsRequest;
+    type Facts = (Vec<Loaded>, String);
+    type Reply = v1::ListProposalsResponse;
+
+    const ACTION: Action = Action::ListProposals;
+
+    fn parse(wire: v1::ListProposalsRequest, _home: &Home) -> Result<Self, Refusal> {
+        Page::parse(wire.page_size, &wire.page_token, PAGE_SIZE).map(Self)
+    }
+
+    async fn load(&self, cx: &Context, caller: &Caller) -> Result<Self::Facts, Early> {
+        let after = self.0.after.as_deref();
+        let rows = rows::scan::<ProposalRow>(cx, PROPOSALS, after, self.0.size + 1).await?;
+        let (rows, next) = self.0.cut(rows);
+        let mut shown = Vec::new();
+        for row in rows {
+            let loaded = proposals::loaded(cx, row).await?;
+            if caller.knows(&proposals::resource(&loaded.row.value.id, Some(&loaded))) {
+                shown.push(loaded);
+            }
+        }
+        Ok((shown, next))
+    }
+
+    async fn reply(
+        self,
+        cx: &Context,
+        (proposals, next_page_token): Self::Facts,
+        audit: v1::AuditReference,
+    ) -> Result<v1::ListProposalsResponse, Failure> {
+        let proposals = proposals.iter().map(|loaded| loaded.shown(cx)).collect();
+        Ok(v1::ListProposalsResponse { proposals, next_page_token, audit: Some(audit) })
+    }
+}
+
+const PAGE_SIZE: usize = 100;

@@ -1,0 +1,193 @@
+//! A PKCS#11 login: a ring's PIN over an authenticated channel, for the rest of one stream.
+
+use kms_core::action::Action;
+use kms_core::caller::{Authentication, Caller, Grant, Role};
+use kms_core::id::{Digest, Home, PrincipalKind, PrincipalName, Resource, RingName, Timestamp};
+use kms_core::permit::{Grounds, Permit, Recorded, Refusal, Subject};
+use kms_crypto::unlock::Argon2Cost;
+use kms_crypto::{CryptoError, pin};
+use kms_proto::v1;
+use kms_store::{Batch, Outcome};
+use secrecy::SecretString;
+
+use super::list_tokens::may_log_in;
+use super::set_token_pin::pin_role;
+use crate::context::Context;
+use crate::failure::{Early, Failure};
+use crate::pin::{PinFailures, place};
+use crate::pipeline::{Operation, Stamp};
+use crate::rows::{self, Draft, Pin, PinRole, Stored};
+use crate::wire::ring_name;
+
+/// The parsed request.
+pub(crate) struct LoginToken {
+    ring: RingName,
+    role: PinRole,
+    pin: SecretString,
+}
+
+/// A login that was granted: who the stream speaks for from now on.
+#[derive(Debug)]
+pub(crate) struct Login {
+    pub(crate) caller: Caller,
+    pub(crate) response: v1::LoginTokenResponse,
+}
+
+/// The PIN that is set, and how often this peer got it wrong.
+#[derive(Debug)]
+pub(crate) struct LoginFacts {
+    pin: Option<Stored<Pin>>,
+    failures: Option<Stored<PinFailures>>,
+    peer: String,
+}
+
+impl Operation for LoginToken {
+    type Wire = v1::LoginTokenRequest;
+    type Facts = LoginFacts;
+    type Prepared = ();
+    type Reply = Login;
+
+    const ACTION: Action = Action::LoginToken;
+
+    fn parse(wire: v1::LoginTokenRequest, home: &Home) -> Result<Self, Refusal> {
+        let v1::LoginTokenRequest { ring, role, pin } = wire;
+        let pin = SecretString::from(pin);
+        Ok(Self { ring: ring_name("ring", &ring, home)?, role: pin_role(role)?, pin })
+    }
+
+    fn named(&self) -> Resource {
+        Resource::Ring(self.ring.clone())
+    }
+
+    async fn load(
+        &self,
+        cx: &Context,
+        caller: &Caller,
+        _stamp: &Stamp,
+    ) -> Result<LoginFacts, Early> {
+        if !may_log_in(caller) {
+            return Err(Refusal::PinIncorrect.into());
+        }
+        let peer = caller.principal().to_string();
+        let pin = rows::load(cx, &rows::pin_place(&self.ring, self.role)).await?;
+        let failures = rows::load(cx, &place(&self.ring, self.role, &peer)).await?;
+        Ok(LoginFacts { pin, failures, peer })
+    }
+
+    fn resource(&self, _facts: &LoginFacts) -> Resource {
+        self.named()
+    }
+
+    fn subject<'a>(&self, _facts: &'a LoginFacts) -> Subject<'a> {
+        Subject::Plain
+    }
+
+    /// Checks the PIN. A try is counted, on disk, before it is hashed, so that neither a restart
+    /// nor many tries at once get around the counter.
+    async fn grounds(
+        &self,
+        cx: &Context,
+        _caller: &Caller,
+        stamp: &Stamp,
+        facts: &LoginFacts,
+    ) -> Result<Grounds, Early> {
+        self.count_try(cx, stamp, facts).await?;
+        let secret = self.pin.clone();
+        let phc = facts.pin.as_ref().map(|pin| pin.value.phc.clone());
+        let checked = cx.pins.run(move || check(&secret, phc.as_deref())).await;
+        match checked.ok_or(Failure::Bug("the PIN worker ended"))?? {
+            true => Ok(Grounds::default()),
+            false => Err(Refusal::PinIncorrect.into()),
+        }
+    }
+
+    /// A right PIN forgives the wrong ones before it.
+    async fn prepare(
+        &self,
+        cx: &Context,
+        _permit: &Permit,
+        stamp: &Stamp,
+        facts: &LoginFacts,
+    ) -> Result<((), Vec<Draft>), Early> {
+        let counted = place(&self.ring, self.role, &facts.peer);
+        let Some(counted) = rows::load::<PinFailures>(cx, &counted).await? else {
+            return Ok(((), Vec::new()));
+        };
+        let forgiven = PinFailures { count: 0, retry_at: Timestamp(0), ..counted.value.clone() };
+        let vault = cx.vault()?;
+        let draft = rows::replace(&vault, &stamp.operation_id, &forgiven, &[], &counted)?;
+        Ok(((), vec![draft]))
+    }
+
+    async fn perform(
+        self,
+        _cx: &Context,
+        recorded: Recorded,
+        stamp: &Stamp,
+        _facts: LoginFacts,
+        (): (),
+        audit: v1::AuditReference,
+    ) -> Result<Login, Failure> {
+        let _spent = recorded.spend(Self::ACTION, &self.named(), &stamp.request_digest)?;
+        let response = v1::LoginTokenResponse { audit: Some(audit) };
+        Ok(Login { caller: token_user(&self.ring, self.role)?, response })
+    }
+}
+
+impl LoginToken {
+    async fn count_try(
+        &self,
+        cx: &Context,
+        stamp: &Stamp,
+        facts: &LoginFacts,
+    ) -> Result<(), Early> {
+        let first = PinFailures {
+            ring: self.ring.clone(),
+            role: self.role,
+            peer: facts.peer.clone(),
+            count: 0,
+            retry_at: Timestamp(0),
+        };
+        let before = facts.failures.as_ref();
+        let now = before.map_or(&first, |stored| &stored.value);
+        if !now.may_try(stamp.now) {
+            return Err(Refusal::PinLocked.into());
+        }
+        let counted = now.after_wrong(stamp.now);
+        let vault = cx.vault()?;
+        let draft = match before {
+            Some(before) => rows::replace(&vault, &stamp.operation_id, &counted, &[], before)?,
+            None => rows::create(&vault, &stamp.operation_id, &counted, &[])?,
+        };
+        let (conditions, writes) = (vec![draft.condition], vec![draft.write]);
+        match cx.store.commit(Batch { conditions, writes, ..Batch::default() }).await? {
+            Outcome::Committed(_) => Ok(()),
+            Outcome::Conflict(_) => Err(Refusal::Stale.into()),
+            Outcome::Unknown => Err(Failure::Unknown.into()),
+        }
+    }
+}
+
+/// Checks a PIN; where none is set, does the same work and says no.
+fn check(pin: &SecretString, phc: Option<&str>) -> Result<bool, CryptoError> {
+    match phc {
+        Some(phc) => pin::verify_pin(pin, phc),
+        None => pin::burn(Argon2Cost::PEOPLE).map(|()| false),
+    }
+}
+
+/// Who a PIN login speaks for: the ring's users make and use its keys, its officer sets its PINs.
+fn token_user(ring: &RingName, role: PinRole) -> Result<Caller, Failure> {
+    let unnamed = |_| Failure::Bug("a token user without a name");
+    let readable = format!("{}.{}", ring.ring, role.as_str()).parse();
+    // A long ring name leaves no room; its digest names the user then.
+    let name =
+        readable.or_else(|_| Digest::of(&[ring.to_string().as_bytes()]).to_string()[..32].parse());
+    let principal = PrincipalName { kind: PrincipalKind::App, name: name.map_err(unnamed)? };
+    let roles: &[Role] = match role {
+        PinRole::SecurityOfficer => &[Role::SecurityOfficer],
+        PinRole::User => &[Role::CryptoUser, Role::KeyManager],
+    };
+    let grants = roles.iter().map(|role| Grant { role: *role, ring: Some(ring.clone()) }).collect();
+    Ok(Caller::authenticated(principal, Authentication::Pin, grants))
+}

@@ -1,0 +1,253 @@
+//! The operations, one file each, and what several of them load.
+
+mod approve_proposal;
+mod cancel_proposal;
+mod create_binding;
+mod create_key;
+mod create_key_ring;
+mod create_key_version;
+mod create_object_key;
+mod create_proposal;
+mod create_release_challenge;
+mod create_user;
+mod decrypt;
+mod destroy_key_version;
+mod encrypt;
+mod execute_proposal;
+mod find_objects;
+mod generate_random;
+mod get_checkpoint;
+mod get_inclusion_proof;
+mod get_key;
+mod get_key_ring;
+mod get_key_version;
+mod get_proposal;
+mod get_public_key;
+mod get_seal_status;
+mod list_audit_leaves;
+mod list_key_rings;
+mod list_key_versions;
+mod list_keys;
+mod list_proposals;
+mod list_tokens;
+mod list_users;
+mod login_token;
+mod mac_sign;
+mod mac_verify;
+mod proposals;
+mod reading;
+mod release_key;
+mod seal;
+mod set_token_pin;
+mod sign;
+mod start;
+mod step_key_version;
+mod unseal;
+mod update_key;
+mod using;
+mod verify;
+mod who_am_i;
+
+pub(crate) use approve_proposal::ApproveProposal;
+pub(crate) use cancel_proposal::CancelProposal;
+pub(crate) use create_binding::CreateBinding;
+pub(crate) use create_key::CreateKey;
+pub(crate) use create_key_ring::CreateKeyRing;
+pub(crate) use create_key_version::CreateKeyVersion;
+pub(crate) use create_object_key::CreateObjectKey;
+pub(crate) use create_proposal::CreateProposal;
+pub(crate) use create_release_challenge::CreateReleaseChallenge;
+pub(crate) use create_user::CreateUser;
+pub(crate) use decrypt::Decrypt;
+pub(crate) use destroy_key_version::{DestroyKeyVersion, DestroyObject};
+pub(crate) use encrypt::Encrypt;
+pub(crate) use execute_proposal::ExecuteProposal;
+pub(crate) use find_objects::FindObjects;
+pub(crate) use generate_random::GenerateRandom;
+pub(crate) use get_checkpoint::{GetCheckpoint, signed_checkpoint};
+pub(crate) use get_inclusion_proof::GetInclusionProof;
+pub(crate) use get_key::GetKey;
+pub(crate) use get_key_ring::GetKeyRing;
+pub(crate) use get_key_version::GetKeyVersion;
+pub(crate) use get_proposal::GetProposal;
+pub(crate) use get_public_key::GetPublicKey;
+pub(crate) use get_seal_status::GetSealStatus;
+pub(crate) use list_audit_leaves::ListAuditLeaves;
+pub(crate) use list_key_rings::ListKeyRings;
+pub(crate) use list_key_versions::ListKeyVersions;
+pub(crate) use list_keys::ListKeys;
+pub(crate) use list_proposals::ListProposals;
+pub(crate) use list_tokens::ListTokens;
+pub(crate) use list_users::ListUsers;
+pub(crate) use login_token::{Login, LoginToken};
+pub(crate) use mac_sign::MacSign;
+pub(crate) use mac_verify::MacVerify;
+pub(crate) use release_key::ReleaseKey;
+pub(crate) use seal::Seal;
+pub(crate) use set_token_pin::SetTokenPin;
+pub(crate) use sign::Sign;
+pub(crate) use start::{Start, Stop};
+pub(crate) use step_key_version::{
+    ActivateKeyVersion, CompromiseKeyVersion, DeactivateKeyVersion, ResumeKeyVersion,
+    SuspendKeyVersion,
+};
+pub(crate) use unseal::Unseal;
+pub(crate) use update_key::{UpdateKey, UpdateObject};
+pub(crate) use verify::Verify;
+pub(crate) use who_am_i::WhoAmI;
+
+pub(crate) use reading::Reading;
+pub(crate) use using::Using;
+
+use kms_core::id::{Digest, KeyName, Resource, RingName};
+use kms_core::key::{Key, Ring, Version};
+use kms_core::lifecycle::Transition;
+use kms_core::permit::Subject;
+use kms_crypto::vault::{SlotSecret, VersionRef};
+
+use crate::context::Context;
+use crate::failure::{Early, Failure};
+use crate::rows::{self, Stored};
+use crate::wire::{self, KeyOrVersion};
+
+/// A version with its key and ring, as the store has them.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) ring: Stored<Ring>,
+    pub(crate) key: Stored<Key>,
+    pub(crate) version: Stored<Version>,
+}
+
+/// A version that was asked for, found or not.
+#[derive(Clone, Debug)]
+pub(crate) struct VersionFacts {
+    pub(crate) resource: Resource,
+    pub(crate) found: Option<Found>,
+}
+
+impl VersionFacts {
+    /// What the rules are to know, when the operation takes `transition`.
+    pub(crate) fn subject(&self, transition: Option<Transition>) -> Subject<'_> {
+        self.found.as_ref().map_or(Subject::Absent, |found| Subject::Version {
+            key: &found.key.value,
+            version: &found.version.value,
+            ring_quorum: found.ring.value.quorum.as_ref(),
+            transition,
+        })
+    }
+
+    /// What was found. The rules refuse an absent subject, so after the decision it is there.
+    pub(crate) fn found(&self) -> Result<&Found, Failure> {
+        self.found.as_ref().ok_or(ABSENT)
+    }
+
+    /// As [`VersionFacts::found`], by value.
+    pub(crate) fn into_found(self) -> Result<Found, Failure> {
+        self.found.ok_or(ABSENT)
+    }
+}
+
+const ABSENT: Failure = Failure::Bug("an absent subject was permitted");
+
+impl Found {
+    /// The version's name as callers see it.
+    pub(crate) fn name(&self) -> String {
+        self.version.value.header.version.to_string()
+    }
+
+    /// Opens the slot whose erasure destroys the version.
+    ///
+    /// # Errors
+    /// When the store cannot read it, or it was erased.
+    pub(crate) async fn slot(&self, cx: &Context) -> Result<SlotSecret, Failure> {
+        let mut secret = cx.store.read_slot(self.version.value.slot).await?;
+        Ok(SlotSecret::import(&mut secret)?)
+    }
+
+    /// The public key, SubjectPublicKeyInfo in DER; empty for secret keys.
+    pub(crate) fn public_key(&self) -> Vec<u8> {
+        wire::hex_decode(&self.version.value.public_key).unwrap_or_default()
+    }
+
+    /// The version as the vault takes it.
+    pub(crate) fn version_ref<'a>(
+        &'a self,
+        slot: &'a SlotSecret,
+        public_key: &'a [u8],
+    ) -> VersionRef<'a> {
+        VersionRef {
+            header: &self.version.value.header,
+            slot,
+            sealed: &self.version.sealed,
+            public_key,
+        }
+    }
+}
+
+/// Loads a ring and opens its key in the vault.
+///
+/// # Errors
+/// When the store fails or a row was edited.
+pub(crate) async fn load_ring(
+    cx: &Context,
+    name: &RingName,
+) -> Result<Option<Stored<Ring>>, Early> {
+    let ring = rows::load::<Ring>(cx, &rows::ring_place(name)).await?;
+    if let Some(ring) = ring.as_ref().filter(|_| !cx.ring_is_open(name)) {
+        let wrapped = wire::hex_decode(&ring.value.wrapped_key)
+            .ok_or(Failure::Bug("a ring key that is not hexadecimal"))?;
+        cx.vault()?.open_ring(name, &wrapped)?;
+        cx.ring_opened(name.clone());
+    }
+    Ok(ring)
+}
+
+/// Loads a key and its ring.
+///
+/// # Errors
+/// As [`load_ring`].
+pub(crate) async fn load_key(
+    cx: &Context,
+    name: &KeyName,
+) -> Result<Option<(Stored<Ring>, Stored<Key>)>, Early> {
+    let Some(ring) = load_ring(cx, &name.ring).await? else { return Ok(None) };
+    let key = rows::load::<Key>(cx, &rows::key_place(name)).await?;
+    Ok(key.map(|key| (ring, key)))
+}
+
+/// Loads the version that `name` means.
+///
+/// # Errors
+/// As [`load_ring`].
+pub(crate) async fn load_version(cx: &Context, name: &KeyOrVersion) -> Result<VersionFacts, Early> {
+    let Some((ring, key)) = load_key(cx, name.key()).await? else {
+        return Ok(VersionFacts { resource: named(name), found: None });
+    };
+    let version_name = match name {
+        KeyOrVersion::Key(name) => name.version(key.value.primary),
+        KeyOrVersion::Version(name) => name.clone(),
+    };
+    let version = rows::load::<Version>(cx, &rows::version_place(&version_name)).await?;
+    let resource = Resource::Version(version_name);
+    Ok(VersionFacts { resource, found: version.map(|version| Found { ring, key, version }) })
+}
+
+/// The resource that a request names before anything is loaded.
+pub(crate) fn named(name: &KeyOrVersion) -> Resource {
+    match name {
+        KeyOrVersion::Key(name) => Resource::Key(name.clone()),
+        KeyOrVersion::Version(name) => Resource::Version(name.clone()),
+    }
+}
+
+/// Whether a write of the same request was committed before: then this is a retry, and the answer
+/// is what that write made.
+///
+/// # Errors
+/// When the store fails.
+pub(crate) async fn is_retry(cx: &Context, idempotency: Option<Digest>) -> Result<bool, Early> {
+    match idempotency {
+        Some(digest) => Ok(cx.store.outcome_of(&digest.0).await?.is_some()),
+        None => Ok(false),
+    }
+}

@@ -1,0 +1,166 @@
+//! What the proposal operations share: loading one, counting its approvals, showing it.
+
+use std::collections::BTreeMap;
+
+use kms_core::action::Action;
+use kms_core::caller::Caller;
+use kms_core::id::{PrincipalName, Resource, Segment, Timestamp, VersionName};
+use kms_core::lifecycle::Transition;
+use kms_core::permit::Refusal;
+use kms_core::quorum::{self, Approved, Circumstances, Proposal, QuorumPolicy};
+use kms_core::sshsig::SshKey;
+use kms_proto::v1;
+
+use super::{Found, load_version};
+use crate::context::Context;
+use crate::failure::{Early, Failure};
+use crate::rows::{self, ProposalRow, ProposalState, Stored};
+use crate::wire::{KeyOrVersion, invalid, time_out};
+
+/// A proposal with what it is about.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) row: Stored<ProposalRow>,
+    pub(crate) proposal: Proposal,
+    pub(crate) version: VersionName,
+    pub(crate) found: Option<Found>,
+}
+
+/// Reads a proposal's name: `proposals/{id}` or the id alone.
+pub(crate) fn parse_name(name: &str) -> Result<Segment, Refusal> {
+    let id = name.strip_prefix("proposals/").unwrap_or(name);
+    id.parse().map_err(|_| invalid("name", "expected proposals/{id}"))
+}
+
+/// Loads a proposal and the version that it is about.
+///
+/// # Errors
+/// When the store fails or a row was edited.
+pub(crate) async fn load(cx: &Context, id: &Segment) -> Result<Option<Loaded>, Early> {
+    match rows::load::<ProposalRow>(cx, &rows::proposal_place(id)).await? {
+        Some(row) => loaded(cx, row).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Reads the signed document of a row and loads what it is about.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) async fn loaded(cx: &Context, row: Stored<ProposalRow>) -> Result<Loaded, Early> {
+    let tampered = || Refusal::RowTampered { row: rows::proposal_place(&row.value.id) };
+    let proposal = Proposal::from_bytes(row.value.document.as_bytes()).map_err(|_| tampered())?;
+    let version: VersionName = proposal.resource.parse().map_err(|_| tampered())?;
+    let found = load_version(cx, &KeyOrVersion::Version(version.clone())).await?.found;
+    Ok(Loaded { row, proposal, version, found })
+}
+
+/// The resource of a proposal, for the rules: those who know the ring may know the proposal.
+pub(crate) fn resource(id: &Segment, loaded: Option<&Loaded>) -> Resource {
+    let ring = loaded.map(|loaded| loaded.version.key.ring.clone());
+    Resource::Proposal { id: id.clone(), ring }
+}
+
+/// The step that a proposable action takes.
+///
+/// # Errors
+/// [`Refusal::InvalidArgument`] for actions that cannot be proposed.
+pub(crate) fn transition(action: Action) -> Result<Transition, Refusal> {
+    match action {
+        Action::ActivateKeyVersion => Ok(Transition::Activate),
+        Action::CompromiseKeyVersion => Ok(Transition::Compromise),
+        Action::DeactivateKeyVersion => Ok(Transition::Deactivate),
+        Action::DestroyKeyVersion => Ok(Transition::Destroy),
+        Action::ResumeKeyVersion => Ok(Transition::Resume),
+        Action::SuspendKeyVersion => Ok(Transition::Suspend),
+        _ => {
+            Err(invalid("action", "only steps of a key version's life can be proposed and guarded"))
+        }
+    }
+}
+
+/// The quorum that guards `action` on the version, if one does: the ring's first.
+pub(crate) fn policy(found: &Found, action: Action) -> Option<&QuorumPolicy> {
+    let guards = |policy: &&QuorumPolicy| policy.guards(action);
+    let ring = found.ring.value.quorum.as_ref().filter(guards);
+    ring.or_else(|| found.key.value.quorum.as_ref().filter(guards))
+}
+
+impl Loaded {
+    /// Calls `with` in the circumstances of now. `None` when nothing guards the action any more.
+    pub(crate) fn circumstances<R>(
+        &self,
+        cx: &Context,
+        now: Timestamp,
+        with: impl FnOnce(&Circumstances<'_>) -> R,
+    ) -> Option<R> {
+        let found = self.found.as_ref()?;
+        let policy = policy(found, self.proposal.action)?;
+        let users = cx.users();
+        let keys: BTreeMap<PrincipalName, Vec<SshKey>> =
+            users.values().map(|user| (user.name.clone(), user.ssh_keys.clone())).collect();
+        let (appliance, etag) = (cx.log_key.origin(), found.version.etag.as_str());
+        Some(with(&Circumstances { appliance, etag, policy, keys: &keys, now }))
+    }
+
+    /// Counts the approvals from nothing.
+    ///
+    /// # Errors
+    /// Why the proposal cannot run.
+    pub(crate) fn approved(&self, cx: &Context, now: Timestamp) -> Result<Approved, Refusal> {
+        let row = &self.row.value;
+        if row.state != ProposalState::Open {
+            return Err(quorum::Unapproved::Expired.into());
+        }
+        let count =
+            |at: &Circumstances<'_>| Approved::by(row.document.as_bytes(), &row.approvals, at);
+        let counted = self.circumstances(cx, now, count);
+        Ok(counted.unwrap_or(Err(quorum::Unapproved::PolicyChanged))?)
+    }
+
+    /// Only who made the proposal may do this.
+    ///
+    /// # Errors
+    /// [`Refusal::NotTheProposer`].
+    pub(crate) fn require_proposer(&self, caller: &Caller) -> Result<(), Refusal> {
+        if *caller.principal() == self.proposal.proposer {
+            Ok(())
+        } else {
+            Err(Refusal::NotTheProposer)
+        }
+    }
+
+    /// The proposal as callers see it.
+    pub(crate) fn shown(&self, cx: &Context) -> v1::Proposal {
+        let now = cx.now();
+        let row = &self.row.value;
+        let state = match row.state {
+            ProposalState::Open if self.proposal.expires_at <= now => v1::ProposalState::Expired,
+            ProposalState::Open => v1::ProposalState::Open,
+            ProposalState::Executed => v1::ProposalState::Executed,
+            ProposalState::Cancelled => v1::ProposalState::Cancelled,
+        };
+        v1::Proposal {
+            name: format!("proposals/{}", row.id),
+            state: state.into(),
+            document: row.document.clone().into_bytes(),
+            action: self.proposal.action.to_string(),
+            resource: self.proposal.resource.clone(),
+            proposer: self.proposal.proposer.to_string(),
+            expire_time: time_out(self.proposal.expires_at),
+            approvers: row.approvals.iter().map(|a| a.approver.to_string()).collect(),
+            approved: self.approved(cx, now).is_ok(),
+        }
+    }
+
+    /// The proposal as callers will see it with `row` in place of its own.
+    pub(crate) fn shown_with(self, cx: &Context, row: ProposalRow) -> v1::Proposal {
+        let row = Stored { value: row, ..self.row };
+        Self { row, ..self }.shown(cx)
+    }
+}
+
+/// What was loaded. The rules refuse an absent subject, so after the decision it is there.
+pub(crate) fn present(loaded: &Option<Loaded>) -> Result<&Loaded, Failure> {
+    loaded.as_ref().ok_or(super::ABSENT)
+}

@@ -1,0 +1,297 @@
+//! The one way that every operation goes: parse → load → decide → record → perform → reply.
+//!
+//! An operation says what it needs in [`Operation`]; the order of the steps, the record of grants
+//! and refusals, and the refusal of everything unforeseen are here and only here.
+
+use std::future::Future;
+use std::time::Instant;
+
+use kms_core::action::Action;
+use kms_core::caller::Caller;
+use kms_core::id::{Digest, Home, OperationId, Resource, Timestamp};
+use kms_core::permit::{self, Grounds, Intent, Permit, Recorded, Refusal, Subject};
+use kms_proto::v1;
+use kms_store::{Batch, Committed, Outcome};
+use prost::Message;
+use zeroize::Zeroizing;
+
+use crate::context::{Context, operation_id, random};
+use crate::failure::{Early, Failure};
+use crate::rows::Draft;
+use crate::wire;
+
+/// One operation of the API; one file each under `ops/`.
+pub(crate) trait Operation: Send + Sync + Sized {
+    /// The request on the wire.
+    type Wire: Message;
+    /// What the store says of the resource, believed.
+    type Facts: Send + Sync;
+    /// What `prepare` hands to `perform`.
+    type Prepared: Send;
+    /// What the caller gets: the response on the wire.
+    type Reply: Send;
+
+    /// Which operation this is.
+    const ACTION: Action;
+
+    /// Reads the request into a type that cannot be wrong.
+    fn parse(wire: Self::Wire, home: &Home) -> Result<Self, Refusal>;
+
+    /// The caller's name for this request, if the operation takes one.
+    fn request_id(_wire: &Self::Wire) -> &[u8] {
+        &[]
+    }
+
+    /// Reads what the decision needs. Changes nothing.
+    fn load(
+        &self,
+        cx: &Context,
+        caller: &Caller,
+        stamp: &Stamp,
+    ) -> impl Future<Output = Result<Self::Facts, Early>> + Send;
+
+    /// What the request acts on.
+    fn resource(&self, facts: &Self::Facts) -> Resource;
+
+    /// What the request acts on when loading was refused.
+    fn named(&self) -> Resource {
+        Resource::Appliance
+    }
+
+    /// What the rules and the log are to call it, where that depends on what was loaded.
+    fn action(&self, _facts: &Self::Facts) -> Action {
+        Self::ACTION
+    }
+
+    /// What the rules are to know of the resource.
+    fn subject<'a>(&self, facts: &'a Self::Facts) -> Subject<'a>;
+
+    /// Evidence and approvals that came with the request, checked.
+    fn grounds(
+        &self,
+        _cx: &Context,
+        _caller: &Caller,
+        _stamp: &Stamp,
+        _facts: &Self::Facts,
+    ) -> impl Future<Output = Result<Grounds, Early>> + Send {
+        async { Ok(Grounds::default()) }
+    }
+
+    /// The rows that change together with the record of the decision.
+    fn prepare(
+        &self,
+        cx: &Context,
+        permit: &Permit,
+        stamp: &Stamp,
+        facts: &Self::Facts,
+    ) -> impl Future<Output = Result<(Self::Prepared, Vec<Draft>), Early>> + Send;
+
+    /// Does the deed, now that it is on record, and makes the reply.
+    fn perform(
+        self,
+        cx: &Context,
+        recorded: Recorded,
+        stamp: &Stamp,
+        facts: Self::Facts,
+        prepared: Self::Prepared,
+        audit: v1::AuditReference,
+    ) -> impl Future<Output = Result<Self::Reply, Failure>> + Send;
+}
+
+/// What names one request in the log and in the store.
+#[derive(Clone, Debug)]
+pub(crate) struct Stamp {
+    /// Names the operation; the same for a retry with the same `request_id`.
+    pub(crate) operation_id: OperationId,
+    /// Salted digest of the request.
+    pub(crate) request_digest: Digest,
+    /// The salt.
+    pub(crate) salt: [u8; 16],
+    /// When it came.
+    pub(crate) now: Timestamp,
+    /// What makes a retry the same write, when the caller gave a `request_id`.
+    pub(crate) idempotency: Option<Digest>,
+}
+
+impl Stamp {
+    /// Names the request of `caller` that encodes to `wire`.
+    ///
+    /// # Errors
+    /// When there is no randomness.
+    pub(crate) fn new(
+        cx: &Context,
+        caller: &Caller,
+        action: Action,
+        wire: &impl Message,
+        request_id: &[u8],
+    ) -> Result<Self, Failure> {
+        let salt: [u8; 16] = random()?;
+        // The encoding may hold a PIN or a plaintext, so it is wiped when it has been digested.
+        let wire = Zeroizing::new(wire.encode_to_vec());
+        let principal = caller.principal().to_string();
+        let idempotency = (!request_id.is_empty()).then(|| {
+            Digest::of(&[principal.as_bytes(), action.as_str().as_bytes(), request_id, &wire])
+        });
+        let operation_id = match idempotency {
+            Some(digest) => OperationId(std::array::from_fn(|at| digest.as_bytes()[at])),
+            None => operation_id()?,
+        };
+        let request_digest = Digest::of(&[&salt, action.as_str().as_bytes(), &wire]);
+        Ok(Self { operation_id, request_digest, salt, now: cx.now(), idempotency })
+    }
+}
+
+/// Serves one request of `caller`.
+///
+/// # Errors
+/// [`Failure::Refused`] when the rules say no (then it is on record), otherwise what failed.
+pub(crate) async fn serve<O: Operation>(
+    cx: &Context,
+    caller: &Caller,
+    wire: O::Wire,
+) -> Result<O::Reply, Failure> {
+    let started = Instant::now();
+    let result = match Stamp::new(cx, caller, O::ACTION, &wire, O::request_id(&wire)) {
+        Ok(stamp) => {
+            let parsed =
+                wire::request_id(O::request_id(&wire)).and_then(|()| O::parse(wire, &cx.home));
+            steps(cx, caller, &stamp, parsed).await
+        }
+        Err(failure) => Err(failure),
+    };
+    cx.metrics.operation(O::ACTION, &result, started.elapsed());
+    result
+}
+
+async fn steps<O: Operation>(
+    cx: &Context,
+    caller: &Caller,
+    stamp: &Stamp,
+    parsed: Result<O, Refusal>,
+) -> Result<O::Reply, Failure> {
+    let operation = match parsed {
+        Ok(operation) => operation,
+        Err(refusal) => {
+            return Err(refuse::<O>(cx, caller, stamp, Resource::Appliance, refusal).await);
+        }
+    };
+    let facts = match operation.load(cx, caller, stamp).await {
+        Ok(facts) => facts,
+        Err(early) => {
+            return Err(end_early::<O>(cx, caller, stamp, operation.named(), early).await);
+        }
+    };
+    let resource = operation.resource(&facts);
+    let (grounds, earlier) = match operation.grounds(cx, caller, stamp, &facts).await {
+        Ok(grounds) => (grounds, None),
+        Err(Early::Refuse(refusal)) => (Grounds::default(), Some(refusal)),
+        Err(Early::Fail(failure)) => return Err(failure),
+    };
+    let action = operation.action(&facts);
+    let intent = intent(cx, stamp, action, resource.clone(), operation.subject(&facts));
+    let permit = match permit::decide(caller, &intent, grounds, earlier) {
+        Ok(permit) => permit,
+        Err(denial) => return Err(record_denial(cx, denial).await),
+    };
+    let (prepared, drafts) = match operation.prepare(cx, &permit, stamp, &facts).await {
+        Ok(prepared) => prepared,
+        Err(early) => return Err(end_early::<O>(cx, caller, stamp, resource, early).await),
+    };
+    let recorded = match record(cx, permit, stamp, drafts).await? {
+        Some(recorded) => recorded,
+        None => return Err(refuse::<O>(cx, caller, stamp, resource, Refusal::Stale).await),
+    };
+    let audit = v1::AuditReference {
+        audit_index: recorded.audit_index(),
+        request_salt: stamp.salt.to_vec(),
+    };
+    operation.perform(cx, recorded, stamp, facts, prepared, audit).await
+}
+
+fn intent<'a>(
+    cx: &'a Context,
+    stamp: &Stamp,
+    action: Action,
+    resource: Resource,
+    subject: Subject<'a>,
+) -> Intent<'a> {
+    Intent {
+        action,
+        resource,
+        operation_id: stamp.operation_id,
+        request_digest: stamp.request_digest,
+        subject,
+        region: cx.home.region.as_str(),
+        now: stamp.now,
+    }
+}
+
+/// Commits the rows and the leaf of a permit in one batch. `None` when a row changed meanwhile.
+async fn record(
+    cx: &Context,
+    permit: Permit,
+    stamp: &Stamp,
+    drafts: Vec<Draft>,
+) -> Result<Option<Recorded>, Failure> {
+    let unrecorded = permit.record(drafts.iter().map(|draft| draft.digest).collect());
+    let mut batch = Batch {
+        leaves: vec![unrecorded.leaf().to_bytes()],
+        // A read is a read each time; only writes are done once.
+        idempotency: stamp.idempotency.filter(|_| !drafts.is_empty()).map(|digest| digest.0),
+        ..Batch::default()
+    };
+    for draft in drafts {
+        batch.conditions.push(draft.condition);
+        batch.writes.push(draft.write);
+    }
+    match cx.store.commit(batch).await? {
+        // A retry that overtook its first attempt; asked once more, it finds what that one made.
+        Outcome::Committed(Committed { replayed: true, .. }) => Err(Failure::Unknown),
+        Outcome::Committed(Committed { receipt, .. }) => Ok(Some(unrecorded.on_disk(&receipt)?)),
+        Outcome::Conflict(_) => Ok(None),
+        Outcome::Unknown => Err(Failure::Unknown),
+    }
+}
+
+/// Records a refusal in the same log and by the same store as every grant, then tells it.
+async fn record_denial(cx: &Context, denial: permit::Denial) -> Failure {
+    let unrecorded = denial.record();
+    let batch = Batch { leaves: vec![unrecorded.leaf().to_bytes()], ..Batch::default() };
+    let told = async {
+        match cx.store.commit(batch).await? {
+            Outcome::Committed(committed) => Ok(unrecorded.on_disk(&committed.receipt)?),
+            Outcome::Conflict(_) | Outcome::Unknown => Err(Failure::Unknown),
+        }
+    };
+    match told.await {
+        Ok((refusal, audit_index)) => Failure::Refused { refusal, audit_index },
+        Err(failure) => failure,
+    }
+}
+
+async fn refuse<O: Operation>(
+    cx: &Context,
+    caller: &Caller,
+    stamp: &Stamp,
+    resource: Resource,
+    refusal: Refusal,
+) -> Failure {
+    let intent = intent(cx, stamp, O::ACTION, resource, Subject::Plain);
+    match permit::decide(caller, &intent, Grounds::default(), Some(refusal)) {
+        Err(denial) => record_denial(cx, denial).await,
+        Ok(_) => Failure::Bug("a refusal that was permitted"),
+    }
+}
+
+async fn end_early<O: Operation>(
+    cx: &Context,
+    caller: &Caller,
+    stamp: &Stamp,
+    resource: Resource,
+    early: Early,
+) -> Failure {
+    match early {
+        Early::Refuse(refusal) => refuse::<O>(cx, caller, stamp, resource, refusal).await,
+        Early::Fail(failure) => failure,
+    }
+}

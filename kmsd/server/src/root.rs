@@ -1,0 +1,200 @@
+//! The root of everything: made once, opened at start or by Unseal.
+//!
+//! Three rows stand outside the vault's protection, since they are needed to open it. Each is
+//! protected by what it holds: a wrap that does not open under its parent is refused.
+
+use std::sync::Arc;
+
+use kms_core::audit::checkpoint::LogKey;
+use kms_core::id::{Home, Segment};
+use kms_crypto::provider::awslc::AwsLc;
+#[cfg(feature = "dev")]
+use kms_crypto::unlock::DevFile;
+use kms_crypto::unlock::{Argon2Cost, PassphraseWrap, RootKey, wrap_by_passphrase};
+use kms_crypto::vault::Vault;
+use kms_store::{Batch, Condition, Expected, Outcome, Store, Write};
+use secrecy::SecretString;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::context::{Context, Opened, random};
+use crate::failure::{Early, Failure};
+use crate::rows::{self, ERASURES, Erasure, Stored, USERS, User};
+use crate::wire::{hex_decode, hex_encode};
+
+/// How the root key opens.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "method")]
+enum SealRow {
+    /// By a file beside the store. Protects nothing.
+    Dev,
+    /// By a passphrase.
+    Passphrase(PassphraseWrap),
+}
+
+/// The audit log's key.
+#[derive(Debug, Serialize, Deserialize)]
+struct LogRow {
+    origin: String,
+    public_key: String,
+    wrapped_key: String,
+}
+
+/// A tenant's key.
+#[derive(Debug, Serialize, Deserialize)]
+struct TenantRow {
+    wrapped_key: String,
+}
+
+/// What protects a new root key.
+pub(crate) enum Protection {
+    /// The text of a file beside the store: development only.
+    #[cfg(feature = "dev")]
+    Dev(SecretString),
+    /// A passphrase.
+    Passphrase(SecretString),
+}
+
+/// Makes root, tenant key and log key in an empty store.
+///
+/// # Errors
+/// When the store is not empty, or store or cryptography fail.
+pub(crate) async fn create(
+    store: &dyn Store,
+    home: &Home,
+    protection: Protection,
+) -> Result<(), Failure> {
+    let (root, seal) = match protection {
+        #[cfg(feature = "dev")]
+        Protection::Dev(text) => (DevFile::read_plaintext_root(&text)?, SealRow::Dev),
+        Protection::Passphrase(passphrase) => {
+            let root = RootKey::generate()?;
+            let wrap = wrap_by_passphrase(&root, &passphrase, Argon2Cost::PEOPLE)?;
+            (root, SealRow::Passphrase(wrap))
+        }
+    };
+    let vault = Vault::new(root, Arc::new(AwsLc))?;
+    let wrapped = vault.create_log_key()?;
+    let public_key = vault.open_log_key(&wrapped)?.public_key();
+    let id: [u8; 8] = random()?;
+    let log = LogRow {
+        origin: format!("kms/{}/{}", home.region, hex_encode(&id)),
+        public_key: hex_encode(&public_key),
+        wrapped_key: hex_encode(&wrapped),
+    };
+    let tenant = TenantRow { wrapped_key: hex_encode(&vault.create_tenant_key(&home.tenant)?) };
+    let mut batch = Batch::default();
+    for (key, value) in [
+        (SEAL.to_owned(), json(&seal)?),
+        (LOG.to_owned(), json(&log)?),
+        (tenant_place(&home.tenant), json(&tenant)?),
+    ] {
+        batch.conditions.push(Condition { key: key.clone(), expected: Expected::Absent });
+        batch.writes.push(Write::Put { key, value });
+    }
+    match store.commit(batch).await? {
+        Outcome::Committed(_) => Ok(()),
+        Outcome::Conflict(_) => Err(Failure::Bug("the store already has a root key")),
+        Outcome::Unknown => Err(Failure::Unknown),
+    }
+}
+
+/// The name of the way in which the root opens; `None` for a store without a root.
+///
+/// # Errors
+/// When the store fails or holds something else there.
+pub(crate) async fn method(store: &dyn Store) -> Result<Option<&'static str>, Failure> {
+    Ok(get::<SealRow>(store, SEAL).await?.map(|row| match row {
+        SealRow::Dev => "dev",
+        SealRow::Passphrase(_) => "passphrase",
+    }))
+}
+
+/// The passphrase wrap, if a passphrase opens the root.
+///
+/// # Errors
+/// As [`method`].
+pub(crate) async fn passphrase_wrap(store: &dyn Store) -> Result<Option<PassphraseWrap>, Failure> {
+    Ok(get::<SealRow>(store, SEAL).await?.and_then(|row| match row {
+        SealRow::Passphrase(wrap) => Some(wrap),
+        SealRow::Dev => None,
+    }))
+}
+
+/// The audit log's public key.
+///
+/// # Errors
+/// As [`method`], or when there is no root yet.
+pub(crate) async fn log_key(store: &dyn Store) -> Result<LogKey, Failure> {
+    let row = get::<LogRow>(store, LOG).await?.ok_or(Failure::Bug("a store without a log key"))?;
+    let public_key = hex_decode(&row.public_key).and_then(|key| key.try_into().ok());
+    let public_key = public_key.ok_or(Failure::Bug("a log key that is none"))?;
+    LogKey::new(&row.origin, &public_key).map_err(|_| Failure::Bug("a log key that is none"))
+}
+
+/// Opens everything with `root` and puts it in place.
+///
+/// # Errors
+/// When a wrap does not open under this root, or the store fails.
+pub(crate) async fn open(cx: &Context, root: RootKey) -> Result<(), Failure> {
+    let vault = Arc::new(Vault::new(root, Arc::new(AwsLc))?);
+    let place = tenant_place(&cx.home.tenant);
+    let tenant = get::<TenantRow>(&*cx.store, &place).await?;
+    let tenant = tenant.ok_or(Failure::Bug("a store without a tenant key"))?;
+    vault.open_tenant(&cx.home.tenant, &unhex(&tenant.wrapped_key)?)?;
+    let log = get::<LogRow>(&*cx.store, LOG).await?;
+    let log = log.ok_or(Failure::Bug("a store without a log key"))?;
+    let log_signer = Arc::new(vault.open_log_key(&unhex(&log.wrapped_key)?)?);
+    if hex_encode(&log_signer.public_key()) != log.public_key {
+        return Err(Failure::Bug("the log key's public half was edited"));
+    }
+    let users = all::<User>(cx, &vault, USERS).await?;
+    let erasures = all::<Erasure>(cx, &vault, ERASURES).await?;
+    for erasure in erasures {
+        cx.store.erase_slot(erasure.slot).await?;
+    }
+    cx.open(Opened { vault, log_signer }, users);
+    Ok(())
+}
+
+async fn all<T: rows::Record>(
+    cx: &Context,
+    vault: &Vault,
+    prefix: &str,
+) -> Result<Vec<T>, Failure> {
+    let mut all = Vec::new();
+    let mut after = None;
+    loop {
+        let page: Result<Vec<(String, Stored<T>)>, Early> =
+            rows::scan_with(cx, vault, prefix, after.as_deref(), PAGE).await;
+        let page = page.map_err(|early| match early {
+            Early::Fail(failure) => failure,
+            Early::Refuse(refusal) => Failure::Tampered(refusal.to_string()),
+        })?;
+        let Some((last, _)) = page.last() else { return Ok(all) };
+        after = Some(last.clone());
+        all.extend(page.into_iter().map(|(_, stored)| stored.value));
+    }
+}
+
+async fn get<T: DeserializeOwned>(store: &dyn Store, place: &str) -> Result<Option<T>, Failure> {
+    let Some(row) = store.get(place).await? else { return Ok(None) };
+    let read = serde_json::from_slice(&row.value);
+    read.map(Some).map_err(|_| Failure::Tampered(format!("the stored row {place} is not readable")))
+}
+
+fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, Failure> {
+    serde_json::to_vec(value).map_err(|_| Failure::Bug("a row without JSON form"))
+}
+
+fn unhex(text: &str) -> Result<Vec<u8>, Failure> {
+    hex_decode(text).ok_or_else(|| Failure::Tampered("a wrapped key is not hexadecimal".to_owned()))
+}
+
+fn tenant_place(tenant: &Segment) -> String {
+    format!("boot/tenant/{tenant}")
+}
+
+const SEAL: &str = "boot/seal";
+const LOG: &str = "boot/log";
+const PAGE: usize = 500;

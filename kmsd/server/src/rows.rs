@@ -1,0 +1,344 @@
+//! The stored rows: where each lies, how it is read and believed, how it is written.
+//!
+//! A row is canonical JSON in an envelope that the vault authenticates together with its place,
+//! revision and operation id, so that a row that was edited, swapped or moved is refused by name.
+
+use kms_core::caller::Grant;
+use kms_core::canonical;
+use kms_core::id::{Digest, KeyName, OperationId, PrincipalName, RingName, Segment, VersionName};
+use kms_core::key::{Key, Ring, Version};
+use kms_core::sshsig::SshKey;
+use kms_crypto::CryptoError;
+use kms_crypto::row::row_digest;
+use kms_crypto::vault::Vault;
+use kms_store::{Condition, Expected, Write};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::context::Context;
+use crate::failure::{Early, Failure};
+
+/// A row as the store has it, believed.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored<T> {
+    /// What the row says.
+    pub(crate) value: T,
+    /// Wrapped key bytes, for versions; otherwise empty.
+    pub(crate) sealed: Vec<u8>,
+    /// How often the row was written.
+    pub(crate) revision: u64,
+    /// Names this state of the row to callers.
+    pub(crate) etag: String,
+}
+
+/// Something that has a place in the store.
+pub(crate) trait Record: Serialize + DeserializeOwned + Clone + Send + Sync {
+    /// Where it lies.
+    fn place(&self) -> String;
+}
+
+/// An enrolled person or program.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct User {
+    /// Its name.
+    pub(crate) name: PrincipalName,
+    /// Keys that sign its approvals.
+    pub(crate) ssh_keys: Vec<SshKey>,
+    /// SHA-256 digests of certificates that log it in.
+    pub(crate) certificate_digests: Vec<Digest>,
+    /// Local users that it is.
+    pub(crate) unix_uids: Vec<u32>,
+    /// What it may do.
+    pub(crate) grants: Vec<Grant>,
+}
+
+/// A ring's PIN.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Pin {
+    /// The ring.
+    pub(crate) ring: RingName,
+    /// Whose.
+    pub(crate) role: PinRole,
+    /// Argon2id in the PHC form.
+    pub(crate) phc: String,
+}
+
+/// Whose PIN it is.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum PinRole {
+    /// CKU_SO.
+    SecurityOfficer,
+    /// CKU_USER.
+    User,
+}
+
+impl PinRole {
+    /// The published name, as in principal names.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::SecurityOfficer => "security-officer",
+            Self::User => "user",
+        }
+    }
+}
+
+/// A proposal and where it stands.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ProposalRow {
+    /// Its id.
+    pub(crate) id: Segment,
+    /// The canonical bytes that are signed and run, as text: they are JSON.
+    pub(crate) document: String,
+    /// Where it stands.
+    pub(crate) state: ProposalState,
+    /// The signatures so far; counted anew each time.
+    pub(crate) approvals: Vec<kms_core::quorum::Approval>,
+}
+
+/// Where a proposal stands, apart from time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum ProposalState {
+    /// Taken back.
+    Cancelled,
+    /// Ran.
+    Executed,
+    /// Waits for approvals or execution.
+    Open,
+}
+
+/// A slot that is to be erased: written in the same batch as the destruction, so that a crash
+/// between the two is made good at the next start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Erasure {
+    /// Which slot.
+    pub(crate) slot: u64,
+}
+
+/// Prefix of all erasure rows.
+pub(crate) const ERASURES: &str = "erasure/";
+/// Prefix of all ring rows.
+pub(crate) const RINGS: &str = "ring/";
+/// Prefix of all user rows.
+pub(crate) const USERS: &str = "user/";
+/// Prefix of all proposal rows.
+pub(crate) const PROPOSALS: &str = "proposal/";
+
+/// Where a ring lies.
+pub(crate) fn ring_place(name: &RingName) -> String {
+    format!("{RINGS}{name}")
+}
+
+/// Prefix of a ring's keys.
+pub(crate) fn keys_prefix(ring: &RingName) -> String {
+    format!("key/{ring}/keys/")
+}
+
+/// Where a key lies.
+pub(crate) fn key_place(name: &KeyName) -> String {
+    format!("key/{name}")
+}
+
+/// Prefix of a key's versions.
+pub(crate) fn versions_prefix(key: &KeyName) -> String {
+    format!("version/{key}/versions/")
+}
+
+/// Where a version lies; numbers are padded so that they sort.
+pub(crate) fn version_place(name: &VersionName) -> String {
+    format!("{}{:010}", versions_prefix(&name.key), name.number)
+}
+
+/// Where a PIN lies.
+pub(crate) fn pin_place(ring: &RingName, role: PinRole) -> String {
+    format!("pin/{ring}/{}", role.as_str())
+}
+
+/// Where a proposal lies.
+pub(crate) fn proposal_place(id: &Segment) -> String {
+    format!("{PROPOSALS}{id}")
+}
+
+impl Record for Ring {
+    fn place(&self) -> String {
+        ring_place(&self.name)
+    }
+}
+
+impl Record for Key {
+    fn place(&self) -> String {
+        key_place(&self.name)
+    }
+}
+
+impl Record for Version {
+    fn place(&self) -> String {
+        version_place(&self.header.version)
+    }
+}
+
+impl Record for User {
+    fn place(&self) -> String {
+        format!("{USERS}{}", self.name)
+    }
+}
+
+impl Record for Erasure {
+    fn place(&self) -> String {
+        format!("{ERASURES}{:020}", self.slot)
+    }
+}
+
+impl Record for Pin {
+    fn place(&self) -> String {
+        pin_place(&self.ring, self.role)
+    }
+}
+
+impl Record for ProposalRow {
+    fn place(&self) -> String {
+        proposal_place(&self.id)
+    }
+}
+
+/// Reads and believes the row at `place`.
+///
+/// # Errors
+/// When the store fails, or the row is not one that this daemon wrote there.
+pub(crate) async fn load<T: Record>(cx: &Context, place: &str) -> Result<Option<Stored<T>>, Early> {
+    let vault = cx.vault()?;
+    match cx.store.get(place).await? {
+        Some(row) => Ok(Some(believe(&vault, place, row.revision, &row.value)?)),
+        None => Ok(None),
+    }
+}
+
+/// Reads and believes up to `limit` rows under `prefix` that follow `after`.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) async fn scan<T: Record>(
+    cx: &Context,
+    prefix: &str,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<(String, Stored<T>)>, Early> {
+    let vault = cx.vault()?;
+    scan_with(cx, &vault, prefix, after, limit).await
+}
+
+/// As [`scan`], with a vault that is not in place yet.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) async fn scan_with<T: Record>(
+    cx: &Context,
+    vault: &Vault,
+    prefix: &str,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<(String, Stored<T>)>, Early> {
+    let mut stored: Vec<(String, Stored<T>)> = Vec::new();
+    // A page of the store may be cut short by its size in bytes; only an empty one is the end.
+    while stored.len() < limit {
+        let after = stored.last().map(|(place, _)| place.as_str()).or(after);
+        let page = cx.store.scan(prefix, after, limit - stored.len()).await?;
+        if page.is_empty() {
+            break;
+        }
+        for (place, row) in page {
+            let value = believe(vault, &place, row.revision, &row.value)?;
+            stored.push((place, value));
+        }
+    }
+    Ok(stored)
+}
+
+fn believe<T: Record>(
+    vault: &Vault,
+    place: &str,
+    revision: u64,
+    envelope: &[u8],
+) -> Result<Stored<T>, CryptoError> {
+    let tampered = || CryptoError::RowTampered { row: place.to_owned() };
+    let row = vault.open_row(place, revision, envelope).map_err(|error| match error {
+        CryptoError::RowMalformed => tampered(),
+        error => error,
+    })?;
+    let value: T = serde_json::from_slice(&row.body).map_err(|_| tampered())?;
+    if value.place() != place {
+        return Err(tampered());
+    }
+    let etag = etag(&row_digest(envelope));
+    Ok(Stored { value, sealed: row.sealed, revision, etag })
+}
+
+fn etag(digest: &Digest) -> String {
+    digest.to_string()[..32].to_owned()
+}
+
+/// A row on its way to the store.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    /// What must still be true of the row when it is written.
+    pub(crate) condition: Condition,
+    /// The write itself.
+    pub(crate) write: Write,
+    /// The digest that goes into the audit leaf.
+    pub(crate) digest: Digest,
+    /// How callers will name the new state.
+    pub(crate) etag: String,
+}
+
+/// Drafts a row that must not exist yet.
+///
+/// # Errors
+/// When the cryptography fails.
+pub(crate) fn create<T: Record>(
+    vault: &Vault,
+    operation_id: &OperationId,
+    value: &T,
+    sealed: &[u8],
+) -> Result<Draft, Failure> {
+    draft(vault, operation_id, value, sealed, Expected::Absent, 1)
+}
+
+/// Drafts the next state of a row that was read before.
+///
+/// # Errors
+/// When the cryptography fails.
+pub(crate) fn replace<T: Record, U>(
+    vault: &Vault,
+    operation_id: &OperationId,
+    value: &T,
+    sealed: &[u8],
+    before: &Stored<U>,
+) -> Result<Draft, Failure> {
+    let expected = Expected::Revision(before.revision);
+    draft(vault, operation_id, value, sealed, expected, before.revision + 1)
+}
+
+fn draft<T: Record>(
+    vault: &Vault,
+    operation_id: &OperationId,
+    value: &T,
+    sealed: &[u8],
+    expected: Expected,
+    revision: u64,
+) -> Result<Draft, Failure> {
+    let key = value.place();
+    let body = canonical::to_bytes(value).map_err(|_| Failure::Bug("a row without JSON form"))?;
+    let envelope = vault.protect_row(&key, revision, operation_id, &body, sealed)?;
+    let digest = row_digest(&envelope);
+    Ok(Draft {
+        condition: Condition { key: key.clone(), expected },
+        write: Write::Put { key, value: envelope },
+        digest,
+        etag: etag(&digest),
+    })
+}

@@ -1,0 +1,284 @@
+//! Starting and stopping, in order: store, root, sockets, `Start` in the log, serve, drain, `Stop` in
+//! the log, close.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kms_attest::collateral::Collateral;
+use kms_core::id::Home;
+use kms_crypto::provider::awslc::AwsLc;
+use kms_crypto::{CryptoError, arena, selftest, unlock};
+use kms_store::{Opened, SledStore, StoreError};
+use secrecy::SecretString;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+
+use crate::config::{Config, ConfigError};
+use crate::context::{Context, Parts};
+use crate::failure::Failure;
+use crate::grpc::{Api, routes};
+use crate::listener::{self, CONNECTIONS_MAX};
+use crate::{identity, metrics_endpoint, ops, pipeline, root, tls};
+
+/// Why the daemon does not serve. Each names what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The store has a root key already.
+    #[error("{0} holds a key store already; nothing was changed")]
+    AlreadyInitialised(PathBuf),
+    /// A socket cannot be had.
+    #[error("cannot listen on {address}: {source}; is another kmsd running?")]
+    Bind {
+        /// Which.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The collateral folder cannot be used.
+    #[error("cannot use the collateral in {path}: {problem}")]
+    Collateral {
+        /// Which folder.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Cryptography is not in order.
+    #[error(transparent)]
+    Crypto(#[from] CryptoError),
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something in the store or the pipeline failed.
+    #[error("{0}")]
+    Failed(String),
+    /// The store has no root key.
+    #[error("{0} holds no key store yet; make one with: kmsd init --state {0}")]
+    NotInitialised(PathBuf),
+    /// The store does not open.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The serving loop ended by itself.
+    #[error("the server ended: {0}")]
+    Transport(#[from] tonic::transport::Error),
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] crate::TlsError),
+}
+
+impl From<Failure> for ServeError {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure.to_string())
+    }
+}
+
+/// What opens the root at start.
+pub(crate) enum Opening {
+    /// A development root's file.
+    #[cfg(feature = "dev")]
+    DevRoot(SecretString),
+    /// A passphrase.
+    Passphrase(SecretString),
+    /// Nothing: start sealed.
+    Sealed,
+}
+
+/// An opened store with everything around it, not yet serving.
+pub(crate) struct Daemon {
+    pub(crate) cx: Arc<Context>,
+}
+
+impl Daemon {
+    /// Opens the store in `state` and, if `opening` can, its root.
+    ///
+    /// # Errors
+    /// [`ServeError`] naming what is wrong.
+    pub(crate) async fn open(
+        state: &Path,
+        home: Home,
+        collateral: Collateral,
+        opening: Opening,
+    ) -> Result<Self, ServeError> {
+        selftest::run(&AwsLc).map_err(CryptoError::from)?;
+        tracing::info!(memory = arena::status()?.as_str(), "key memory");
+        let store = Arc::new(open_store(state).await?);
+        let method = root::method(&*store).await?;
+        let seal_method = method.ok_or_else(|| ServeError::NotInitialised(state.to_owned()))?;
+        let log_key = root::log_key(&*store).await?;
+        let wrap = root::passphrase_wrap(&*store).await?;
+        let parts = Parts { store, home, seal_method, log_key, collateral };
+        let cx = Arc::new(Context::sealed(parts));
+        match (opening, wrap) {
+            #[cfg(feature = "dev")]
+            (Opening::DevRoot(text), None) => {
+                root::open(&cx, unlock::DevFile::read_plaintext_root(&text)?).await?;
+            }
+            (Opening::Passphrase(passphrase), Some(wrap)) => {
+                let opened = cx.pins.run(move || unlock::unwrap_by_passphrase(&wrap, &passphrase));
+                let opened = opened.await.ok_or(Failure::Bug("the passphrase worker ended"))?;
+                root::open(&cx, opened?).await?;
+            }
+            (Opening::Sealed, _) => tracing::warn!("sealed; open with: kmsctl seal unseal"),
+            #[cfg(feature = "dev")]
+            (Opening::DevRoot(_), Some(_)) => return Err(other_way(seal_method)),
+            (Opening::Passphrase(_), None) => return Err(other_way(seal_method)),
+        }
+        Ok(Self { cx })
+    }
+
+    /// Serves until `stop` comes, then drains and closes. `ready` is called when all sockets are
+    /// open.
+    ///
+    /// # Errors
+    /// [`ServeError`] when a socket cannot be had or serving fails.
+    pub(crate) async fn serve(
+        self,
+        config: &Config,
+        stop: impl Future<Output = ()> + Send + 'static,
+        ready: impl FnOnce(),
+    ) -> Result<(), ServeError> {
+        let Self { cx } = self;
+        let daemon = identity::daemon(&[])?;
+        let (accepted, connections) = mpsc::channel(64);
+        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut tasks = tokio::task::JoinSet::new();
+        if let Some(path) = &config.listen.unix {
+            let listener = bind_unix(path)?;
+            let (cx, slots) = (cx.clone(), slots.clone());
+            tasks.spawn(listener::accept_unix(cx, listener, slots, accepted.clone()));
+        }
+        if let (Some(address), Some(files)) = (config.listen.tcp, &config.tls) {
+            let tls = tls::server(&files.certificate, &files.key, &files.client_ca)?;
+            let listener = bind_tcp(address).await?;
+            let (cx, slots) = (cx.clone(), slots.clone());
+            tasks.spawn(listener::accept_tls(cx, listener, tls, slots, accepted.clone()));
+        }
+        if let Some(address) = config.listen.metrics {
+            tasks.spawn(metrics_endpoint::serve(cx.clone(), bind_tcp(address).await?));
+        }
+        drop(accepted);
+        pipeline::serve::<ops::Start>(&cx, &daemon, ()).await?;
+        ready();
+        drain(&cx, stop, connections).await?;
+        tasks.shutdown().await;
+        pipeline::serve::<ops::Stop>(&cx, &daemon, ()).await?;
+        cx.store.close().await?;
+        if let Some(path) = &config.listen.unix {
+            // It may be gone already; then there is nothing to tidy.
+            let _ = std::fs::remove_file(path);
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+fn other_way(method: &str) -> ServeError {
+    ConfigError::Value(format!("the root of this store opens by the way {method:?}")).into()
+}
+
+/// Serves `connections` until `stop`, then lets what is in flight finish for a bounded time.
+async fn drain(
+    cx: &Arc<Context>,
+    stop: impl Future<Output = ()> + Send + 'static,
+    connections: mpsc::Receiver<io::Result<listener::Connection>>,
+) -> Result<(), ServeError> {
+    let (stopping, stopped) = watch::channel(false);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    let api = Api::new(cx.clone(), stopped.clone());
+    let routes = routes(&api).add_service(health_service);
+    let mut announced = stopped.clone();
+    let server = Server::builder()
+        .timeout(REQUEST_TIME_MAX)
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(4 * STREAM_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(ReceiverStream::new(connections), async move {
+            // An error means that the sender is gone, which is an end as well.
+            let _ = announced.wait_for(|stop| *stop).await;
+        });
+    let mut server = std::pin::pin!(server);
+    tokio::select! {
+        ended = &mut server => return Ok(ended?),
+        () = stop => {}
+    }
+    health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    stopping.send_replace(true);
+    match tokio::time::timeout(DRAIN_TIME_MAX, server).await {
+        Ok(ended) => Ok(ended?),
+        Err(_) => {
+            tracing::warn!("some connections did not end in time and were closed");
+            Ok(())
+        }
+    }
+}
+
+/// Opens the embedded store, and says what its recovery found.
+///
+/// # Errors
+/// [`ServeError::Store`].
+pub(crate) async fn open_store(state: &Path) -> Result<SledStore, ServeError> {
+    let path = state.join("store");
+    let opening = tokio::task::spawn_blocking(move || kms_store::open(&path)).await;
+    let (store, opened) = opening.map_err(|_| Failure::Bug("opening the store panicked"))??;
+    let Opened { discarded_tail_bytes, rebuilt_index, .. } = opened;
+    if discarded_tail_bytes > 0 {
+        tracing::warn!(discarded_tail_bytes, "an unfinished write was discarded");
+    }
+    if rebuilt_index {
+        tracing::warn!("the index was made anew from the journal");
+    }
+    Ok(store)
+}
+
+/// Reads every file of a folder of collateral.
+///
+/// # Errors
+/// [`ServeError::Collateral`] when the folder or a file in it cannot be used.
+pub(crate) fn read_collateral(folder: &Path) -> Result<Collateral, ServeError> {
+    let refused = |problem: String| ServeError::Collateral { path: folder.to_owned(), problem };
+    let mut blobs = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(|error| refused(error.to_string()))? {
+        let path = entry.map_err(|error| refused(error.to_string()))?.path();
+        if path.is_file() {
+            let bytes = std::fs::read(&path).map_err(|error| refused(error.to_string()))?;
+            blobs.push((path.display().to_string(), bytes));
+        }
+    }
+    Collateral::from_blobs(blobs).map_err(|error| refused(error.to_string()))
+}
+
+fn bind_unix(path: &Path) -> Result<UnixListener, ServeError> {
+    // The store's lock is ours by now, so a socket that is there belongs to nobody alive.
+    if path.exists() {
+        std::fs::remove_file(path)
+            .map_err(|source| ServeError::File { path: path.to_owned(), source })?;
+    }
+    let address = path.display().to_string();
+    UnixListener::bind(path).map_err(|source| ServeError::Bind { address, source })
+}
+
+async fn bind_tcp(address: std::net::SocketAddr) -> Result<TcpListener, ServeError> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|source| ServeError::Bind { address: address.to_string(), source })
+}
+
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
+const STREAMS_MAX: u32 = 128;
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;

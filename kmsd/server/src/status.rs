@@ -1,0 +1,122 @@
+//! The one table from our errors to gRPC codes and published reasons.
+
+use std::collections::HashMap;
+
+use kms_core::permit::Refusal;
+use kms_crypto::CryptoError;
+use kms_store::StoreError;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::failure::Failure;
+
+/// What a failure is called on the wire.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// gRPC code.
+    pub(crate) code: Code,
+    /// Published reason, as in `ErrorInfo.reason`.
+    pub(crate) reason: &'static str,
+    /// For people; says what to do.
+    pub(crate) message: String,
+    /// Where the log speaks of it.
+    pub(crate) audit_index: Option<u64>,
+}
+
+/// Decides what a caller is told.
+pub(crate) fn tell(failure: &Failure) -> Told {
+    match failure {
+        Failure::Refused { refusal, audit_index } => Told {
+            code: refusal_code(refusal),
+            reason: refusal.reason(),
+            message: refusal.to_string(),
+            audit_index: Some(*audit_index),
+        },
+        Failure::Crypto(error) => crypto(error),
+        Failure::Store(error) => store(error),
+        Failure::SealedMeanwhile => told(Code::Unavailable, "SEALED", failure.to_string()),
+        Failure::Tampered(_) => told(Code::DataLoss, "ROW_TAMPERED", failure.to_string()),
+        Failure::TooManyChallenges(error) => {
+            told(Code::ResourceExhausted, "TOO_MANY_CHALLENGES", error.to_string())
+        }
+        Failure::Unknown => told(Code::Unavailable, "OUTCOME_UNKNOWN", failure.to_string()),
+        Failure::Bug(what) => {
+            tracing::error!(what, "internal inconsistency");
+            told(Code::Internal, "INTERNAL", "internal error; see the daemon's log".to_owned())
+        }
+    }
+}
+
+impl From<Failure> for Status {
+    fn from(failure: Failure) -> Self {
+        let Told { code, reason, message, audit_index } = tell(&failure);
+        let metadata: HashMap<String, String> = audit_index
+            .map(|index| ("audit_index".to_owned(), index.to_string()))
+            .into_iter()
+            .collect();
+        let details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
+        Self::with_error_details(code, message, details)
+    }
+}
+
+const fn refusal_code(refusal: &Refusal) -> Code {
+    match refusal {
+        Refusal::AlreadyExists => Code::AlreadyExists,
+        Refusal::InvalidArgument { .. } => Code::InvalidArgument,
+        Refusal::NotFound => Code::NotFound,
+        Refusal::PinIncorrect => Code::Unauthenticated,
+        Refusal::PinLocked => Code::ResourceExhausted,
+        Refusal::RowTampered { .. } => Code::DataLoss,
+        Refusal::Sealed => Code::Unavailable,
+        Refusal::Stale => Code::Aborted,
+        Refusal::Disabled
+        | Refusal::IllegalTransition(_)
+        | Refusal::NeedsApproval
+        | Refusal::StateRefuses { .. }
+        | Refusal::Unapproved(_)
+        | Refusal::UsageRefused => Code::FailedPrecondition,
+        _ => Code::PermissionDenied,
+    }
+}
+
+fn crypto(error: &CryptoError) -> Told {
+    match error {
+        CryptoError::CiphertextRefused => {
+            told(Code::InvalidArgument, "CIPHERTEXT_REFUSED", error.to_string())
+        }
+        CryptoError::RowTampered { .. } | CryptoError::VersionUnreadable { .. } => {
+            told(Code::DataLoss, "ROW_TAMPERED", error.to_string())
+        }
+        CryptoError::PinLength
+        | CryptoError::PublicKeyInvalid { .. }
+        | CryptoError::RandomTooLong { .. }
+        | CryptoError::RecipientKeyInvalid
+        | CryptoError::SignatureMalformed => {
+            told(Code::InvalidArgument, "INVALID_ARGUMENT", error.to_string())
+        }
+        _ => {
+            tracing::error!(%error, "cryptography failed");
+            told(
+                Code::Internal,
+                "CRYPTO_FAILED",
+                "the key operation failed; see the daemon's log".into(),
+            )
+        }
+    }
+}
+
+fn store(error: &StoreError) -> Told {
+    tracing::error!(%error, "the store failed");
+    told(
+        Code::Unavailable,
+        "STORE_UNAVAILABLE",
+        "the store cannot answer; see the daemon's log".to_owned(),
+    )
+}
+
+const fn told(code: Code, reason: &'static str, message: String) -> Told {
+    Told { code, reason, message, audit_index: None }
+}
+
+/// `ErrorInfo.domain` of every error.
+const DOMAIN: &str = "kms.v1";
