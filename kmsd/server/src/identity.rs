@@ -29,8 +29,9 @@ pub(crate) enum Peer {
     },
 }
 
-/// Who `peer` is. Whoever is not enrolled is a workload without any role: it may ask for what
-/// evidence alone decides.
+/// Who `peer` is. Whoever is not enrolled has no role: a program that the client authority or the
+/// kernel vouches for may still log in by PIN, and a workload with a certificate of its own making
+/// may ask for what evidence alone decides.
 ///
 /// # Errors
 /// Never for the names that are made here.
@@ -40,26 +41,30 @@ pub(crate) fn caller(cx: &Context, peer: &Peer) -> Result<Caller, Failure> {
         Peer::Tls { certificate_digest, vouched_for, channel } => {
             let is_theirs = |user: &&User| user.certificate_digests.contains(certificate_digest);
             let user = users.values().find(is_theirs).filter(|_| *vouched_for);
-            let stranger = || format!("cert-{}", &certificate_digest.to_string()[..32]);
+            let kind = if *vouched_for { PrincipalKind::App } else { PrincipalKind::Workload };
+            let stranger =
+                || (kind, format!("{CERTIFICATE_PREFIX}{:.32}", certificate_digest.to_string()));
             let authentication = Authentication::MutualTls(*certificate_digest);
             Ok(known_or(user, stranger, authentication)?.over(channel.clone()))
         }
         Peer::Unix { uid } => {
             let user = users.values().find(|user| user.unix_uids.contains(uid));
-            known_or(user, || format!("uid-{uid}"), Authentication::UnixPeer(*uid))
+            let stranger = || (PrincipalKind::App, format!("{UID_PREFIX}{uid}"));
+            known_or(user, stranger, Authentication::UnixPeer(*uid))
         }
     }
 }
 
 fn known_or(
     user: Option<&User>,
-    stranger: impl FnOnce() -> String,
+    stranger: impl FnOnce() -> (PrincipalKind, String),
     authentication: Authentication,
 ) -> Result<Caller, Failure> {
     let (principal, grants) = match user {
         Some(user) => (user.name.clone(), user.grants.clone()),
         None => {
-            (PrincipalName { kind: PrincipalKind::Workload, name: segment(&stranger())? }, vec![])
+            let (kind, name) = stranger();
+            (PrincipalName { kind, name: segment(&name)? }, Vec::new())
         }
     };
     Ok(Caller::authenticated(principal, authentication, grants))
@@ -70,11 +75,24 @@ fn known_or(
 /// # Errors
 /// Never for the name that is made here.
 pub(crate) fn daemon(roles: &[Role]) -> Result<Caller, Failure> {
-    let principal = PrincipalName { kind: PrincipalKind::App, name: segment("kmsd")? };
+    let principal = PrincipalName { kind: PrincipalKind::App, name: segment(DAEMON)? };
     let grants = roles.iter().map(|role| Grant { role: *role, ring: None }).collect();
     Ok(Caller::authenticated(principal, Authentication::Daemon, grants))
+}
+
+/// Whether a name is one that only the daemon gives, so that nobody can be enrolled under it.
+pub(crate) fn is_reserved(name: &PrincipalName) -> bool {
+    let name = name.name.as_str();
+    name == DAEMON
+        || [CERTIFICATE_PREFIX, UID_PREFIX, PIN_PREFIX].iter().any(|p| name.starts_with(p))
 }
 
 fn segment(text: &str) -> Result<Segment, Failure> {
     text.parse().map_err(|_| Failure::Bug("a generated name that is no name"))
 }
+
+/// Begins the names of those who log in by PIN.
+pub(crate) const PIN_PREFIX: &str = "pin.";
+const CERTIFICATE_PREFIX: &str = "cert.";
+const UID_PREFIX: &str = "uid.";
+const DAEMON: &str = "kmsd";

@@ -206,7 +206,7 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// Most connections open at a time, handshakes included.
+/// Most connections open at a time on one socket, handshakes included.
 pub(crate) const CONNECTIONS_MAX: usize = 1024;
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
 const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(100);

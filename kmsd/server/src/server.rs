@@ -151,18 +151,20 @@ impl Daemon {
     ) -> Result<(), ServeError> {
         let Self { cx } = self;
         let daemon = identity::daemon(&[])?;
+        // Each socket has connections of its own, so that strangers on the network cannot take
+        // those of local programs.
+        let slots = || Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let (accepted, connections) = mpsc::channel(64);
-        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut tasks = tokio::task::JoinSet::new();
         if let Some(path) = &config.listen.unix {
             let listener = bind_unix(path)?;
-            let (cx, slots) = (cx.clone(), slots.clone());
+            let (cx, slots) = (cx.clone(), slots());
             tasks.spawn(listener::accept_unix(cx, listener, slots, accepted.clone()));
         }
         if let (Some(address), Some(files)) = (config.listen.tcp, &config.tls) {
             let tls = tls::server(&files.certificate, &files.key, &files.client_ca)?;
             let listener = bind_tcp(address).await?;
-            let (cx, slots) = (cx.clone(), slots.clone());
+            let (cx, slots) = (cx.clone(), slots());
             tasks.spawn(listener::accept_tls(cx, listener, tls, slots, accepted.clone()));
         }
         if let Some(address) = config.listen.metrics {

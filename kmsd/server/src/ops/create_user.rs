@@ -11,6 +11,7 @@ use kms_proto::v1;
 use super::is_retry;
 use crate::context::Context;
 use crate::failure::{Early, Failure};
+use crate::identity;
 use crate::pipeline::{Operation, Stamp};
 use crate::rows::{self, Draft, Record, Stored, User};
 use crate::wire::{grant, invalid, parse, user_out};
@@ -52,6 +53,9 @@ impl Operation for CreateUser {
             unix_uids,
             grants: grants.iter().map(|wire| grant(wire, home)).collect::<Result<_, _>>()?,
         };
+        if identity::is_reserved(&user.name) {
+            return Err(invalid("user.name", "names like this are given by the daemon alone"));
+        }
         if user.name.kind == PrincipalKind::Workload {
             return Err(invalid("user.name", "workloads are not enrolled; they prove themselves"));
         }

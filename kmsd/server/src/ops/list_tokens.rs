@@ -1,8 +1,8 @@
 //! ListTokens: the key rings as a PKCS#11 module sees them before login.
 
 use kms_core::action::Action;
-use kms_core::caller::{Authentication, Caller};
-use kms_core::id::{Digest, Home};
+use kms_core::caller::Caller;
+use kms_core::id::{Digest, Home, PrincipalKind};
 use kms_core::key::Ring;
 use kms_core::permit::Refusal;
 use kms_proto::v1;
@@ -61,10 +61,8 @@ async fn token(cx: &Context, ring: &Stored<Ring>) -> Result<v1::Token, Early> {
     })
 }
 
-/// Whether a PIN is taken over this channel: local users and enrolled certificates, not the
-/// self-signed ones of workloads.
+/// Whether a PIN or passphrase is taken from this caller: from local users and from certificates
+/// that the client authority vouches for, not from the self-signed ones of workloads.
 pub(crate) fn may_log_in(caller: &Caller) -> bool {
-    use kms_core::id::PrincipalKind;
-    matches!(caller.authentication(), Authentication::UnixPeer(_) | Authentication::Pin)
-        || caller.principal().kind != PrincipalKind::Workload
+    caller.principal().kind != PrincipalKind::Workload
 }

@@ -11,9 +11,11 @@ use kms_store::{Batch, Outcome};
 use secrecy::SecretString;
 
 use super::list_tokens::may_log_in;
+use super::load_ring;
 use super::set_token_pin::pin_role;
 use crate::context::Context;
 use crate::failure::{Early, Failure};
+use crate::identity::PIN_PREFIX;
 use crate::pin::{PinFailures, place};
 use crate::pipeline::{Operation, Stamp};
 use crate::rows::{self, Draft, Pin, PinRole, Stored};
@@ -39,6 +41,8 @@ pub(crate) struct LoginFacts {
     pin: Option<Stored<Pin>>,
     failures: Option<Stored<PinFailures>>,
     peer: String,
+    /// Tries are counted only for rings that are there, so that invented names fill no disk.
+    ring_exists: bool,
 }
 
 impl Operation for LoginToken {
@@ -71,7 +75,8 @@ impl Operation for LoginToken {
         let peer = caller.principal().to_string();
         let pin = rows::load(cx, &rows::pin_place(&self.ring, self.role)).await?;
         let failures = rows::load(cx, &place(&self.ring, self.role, &peer)).await?;
-        Ok(LoginFacts { pin, failures, peer })
+        let ring_exists = load_ring(cx, &self.ring).await?.is_some();
+        Ok(LoginFacts { pin, failures, peer, ring_exists })
     }
 
     fn resource(&self, _facts: &LoginFacts) -> Resource {
@@ -91,7 +96,9 @@ impl Operation for LoginToken {
         stamp: &Stamp,
         facts: &LoginFacts,
     ) -> Result<Grounds, Early> {
-        self.count_try(cx, stamp, facts).await?;
+        if facts.ring_exists {
+            self.count_try(cx, stamp, facts).await?;
+        }
         let secret = self.pin.clone();
         let phc = facts.pin.as_ref().map(|pin| pin.value.phc.clone());
         let checked = cx.pins.run(move || check(&secret, phc.as_deref())).await;
@@ -179,10 +186,12 @@ fn check(pin: &SecretString, phc: Option<&str>) -> Result<bool, CryptoError> {
 /// Who a PIN login speaks for: the ring's users make and use its keys, its officer sets its PINs.
 fn token_user(ring: &RingName, role: PinRole) -> Result<Caller, Failure> {
     let unnamed = |_| Failure::Bug("a token user without a name");
-    let readable = format!("{}.{}", ring.ring, role.as_str()).parse();
+    let readable = format!("{PIN_PREFIX}{}.{}", ring.ring, role.as_str()).parse();
     // A long ring name leaves no room; its digest names the user then.
-    let name =
-        readable.or_else(|_| Digest::of(&[ring.to_string().as_bytes()]).to_string()[..32].parse());
+    let name = readable.or_else(|_| {
+        let digest = Digest::of(&[ring.to_string().as_bytes(), role.as_str().as_bytes()]);
+        format!("{PIN_PREFIX}{:.32}", digest.to_string()).parse()
+    });
     let principal = PrincipalName { kind: PrincipalKind::App, name: name.map_err(unnamed)? };
     let roles: &[Role] = match role {
         PinRole::SecurityOfficer => &[Role::SecurityOfficer],

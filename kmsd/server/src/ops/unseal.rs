@@ -11,6 +11,7 @@ use kms_crypto::unlock::{PassphraseWrap, RootKey, unwrap_by_passphrase};
 use kms_proto::v1;
 use secrecy::SecretString;
 
+use super::list_tokens::may_log_in;
 use crate::context::Context;
 use crate::failure::{Early, Failure};
 use crate::pipeline::{Operation, Stamp};
@@ -39,9 +40,13 @@ impl Operation for Unseal {
     async fn load(
         &self,
         cx: &Context,
-        _caller: &Caller,
+        caller: &Caller,
         _stamp: &Stamp,
     ) -> Result<PassphraseWrap, Early> {
+        // A stranger's wrong tries would hold up the right one.
+        if !may_log_in(caller) {
+            return Err(Refusal::NotFound.into());
+        }
         Ok(root::passphrase_wrap(&*cx.store).await?.ok_or(Refusal::UsageRefused)?)
     }
 
