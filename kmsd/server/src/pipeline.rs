@@ -160,7 +160,19 @@ pub(crate) async fn serve<O: Operation>(
         Err(failure) => Err(failure),
     };
     cx.metrics.operation(O::ACTION, &result, started.elapsed());
+    trace(O::ACTION, &result);
     result
+}
+
+/// Tells the operator's log how an operation ended. The audit log says the rest.
+fn trace<R>(action: Action, result: &Result<R, Failure>) {
+    match result {
+        Ok(_) => tracing::debug!(%action, "granted"),
+        Err(Failure::Refused { refusal, audit_index }) => {
+            tracing::info!(%action, reason = refusal.reason(), audit_index, "denied");
+        }
+        Err(failure) => tracing::warn!(%action, %failure, "failed"),
+    }
 }
 
 async fn steps<O: Operation>(

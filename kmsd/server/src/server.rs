@@ -172,6 +172,8 @@ impl Daemon {
         }
         drop(accepted);
         pipeline::serve::<ops::Start>(&cx, &daemon, ()).await?;
+        let (unix, tcp) = (&config.listen.unix, &config.listen.tcp);
+        tracing::info!(?unix, ?tcp, log = cx.log_key.origin(), sealed = cx.is_sealed(), "serving");
         ready();
         drain(&cx, stop, connections).await?;
         tasks.shutdown().await;
