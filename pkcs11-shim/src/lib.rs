@@ -4,9 +4,9 @@
 //! and 3.2 to the program that loaded it and `CryptoService.Session` to the daemon. What needs no
 //! secret (digests, checking signatures with a public key) is done here.
 //!
-//! From the outside in: [`ffi`] turns pointers into values and is the only file with unsafe code;
-//! [`call`] has one file per group of C functions; [`module`] is the state of the application
-//! between `C_Initialize` and `C_Finalize`; [`connection`] is the way to the daemon.
+//! From the outside in: `ffi` turns pointers into values and is the only file with unsafe code;
+//! `call` has one file per group of C functions; `module` is the state of the application
+//! between `C_Initialize` and `C_Finalize`; `connection` is the way to the daemon.
 //!
 //! Rules of the house: a panic never crosses the C border, a child process never touches the
 //! sockets of its parent, no thread is ever started, and whatever the daemon answers is checked.

@@ -1,0 +1,154 @@
+//! The tree of commands: noun, then verb.
+
+use clap::{Parser, Subcommand};
+
+use crate::command::{
+    attest, audit, key, keyring, proposal, random, release, seal, shell, token, user,
+};
+use crate::connection::Connection;
+use crate::failure::Failure;
+use crate::output::{Format, Report};
+
+/// Manage keys, people, approvals and the audit log of a key-management appliance.
+#[derive(Debug, Parser)]
+#[command(name = "kmsctl", version, after_help = HELP)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    /// Tables for people, JSON for programs.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Key rings, which are also PKCS#11 tokens.
+    #[command(subcommand)]
+    Keyring(keyring::Keyring),
+    /// Keys: make, turn, end and use them.
+    #[command(subcommand)]
+    Key(key::Key),
+    /// Random bytes from the appliance.
+    Random(random::Random),
+    /// People and programs, and what they may do.
+    #[command(subcommand)]
+    User(user::User),
+    /// Show who the appliance takes you for.
+    Whoami,
+    /// Key rings as PKCS#11 tokens.
+    #[command(subcommand)]
+    Token(token::Token),
+    /// Ask for, give and use approvals of guarded actions.
+    #[command(subcommand)]
+    Proposal(proposal::Proposal),
+    /// Receipts of keys that were released to workloads.
+    #[command(subcommand)]
+    Release(release::Release),
+    /// The audit log: read, export and verify it.
+    #[command(subcommand)]
+    Audit(audit::Audit),
+    /// Attestation evidence, examined offline.
+    #[command(subcommand)]
+    Attest(attest::Attest),
+    /// Open and close the root key.
+    #[command(subcommand)]
+    Seal(seal::Seal),
+    /// Write shell completions to standard output.
+    Completions(shell::Completions),
+    /// Write manual pages into a folder.
+    Man(shell::Man),
+}
+
+impl Command {
+    pub(crate) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
+        match self {
+            Self::Keyring(command) => command.run(connection).await,
+            Self::Key(command) => command.run(connection).await,
+            Self::Random(command) => command.run(connection).await,
+            Self::User(command) => command.run(connection).await,
+            Self::Whoami => user::whoami(connection).await,
+            Self::Token(command) => command.run(connection).await,
+            Self::Proposal(command) => command.run(connection).await,
+            Self::Release(command) => command.run(),
+            Self::Audit(command) => command.run(connection).await,
+            Self::Attest(command) => command.run(),
+            Self::Seal(command) => command.run(connection).await,
+            Self::Completions(command) => command.run(),
+            Self::Man(command) => command.run(),
+        }
+    }
+}
+
+const HELP: &str = "\
+Examples:
+  export KMS_ADDR=unix:/run/kmsd/kmsd.sock
+  kmsctl keyring create dev
+  kmsctl key create dev/k1 --algorithm EC_SIGN_P256_SHA256
+  kmsctl key sign dev/k1 --message-file letter.txt --out letter.sig
+  kmsctl audit tail
+
+Names: a ring is dev, a key is dev/k1, its version 3 is dev/k1@3; full names are taken too.
+Files: - means standard input or standard output.
+
+Exit codes: 0 done, 1 failure, 2 usage, 3 refused or not accepted, 4 needs approval,
+5 unavailable.";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_tree_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_read_as_documented() {
+        for line in [
+            "keyring create dev",
+            "key create dev/k1 --algorithm EC_SIGN_P256_SHA256 --label k=v --usage SIGN",
+            "key sign dev/k1 --digest-file d --out -",
+            "key verify dev/k1 --message-file m --signature s",
+            "key encrypt dev/a --in p --out c --aad-file a",
+            "key decrypt --in c --out -",
+            "key update dev/k1 --label a=b --remove-label c --pkcs11-id 0aff",
+            "random dev --bytes 32 --out -",
+            "user create users/alice --ssh-key-file k --unix-uid 1000",
+            "user grant users/alice --role key-manager --ring dev",
+            "token set-pin dev --role user --pin-file -",
+            "proposal create DestroyKeyVersion dev/k1@1 --lifetime 600",
+            "proposal approve proposals/x --approver users/alice --signature s",
+            "release verify r --log-key k --evidence e",
+            "audit export folder",
+            "attest verify --kind snp --evidence e --collateral d --at 2026-01-02T03:04:05Z",
+            "seal unseal --passphrase-file -",
+            "--output json key list dev",
+        ] {
+            let words = std::iter::once("kmsctl").chain(line.split(' '));
+            if let Err(error) = Arguments::try_parse_from(words) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn mistakes_are_usage_errors() {
+        for line in [
+            "key sign dev/k1 --out s",
+            "key sign dev/k1 --message-file m --digest-file d --out s",
+            "key create dev/k1 --algorithm ROT13",
+            "key create dev/k1 --algorithm HMAC_SHA256 --label novalue",
+            "token set-pin dev --role user --pin 1234",
+            "random dev --bytes 0 --out -",
+            "user grant alice --role king",
+            "attest verify --kind snp --evidence e --collateral d --at yesterday",
+        ] {
+            let words = std::iter::once("kmsctl").chain(line.split(' '));
+            assert!(Arguments::try_parse_from(words).is_err(), "{line}");
+        }
+    }
+}

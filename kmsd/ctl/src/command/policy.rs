@@ -1,0 +1,150 @@
+//! Policies that come as JSON files: quorums and release requirements.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use kms_client::v1;
+use kms_core::action::Action;
+use kms_core::algorithm::Usage;
+use kms_core::claims::EvidenceKind;
+use kms_core::key::POLICY_BYTES_MAX;
+use kms_core::quorum::{Approvers, Member, QuorumPolicy};
+use serde::Deserialize;
+
+use crate::failure::Failure;
+use crate::input;
+
+/// Reads `{"guards": [...], "approvers": {"n": 2, "members": [...]}}`.
+pub(crate) fn quorum(path: &Path) -> Result<v1::QuorumPolicy, Failure> {
+    let policy: QuorumPolicy = input::parse_json(path)?;
+    let guards = Action::ALL.iter().filter(|action| policy.guards(**action));
+    Ok(v1::QuorumPolicy {
+        guards: guards.map(ToString::to_string).collect(),
+        approvers: Some(approvers(policy.approvers())),
+    })
+}
+
+fn approvers(tree: &Approvers) -> v1::Approvers {
+    use v1::approver::Approver;
+    let member = |member: &Member| {
+        let approver = match member {
+            Member::Group(group) => Some(Approver::Group(approvers(group))),
+            Member::Principal(name) => Some(Approver::Principal(name.to_string())),
+            _ => None,
+        };
+        v1::Approver { approver }
+    };
+    v1::Approvers { n: tree.n, members: tree.members.iter().map(member).collect() }
+}
+
+/// A release requirement as people write it: the policy may stand in a file beside.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Requirement {
+    kinds: BTreeSet<EvidenceKind>,
+    #[serde(default)]
+    may_be_unestablished: BTreeSet<String>,
+    #[serde(default)]
+    policy: Option<String>,
+    #[serde(default)]
+    policy_file: Option<PathBuf>,
+    #[serde(default)]
+    free_usages: BTreeSet<Usage>,
+}
+
+/// Reads `{"kinds": ["snp"], "policy_file": "release.rego", ...}`.
+pub(crate) fn release_requirement(path: &Path) -> Result<v1::ReleaseRequirement, Failure> {
+    let requirement: Requirement = input::parse_json(path)?;
+    let Requirement { kinds, may_be_unestablished, policy, policy_file, free_usages } = requirement;
+    let policy = match (policy, policy_file) {
+        (Some(text), None) => text,
+        (None, Some(file)) => {
+            input::read_text(&path.parent().unwrap_or_else(|| Path::new("")).join(file))?
+        }
+        _ => {
+            return Err(Failure::input(
+                path.display(),
+                "expected either \"policy\" (Rego text) or \"policy_file\"",
+            ));
+        }
+    };
+    if policy.len() > POLICY_BYTES_MAX {
+        let limit = format!("the policy is longer than {POLICY_BYTES_MAX} bytes");
+        return Err(Failure::input(path.display(), limit));
+    }
+    Ok(v1::ReleaseRequirement {
+        kinds: kinds.iter().map(ToString::to_string).collect(),
+        may_be_unestablished: may_be_unestablished.into_iter().collect(),
+        policy,
+        free_usages: free_usages.into_iter().filter_map(usage).map(i32::from).collect(),
+    })
+}
+
+/// The wire's name of a usage.
+fn usage(usage: Usage) -> Option<v1::Usage> {
+    let name = serde_json::to_value(usage).ok()?;
+    v1::Usage::from_str_name(&format!("USAGE_{}", name.as_str()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policy.json");
+        std::fs::write(&path, text).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn a_quorum_reads_with_its_groups() {
+        let (_folder, path) = file(
+            r#"{"guards": ["DestroyKeyVersion"], "approvers": {"n": 2, "members":
+                ["users/a", {"n": 1, "members": ["users/b", "users/c"]}]}}"#,
+        );
+        let policy = quorum(&path).unwrap();
+        assert_eq!(policy.guards, ["DestroyKeyVersion"]);
+        let tree = policy.approvers.unwrap();
+        assert_eq!((tree.n, tree.members.len()), (2, 2));
+        let Some(v1::approver::Approver::Group(group)) = &tree.members[1].approver else {
+            panic!("expected a group");
+        };
+        assert_eq!(group.members.len(), 2);
+    }
+
+    #[test]
+    fn a_quorum_that_makes_no_sense_is_refused_here() {
+        for text in [
+            r#"{"guards": [], "approvers": {"n": 1, "members": ["users/a"]}}"#,
+            r#"{"guards": ["Sign"], "approvers": {"n": 2, "members": ["users/a"]}}"#,
+            r#"{"guards": ["Sing"], "approvers": {"n": 1, "members": ["users/a"]}}"#,
+            r#"{"guards": ["Sign"], "approvers": {"n": 1, "members": ["users/a"]}, "x": 1}"#,
+            "[]",
+        ] {
+            let (_folder, path) = file(text);
+            assert_eq!(quorum(&path).unwrap_err().exit_code(), 2, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_requirement_takes_its_policy_from_one_place() {
+        let (folder, path) = file(
+            r#"{"kinds": ["snp"], "policy_file": "p.rego",
+            "may_be_unestablished": ["revocation"], "free_usages": ["ENCRYPT"]}"#,
+        );
+        std::fs::write(folder.path().join("p.rego"), "package policy").unwrap();
+        let requirement = release_requirement(&path).unwrap();
+        assert_eq!(requirement.policy, "package policy");
+        assert_eq!(requirement.kinds, ["snp"]);
+        assert_eq!(requirement.free_usages, [i32::from(v1::Usage::Encrypt)]);
+        for text in [
+            r#"{"kinds": ["snp"]}"#,
+            r#"{"kinds": ["snp"], "policy": "a", "policy_file": "p.rego"}"#,
+            r#"{"kinds": ["tpm"], "policy": "a"}"#,
+        ] {
+            let (_folder, path) = file(text);
+            assert_eq!(release_requirement(&path).unwrap_err().exit_code(), 2, "{text}");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! `kmsctl proposal`: approvals of guarded actions.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use kms_client::{Client, v1};
+use kms_core::quorum::{self, NAMESPACE};
+use serde_json::json;
+
+use super::{PAGE_SIZE, all_pages, required};
+use crate::connection::Connection;
+use crate::failure::Failure;
+use crate::input::{self, Secrecy};
+use crate::output::Report;
+use crate::view;
+
+#[derive(Debug, Subcommand)]
+#[command(after_help = HELP)]
+pub(crate) enum Proposal {
+    /// Ask for the approval of a guarded action.
+    Create {
+        /// The action, for example DestroyKeyVersion.
+        action: String,
+        /// What it is to be done to, for example dev/k1@1.
+        resource: String,
+        /// How long approvals may take, in seconds: 300 to 604800. One day when absent.
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(300..=604_800))]
+        lifetime: Option<u32>,
+    },
+    /// List proposals.
+    List,
+    /// Show what the bytes say that people sign, and who has approved.
+    Show {
+        /// proposals/ID
+        name: String,
+    },
+    /// Write exactly the bytes to sign, and say how to sign them.
+    Document {
+        /// proposals/ID
+        name: String,
+        /// Where they are written.
+        #[arg(long, value_name = "FILE|-")]
+        out: PathBuf,
+    },
+    /// Hand in an approver's signature. Anybody who may see the proposal can carry it.
+    Approve {
+        /// proposals/ID
+        name: String,
+        /// Who signed: users/NAME.
+        #[arg(long)]
+        approver: String,
+        /// File with the signature that ssh-keygen made.
+        #[arg(long, value_name = "FILE")]
+        signature: PathBuf,
+    },
+    /// Take your own proposal back.
+    Cancel {
+        /// proposals/ID
+        name: String,
+    },
+    /// Run an approved proposal, once.
+    Execute {
+        /// proposals/ID
+        name: String,
+    },
+}
+
+impl Proposal {
+    pub(crate) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
+        match self {
+            Self::Create { action, resource, lifetime } => {
+                create(connection, action, resource, lifetime).await
+            }
+            Self::List => list(connection).await,
+            Self::Show { name } => show(connection, name).await,
+            Self::Document { name, out } => document(connection, name, out).await,
+            Self::Approve { name, approver, signature } => {
+                let ssh_signature = input::read_text(&signature)?;
+                let request = v1::ApproveProposalRequest { name, approver, ssh_signature };
+                let client = connection.open().await?;
+                let answer = client.call(client.proposals().approve_proposal(request)).await?;
+                shown(answer.proposal, answer.audit)
+            }
+            Self::Cancel { name } => {
+                let request = v1::CancelProposalRequest { name };
+                let client = connection.open().await?;
+                let answer = client.call(client.proposals().cancel_proposal(request)).await?;
+                shown(answer.proposal, answer.audit)
+            }
+            Self::Execute { name } => {
+                let request = v1::ExecuteProposalRequest { name };
+                let client = connection.open().await?;
+                let answer = client.call(client.proposals().execute_proposal(request)).await?;
+                shown(answer.proposal, answer.audit)
+            }
+        }
+    }
+}
+
+async fn create(
+    connection: &Connection,
+    action: String,
+    resource: String,
+    lifetime: Option<u32>,
+) -> Result<Report, Failure> {
+    let lifetime_seconds = lifetime.unwrap_or_default();
+    let request_id = input::request_id()?;
+    let request = v1::CreateProposalRequest { action, resource, lifetime_seconds, request_id };
+    let client = connection.open().await?;
+    let answer =
+        client.retry(async || client.proposals().create_proposal(request.clone()).await).await?;
+    let proposal = required(answer.proposal)?;
+    let name = proposal.name.clone();
+    Ok(view::audited(Report::fields(view::proposal(proposal)), answer.audit)
+        .note(format!("\nNext: kmsctl proposal document {name} --out proposal.json")))
+}
+
+async fn list(connection: &Connection) -> Result<Report, Failure> {
+    let client = connection.open().await?;
+    let proposals = all_pages(async |page_token| {
+        let request = v1::ListProposalsRequest { page_size: PAGE_SIZE, page_token };
+        let answer =
+            client.retry(async || client.proposals().list_proposals(request.clone()).await).await?;
+        Ok((answer.proposals, answer.next_page_token))
+    })
+    .await?;
+    let columns = &["name", "state", "action", "resource", "proposer", "approvers", "approved"];
+    let proposals = proposals.into_iter().map(view::proposal).collect();
+    Ok(Report::rows("proposals", columns, proposals))
+}
+
+async fn fetch(client: &Client, name: String) -> Result<v1::GetProposalResponse, Failure> {
+    let request = v1::GetProposalRequest { name };
+    Ok(client.retry(async || client.proposals().get_proposal(request.clone()).await).await?)
+}
+
+async fn show(connection: &Connection, name: String) -> Result<Report, Failure> {
+    let answer = fetch(&connection.open().await?, name).await?;
+    let proposal = required(answer.proposal)?;
+    let document = read_document(&proposal)?;
+    let summary = view::proposal(proposal);
+    // What counts is what is signed, so everything that the bytes say is shown from the bytes.
+    let report = Report::fields(json!({
+        "name": summary["name"],
+        "state": summary["state"],
+        "appliance": document.appliance,
+        "action": document.action,
+        "resource": document.resource,
+        "etag": document.etag,
+        "proposer": document.proposer,
+        "created": view::time_ms(document.created_at.0),
+        "expires": view::time_ms(document.expires_at.0),
+        "policy_digest": document.policy_digest,
+        "nonce": document.nonce,
+        "approvers": summary["approvers"],
+        "approved": summary["approved"],
+    }));
+    Ok(view::audited(report, answer.audit))
+}
+
+async fn document(connection: &Connection, name: String, out: PathBuf) -> Result<Report, Failure> {
+    let answer = fetch(&connection.open().await?, name.clone()).await?;
+    let proposal = required(answer.proposal)?;
+    read_document(&proposal)?;
+    input::write(&out, &proposal.document, Secrecy::Public)?;
+    if input::is_dash(&out) {
+        return Ok(Report::nothing());
+    }
+    let out = out.display();
+    let sign = format!("ssh-keygen -Y sign -n {NAMESPACE} -f ~/.ssh/id_ed25519 {out}");
+    let approve =
+        format!("kmsctl proposal approve {name} --approver users/YOU --signature {out}.sig");
+    let report = Report::fields(json!({
+        "name": name,
+        "out": out.to_string(),
+        "sign_command": sign,
+        "approve_command": approve,
+    }));
+    Ok(report.note("\nRead the file before you sign it: what it says is what will run."))
+}
+
+/// The document of `proposal`, if its bytes are those of a proposal and say what the daemon says.
+fn read_document(proposal: &v1::Proposal) -> Result<quorum::Proposal, Failure> {
+    let document = quorum::Proposal::from_bytes(&proposal.document)
+        .map_err(|_| Failure::Answer("a document that is no proposal"))?;
+    let same = document.action.as_str() == proposal.action
+        && document.resource == proposal.resource
+        && document.proposer.to_string() == proposal.proposer;
+    if same { Ok(document) } else { Err(Failure::Answer("a document that says something else")) }
+}
+
+fn shown(
+    proposal: Option<v1::Proposal>,
+    audit: Option<v1::AuditReference>,
+) -> Result<Report, Failure> {
+    Ok(view::audited(Report::fields(view::proposal(required(proposal)?)), audit))
+}
+
+const HELP: &str = "\
+The way of a guarded action:
+  kmsctl proposal create DestroyKeyVersion dev/k1@1      # somebody asks
+  kmsctl proposal show proposals/ID                      # each approver reads it,
+  kmsctl proposal document proposals/ID --out p.json     # takes the bytes,
+  ssh-keygen -Y sign -n kms-proposal -f KEY p.json       # signs them anywhere, also offline,
+  kmsctl proposal approve proposals/ID --approver users/alice --signature p.json.sig
+  kmsctl proposal execute proposals/ID                   # once there are enough";
+
+#[cfg(test)]
+mod tests {
+    use kms_core::action::Action;
+    use kms_core::id::{Digest, Nonce, Timestamp};
+
+    use super::*;
+
+    fn proposal() -> v1::Proposal {
+        let document = quorum::Proposal {
+            type_: quorum::PROPOSAL_TYPE.to_owned(),
+            appliance: "kms/test".to_owned(),
+            action: Action::DestroyKeyVersion,
+            resource: "r".to_owned(),
+            etag: "1".to_owned(),
+            policy_digest: Digest([0; 32]),
+            proposer: "users/alice".parse().unwrap(),
+            nonce: Nonce([0; 32]),
+            created_at: Timestamp(0),
+            expires_at: Timestamp(1),
+        };
+        v1::Proposal {
+            document: document.to_bytes().unwrap(),
+            action: "DestroyKeyVersion".to_owned(),
+            resource: "r".to_owned(),
+            proposer: "users/alice".to_owned(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_document_that_says_something_else_is_not_shown_for_signing() {
+        assert!(read_document(&proposal()).is_ok());
+        for lie in [
+            v1::Proposal { action: "SuspendKeyVersion".into(), ..proposal() },
+            v1::Proposal { resource: "other".into(), ..proposal() },
+            v1::Proposal { proposer: "users/bob".into(), ..proposal() },
+            v1::Proposal { document: b"{}".to_vec(), ..proposal() },
+        ] {
+            assert!(matches!(read_document(&lie), Err(Failure::Answer(_))));
+        }
+    }
+}

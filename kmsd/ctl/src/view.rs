@@ -1,0 +1,241 @@
+//! How the contract's messages look in JSON: stable snake_case members, names of enums without
+//! their prefix, times in RFC 3339, digests in hexadecimal, public keys in PEM.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use kms_client::v1;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::output::Report;
+
+/// Where an operation stands in the log, beside its result.
+pub(crate) fn audited(report: Report, audit: Option<v1::AuditReference>) -> Report {
+    let Some(v1::AuditReference { audit_index, request_salt }) = audit else { return report };
+    report
+        .with("audit_index", json!(audit_index))
+        .with("request_salt", json!(hex::encode(request_salt)))
+}
+
+pub(crate) fn key_ring(ring: v1::KeyRing) -> Value {
+    let v1::KeyRing { name, create_time, quorum, etag } = ring;
+    json!({
+        "name": name,
+        "create_time": create_time.map(timestamp),
+        "quorum": quorum.map(quorum_policy),
+        "etag": etag,
+    })
+}
+
+pub(crate) fn key(key: v1::Key) -> Value {
+    let algorithm = key.algorithm();
+    let usages: Vec<String> = key.usages().map(usage).collect();
+    let v1::Key {
+        name,
+        algorithm: _,
+        usages: _,
+        create_time,
+        labels,
+        release_requirement,
+        quorum,
+        model,
+        dataset,
+        primary_version,
+        etag,
+        pkcs11_label,
+        pkcs11_id,
+    } = key;
+    let labels: std::collections::BTreeMap<_, _> = labels.into_iter().collect();
+    json!({
+        "name": name,
+        "algorithm": short(algorithm.as_str_name(), "ALGORITHM_"),
+        "usages": usages,
+        "primary_version": primary_version,
+        "create_time": create_time.map(timestamp),
+        "labels": labels,
+        "model": model,
+        "dataset": dataset,
+        "release_requirement": release_requirement.map(requirement),
+        "quorum": quorum.map(quorum_policy),
+        "pkcs11_label": pkcs11_label,
+        "pkcs11_id": hex::encode(pkcs11_id),
+        "etag": etag,
+    })
+}
+
+pub(crate) fn key_version(version: v1::KeyVersion) -> Value {
+    let (state, algorithm) = (version.state(), version.algorithm());
+    let v1::KeyVersion {
+        name,
+        state: _,
+        algorithm: _,
+        create_time,
+        state_change_time,
+        public_key,
+        etag,
+        local,
+    } = version;
+    json!({
+        "name": name,
+        "state": short(state.as_str_name(), "STATE_"),
+        "algorithm": short(algorithm.as_str_name(), "ALGORITHM_"),
+        "create_time": create_time.map(timestamp),
+        "state_change_time": state_change_time.map(timestamp),
+        "local": local,
+        "public_key": (!public_key.is_empty()).then(|| public_key_pem(&public_key)),
+        "etag": etag,
+    })
+}
+
+pub(crate) fn user(user: v1::User) -> Value {
+    let v1::User { name, ssh_keys, certificate_digests, unix_uids, grants, etag } = user;
+    json!({
+        "name": name,
+        "grants": grants.into_iter().map(grant).collect::<Vec<_>>(),
+        "ssh_keys": ssh_keys,
+        "certificate_digests": certificate_digests.iter().map(hex::encode).collect::<Vec<_>>(),
+        "unix_uids": unix_uids,
+        "etag": etag,
+    })
+}
+
+/// `role` or `role@ring`.
+pub(crate) fn grant(grant: v1::Grant) -> String {
+    let v1::Grant { role, ring } = grant;
+    if ring.is_empty() { role } else { format!("{role}@{ring}") }
+}
+
+pub(crate) fn token(token: v1::Token) -> Value {
+    let v1::Token { name, label, serial, user_pin_set } = token;
+    json!({ "label": label, "serial": serial, "user_pin_set": user_pin_set, "name": name })
+}
+
+pub(crate) fn proposal(proposal: v1::Proposal) -> Value {
+    let state = proposal.state();
+    let v1::Proposal {
+        name,
+        state: _,
+        document: _, // `proposal document` and `proposal show` are for it
+        action,
+        resource,
+        proposer,
+        expire_time,
+        approvers,
+        approved,
+    } = proposal;
+    json!({
+        "name": name,
+        "state": short(state.as_str_name(), "PROPOSAL_STATE_"),
+        "action": action,
+        "resource": resource,
+        "proposer": proposer,
+        "expire_time": expire_time.map(timestamp),
+        "approvers": approvers,
+        "approved": approved,
+    })
+}
+
+/// The published name of a usage.
+fn usage(usage: v1::Usage) -> String {
+    short(usage.as_str_name(), "USAGE_")
+}
+
+fn requirement(requirement: v1::ReleaseRequirement) -> Value {
+    let free: Vec<String> = requirement.free_usages().map(usage).collect();
+    let v1::ReleaseRequirement { kinds, may_be_unestablished, policy, free_usages: _ } =
+        requirement;
+    json!({
+        "kinds": kinds,
+        "may_be_unestablished": may_be_unestablished,
+        "policy": policy,
+        "free_usages": free,
+    })
+}
+
+fn quorum_policy(policy: v1::QuorumPolicy) -> Value {
+    let v1::QuorumPolicy { guards, approvers: tree } = policy;
+    json!({ "guards": guards, "approvers": tree.map(approvers) })
+}
+
+fn approvers(tree: v1::Approvers) -> Value {
+    use v1::approver::Approver;
+    let member = |member: v1::Approver| match member.approver {
+        Some(Approver::Group(group)) => approvers(group),
+        Some(Approver::Principal(name)) => json!(name),
+        None => Value::Null,
+    };
+    // The depth is the daemon's: prost refuses messages that nest deeper than 100.
+    let members: Vec<Value> = tree.members.into_iter().map(member).collect();
+    json!({ "n": tree.n, "members": members })
+}
+
+/// An enum's published name without the prefix that protobuf wants.
+fn short(name: &str, prefix: &str) -> String {
+    name.strip_prefix(prefix).unwrap_or(name).to_owned()
+}
+
+fn timestamp(time: prost_types::Timestamp) -> Option<String> {
+    let nanos = i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
+    OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?.format(&Rfc3339).ok()
+}
+
+/// Milliseconds since 1970 as RFC 3339; empty when they are beyond the year 9999.
+pub(crate) fn time_ms(ms: u64) -> String {
+    let nanos = i128::from(ms) * 1_000_000;
+    OffsetDateTime::from_unix_timestamp_nanos(nanos)
+        .ok()
+        .and_then(|time| time.format(&Rfc3339).ok())
+        .unwrap_or_default()
+}
+
+/// SubjectPublicKeyInfo as PEM (RFC 7468 §13).
+pub(crate) fn public_key_pem(der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let mut pem = String::from("-----BEGIN PUBLIC KEY-----\n");
+    for line in text.as_bytes().chunks(64) {
+        pem.extend(line.iter().copied().map(char::from));
+        pem.push('\n');
+    }
+    pem.push_str("-----END PUBLIC KEY-----\n");
+    pem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_stable() {
+        let version = v1::KeyVersion {
+            name: "dev/k1@1".into(),
+            state: v1::State::PreActive.into(),
+            algorithm: v1::Algorithm::EcSignP256Sha256.into(),
+            create_time: Some(prost_types::Timestamp { seconds: 1, nanos: 500_000_000 }),
+            ..Default::default()
+        };
+        let seen = key_version(version);
+        assert_eq!(seen["state"], "PRE_ACTIVE");
+        assert_eq!(seen["algorithm"], "EC_SIGN_P256_SHA256");
+        assert_eq!(seen["create_time"], "1970-01-01T00:00:01.5Z");
+        assert_eq!(seen["public_key"], Value::Null);
+    }
+
+    #[test]
+    fn impossible_times_and_enums_do_not_panic() {
+        let far = prost_types::Timestamp { seconds: i64::MAX, nanos: i32::MAX };
+        assert_eq!(timestamp(far), None);
+        assert_eq!(time_ms(u64::MAX), "");
+        let unknown = v1::Key { algorithm: 99, usages: vec![1, 77], ..Default::default() };
+        let seen = key(unknown);
+        assert_eq!(seen["algorithm"], "UNSPECIFIED");
+        assert_eq!(seen["usages"], json!(["DECRYPT"]));
+    }
+
+    #[test]
+    fn a_public_key_is_pem_in_lines_of_64() {
+        let pem = public_key_pem(&[7; 91]);
+        assert!(pem.starts_with("-----BEGIN PUBLIC KEY-----\nBwcH"));
+        assert!(pem.lines().all(|line| line.len() <= 64));
+    }
+}

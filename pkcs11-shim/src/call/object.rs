@@ -1,0 +1,262 @@
+//! Objects: `C_FindObjectsInit` to `C_DestroyObject`.
+
+use std::collections::VecDeque;
+
+use cryptoki_sys::*;
+use kms_proto::v1;
+
+use crate::attribute::{self, Answer, Question, class_number};
+use crate::connection;
+use crate::module::{self, Module};
+use crate::object::{Class, Object};
+use crate::output::next_step;
+use crate::rv::{HOSTILE, Result, Rv};
+use crate::session::Session;
+use crate::template::{self, Attribute};
+
+/// A running search: what it has found and not yet given out.
+pub(crate) struct Find(VecDeque<CK_OBJECT_HANDLE>);
+
+/// `C_FindObjectsInit`. The daemon searches by label and ID, the rest is sorted out here.
+pub(crate) fn find_init(handle: CK_SESSION_HANDLE, template: Result<Vec<Attribute>>) -> Result<()> {
+    let module = module::current()?;
+    let session = module.sessions.find(handle)?;
+    let mut operations = session.operations();
+    if operations.find.is_some() {
+        return Err(Rv(CKR_OPERATION_ACTIVE));
+    }
+    operations.find = Some(Find(find(&module, &session, &template?)?));
+    Ok(())
+}
+
+/// `C_FindObjects`.
+pub(crate) fn find_next(
+    handle: CK_SESSION_HANDLE,
+    room: Result<usize>,
+) -> Result<Vec<CK_OBJECT_HANDLE>> {
+    let session = module::current()?.sessions.find(handle)?;
+    next_step(&mut session.operations().find, |Find(found)| {
+        let count = room?.min(found.len());
+        Ok(found.drain(..count).collect())
+    })
+}
+
+/// `C_FindObjectsFinal`.
+pub(crate) fn find_final(handle: CK_SESSION_HANDLE) -> Result<()> {
+    let session = module::current()?.sessions.find(handle)?;
+    let running = session.operations().find.take();
+    running.map(drop).ok_or(Rv(CKR_OPERATION_NOT_INITIALIZED))
+}
+
+/// `C_GetAttributeValue`.
+pub(crate) fn attribute_values(
+    handle: CK_SESSION_HANDLE,
+    object: CK_OBJECT_HANDLE,
+    questions: &[Question],
+) -> Result<(CK_RV, Vec<Answer>)> {
+    let module = module::current()?;
+    let session = module.sessions.find(handle)?;
+    Ok(attribute::answers(&*module.object(&session, object)?, questions))
+}
+
+/// `C_SetAttributeValue`: CKA_LABEL and CKA_ID. They belong to the key, so both halves of a pair
+/// change, and other versions with it.
+pub(crate) fn set_attribute_values(
+    handle: CK_SESSION_HANDLE,
+    object: CK_OBJECT_HANDLE,
+    template: &[Attribute],
+) -> Result<()> {
+    let module = module::current()?;
+    let session = module.sessions.find(handle)?;
+    let object = writable(&module, &session, object)?;
+    let (mut label, mut id) = (None, None);
+    for attribute in template {
+        match attribute.kind {
+            CKA_LABEL => label = Some(attribute.text()?),
+            CKA_ID => id = Some(attribute.value.clone()),
+            kind if attribute::value(&object, kind) == attribute::Value::Absent => {
+                return Err(Rv(CKR_ATTRIBUTE_TYPE_INVALID));
+            }
+            _ => return Err(Rv(CKR_ATTRIBUTE_READ_ONLY)),
+        }
+    }
+    if label.is_none() && id.is_none() {
+        return Ok(());
+    }
+    let version = object.version.clone();
+    let request_id = connection::request_id()?;
+    let request = v1::UpdateObjectRequest { version, label, id, request_id };
+    let answer = connection::call!(&module, Some(session.slot), UpdateObject(request))?;
+    let updated = answer.object.ok_or(HOSTILE)?;
+    if updated.version != object.version {
+        return Err(HOSTILE);
+    }
+    for object in Object::of_version(session.slot, updated)? {
+        module.objects.put(object);
+    }
+    Ok(())
+}
+
+/// `C_GetObjectSize`: what it takes in the daemon's store is not for us to know.
+pub(crate) fn size(handle: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE) -> Result<CK_ULONG> {
+    let module = module::current()?;
+    let session = module.sessions.find(handle)?;
+    module.object(&session, object)?;
+    Ok(CK_UNAVAILABLE_INFORMATION)
+}
+
+/// `C_DestroyObject`, of a private or secret key. A public key goes when its private key does:
+/// destroying it alone would have to destroy that, which nobody means who deletes a public key.
+pub(crate) fn destroy(handle: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE) -> Result<()> {
+    let module = module::current()?;
+    let session = module.sessions.find(handle)?;
+    let object = writable(&module, &session, object)?;
+    if object.class == Class::Public {
+        return Err(Rv(CKR_ACTION_PROHIBITED));
+    }
+    let request = v1::DestroyObjectRequest {
+        version: object.version.clone(),
+        request_id: connection::request_id()?,
+    };
+    connection::call!(&module, Some(session.slot), DestroyObject(request))?;
+    module.objects.forget(session.slot, &object.version);
+    Ok(())
+}
+
+/// Whether this session may change something on its token.
+pub(crate) fn require_writing(module: &Module, session: &Session) -> Result<()> {
+    if !session.read_write {
+        return Err(Rv(CKR_SESSION_READ_ONLY));
+    }
+    if !module.tokens.is_user(session.slot) {
+        return Err(Rv(CKR_USER_NOT_LOGGED_IN));
+    }
+    Ok(())
+}
+
+fn writable(
+    module: &Module,
+    session: &Session,
+    handle: CK_OBJECT_HANDLE,
+) -> Result<std::sync::Arc<Object>> {
+    let object = module.object(session, handle)?;
+    require_writing(module, session)?;
+    Ok(object)
+}
+
+fn find(
+    module: &Module,
+    session: &Session,
+    template: &[Attribute],
+) -> Result<VecDeque<CK_OBJECT_HANDLE>> {
+    let mut found = VecDeque::new();
+    let logged_in = module.tokens.is_user(session.slot);
+    if !can_match(template, logged_in) {
+        return Ok(found);
+    }
+    let id = template::value(template, CKA_ID).map(|id| id.value.clone());
+    for label in labels(template) {
+        let versions = match search(module, session, label, id.clone()) {
+            // Who is not logged in sees nothing where the daemon shows nothing.
+            Err(Rv(CKR_USER_NOT_LOGGED_IN)) if !logged_in => Vec::new(),
+            versions => versions?,
+        };
+        for version in versions {
+            for object in Object::of_version(session.slot, version)? {
+                let visible = logged_in || !object.is_private();
+                if visible && attribute::matches(&object, template) {
+                    found.push_back(module.objects.put(object));
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Whether anything of ours can match, so that the daemon need not be asked. Programs look for
+/// certificates and data objects, too.
+fn can_match(template: &[Attribute], logged_in: bool) -> bool {
+    let is_one_of = |kind, values: &[Vec<u8>]| {
+        template::value(template, kind).is_none_or(|attribute| values.contains(&attribute.value))
+    };
+    let classes: &[_] =
+        if logged_in { &[Class::Private, Class::Public, Class::Secret] } else { &[Class::Public] };
+    let classes: Vec<_> =
+        classes.iter().map(|class| class_number(*class).to_ne_bytes().to_vec()).collect();
+    is_one_of(CKA_CLASS, &classes) && is_one_of(CKA_TOKEN, &[vec![CK_TRUE]])
+}
+
+/// The labels to ask the daemon for. It knows the label of a key, while we show those of older
+/// versions with their number; so `web@2` may be version 2 of `web`, or a key of just that label.
+fn labels(template: &[Attribute]) -> Vec<Option<String>> {
+    let Some(wanted) = template::value(template, CKA_LABEL) else { return vec![None] };
+    // What is not UTF-8 is no label.
+    let Ok(label) = wanted.text() else { return Vec::new() };
+    let base = label
+        .rsplit_once('@')
+        .filter(|(base, number)| !base.is_empty() && number.parse::<u32>().is_ok());
+    let base = base.map(|(base, _)| base.to_owned());
+    base.into_iter().chain([label]).map(Some).collect()
+}
+
+fn search(
+    module: &Module,
+    session: &Session,
+    label: Option<String>,
+    id: Option<Vec<u8>>,
+) -> Result<Vec<v1::TokenObject>> {
+    let mut request = v1::FindObjectsRequest {
+        ring: module.tokens.token(session.slot)?.ring,
+        label,
+        id,
+        ..Default::default()
+    };
+    let mut found = Vec::new();
+    for _ in 0..PAGES_MAX {
+        let page = connection::call!(module, Some(session.slot), FindObjects(request.clone()))?;
+        if page.objects.len() > PAGE_MAX {
+            return Err(HOSTILE);
+        }
+        found.extend(page.objects);
+        if page.next_page_token.is_empty() {
+            return Ok(found);
+        }
+        request.page_token = page.next_page_token;
+    }
+    Err(Rv(CKR_HOST_MEMORY))
+}
+
+/// The daemon's largest page, and how many are read.
+const PAGE_MAX: usize = 1000;
+const PAGES_MAX: usize = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attribute(kind: CK_ATTRIBUTE_TYPE, value: &[u8]) -> Attribute {
+        Attribute { kind, value: value.to_vec() }
+    }
+
+    #[test]
+    fn a_label_with_a_number_is_looked_for_both_ways() {
+        let labels = |label: &[u8]| labels(&[attribute(CKA_LABEL, label)]);
+        assert_eq!(labels(b"web"), [Some("web".to_owned())]);
+        assert_eq!(labels(b"web@2"), [Some("web".to_owned()), Some("web@2".to_owned())]);
+        assert_eq!(labels(b"a@b"), [Some("a@b".to_owned())]);
+        assert_eq!(labels(b"@2"), [Some("@2".to_owned())]);
+        assert!(labels(b"\xff").is_empty());
+        assert_eq!(super::labels(&[]), [None]);
+    }
+
+    #[test]
+    fn the_daemon_is_not_asked_for_what_it_does_not_have() {
+        let class = |class: CK_OBJECT_CLASS| [attribute(CKA_CLASS, &class.to_ne_bytes())];
+        assert!(!can_match(&class(CKO_CERTIFICATE), true));
+        assert!(can_match(&class(CKO_PRIVATE_KEY), true));
+        assert!(!can_match(&class(CKO_PRIVATE_KEY), false));
+        assert!(can_match(&class(CKO_PUBLIC_KEY), false));
+        assert!(!can_match(&[attribute(CKA_TOKEN, &[CK_FALSE])], true));
+        assert!(can_match(&[], false));
+    }
+}

@@ -1,0 +1,86 @@
+//! Return values: the error type of the module, which the standard prescribes, and the one table
+//! from the daemon's answers to it.
+
+use cryptoki_sys::*;
+use kms_client::ClientError;
+
+/// A `CKR_` code other than `CKR_OK`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Rv(pub(crate) CK_RV);
+
+/// What every function above the C border returns.
+pub(crate) type Result<T> = core::result::Result<T, Rv>;
+
+impl From<&ClientError> for Rv {
+    fn from(error: &ClientError) -> Self {
+        match error {
+            ClientError::Config(_) => Self(CKR_GENERAL_ERROR),
+            ClientError::Refused { reason, .. } => of_reason(reason),
+            // Unreachable, too late, failed, or not speaking our language: the device's fault.
+            _ => Self(CKR_DEVICE_ERROR),
+        }
+    }
+}
+
+/// The code for a published reason. An unknown one comes from a newer daemon.
+fn of_reason(reason: &str) -> Rv {
+    let known = REASONS.iter().find(|(name, _)| *name == reason);
+    Rv(known.map_or(CKR_FUNCTION_FAILED, |(_, code)| *code))
+}
+
+/// An answer of the daemon that the contract does not allow.
+pub(crate) const HOSTILE: Rv = Rv(CKR_DEVICE_ERROR);
+
+/// The one table. What needs the approval of others is "rejected by the user"; what the rules
+/// forbid for this key is "not permitted"; what they forbid at all is "prohibited".
+const REASONS: [(&str, CK_RV); 25] = [
+    ("ALREADY_EXISTS", CKR_FUNCTION_FAILED),
+    ("CRYPTO_FAILED", CKR_DEVICE_ERROR),
+    ("DECRYPTION_FAILED", CKR_ENCRYPTED_DATA_INVALID),
+    ("EVIDENCE_REFUSED", CKR_KEY_FUNCTION_NOT_PERMITTED),
+    ("EVIDENCE_REQUIRED", CKR_KEY_FUNCTION_NOT_PERMITTED),
+    ("ILLEGAL_TRANSITION", CKR_ACTION_PROHIBITED),
+    ("INTERNAL", CKR_DEVICE_ERROR),
+    ("INVALID_ARGUMENT", CKR_ARGUMENTS_BAD),
+    ("KEY_DISABLED", CKR_KEY_FUNCTION_NOT_PERMITTED),
+    ("NEEDS_APPROVAL", CKR_FUNCTION_REJECTED),
+    ("NOT_FOUND", CKR_OBJECT_HANDLE_INVALID),
+    ("OUTCOME_UNKNOWN", CKR_DEVICE_ERROR),
+    ("PERMISSION_DENIED", CKR_ACTION_PROHIBITED),
+    ("PIN_INCORRECT", CKR_PIN_INCORRECT),
+    ("PIN_LOCKED", CKR_PIN_LOCKED),
+    ("RESOURCE_EXHAUSTED", CKR_DEVICE_MEMORY),
+    ("ROLE_MISSING", CKR_ACTION_PROHIBITED),
+    ("ROW_TAMPERED", CKR_DEVICE_ERROR),
+    ("SEALED", CKR_DEVICE_ERROR),
+    ("STALE", CKR_FUNCTION_FAILED),
+    ("STATE_REFUSES", CKR_KEY_FUNCTION_NOT_PERMITTED),
+    ("STORE_UNAVAILABLE", CKR_DEVICE_ERROR),
+    ("UNAVAILABLE", CKR_DEVICE_ERROR),
+    ("UNIMPLEMENTED", CKR_FUNCTION_NOT_SUPPORTED),
+    ("USAGE_REFUSED", CKR_KEY_FUNCTION_NOT_PERMITTED),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_in_order_and_names_each_reason_once() {
+        assert!(REASONS.is_sorted_by(|left, right| left.0 < right.0));
+    }
+
+    #[test]
+    fn refusals_and_failures_have_their_codes() {
+        let refused = |reason: &str| ClientError::Refused {
+            code: kms_client::Code::Unauthenticated,
+            reason: reason.to_owned(),
+            message: String::new(),
+            audit_index: None,
+        };
+        assert_eq!(Rv::from(&refused("PIN_INCORRECT")), Rv(CKR_PIN_INCORRECT));
+        assert_eq!(Rv::from(&refused("USAGE_REFUSED")), Rv(CKR_KEY_FUNCTION_NOT_PERMITTED));
+        assert_eq!(Rv::from(&refused("SOMETHING_NEW")), Rv(CKR_FUNCTION_FAILED));
+        assert_eq!(Rv::from(&ClientError::Deadline), Rv(CKR_DEVICE_ERROR));
+    }
+}
