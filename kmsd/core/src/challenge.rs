@@ -55,13 +55,19 @@ impl Challenges {
         if self.0.len() >= OPEN_MAX {
             self.0.retain(|_, open| open.expires_at > now);
         }
-        let same =
-            |open: &&Challenge| open.principal == challenge.principal && open.expires_at > now;
-        if self.0.len() >= OPEN_MAX || self.0.values().filter(same).count() >= OPEN_PER_CALLER_MAX {
+        if !self.has_room(&challenge.principal, now) {
             return Err(ChallengeError::TooMany);
         }
         self.0.insert(nonce, challenge);
         Ok(())
+    }
+
+    /// Whether `principal` may be given one more at `now`.
+    pub fn has_room(&self, principal: &PrincipalName, now: Timestamp) -> bool {
+        let open = |open: &&Challenge| open.expires_at > now;
+        let same = |open: &&Challenge| open.principal == *principal;
+        self.0.values().filter(open).filter(same).count() < OPEN_PER_CALLER_MAX
+            && (self.0.len() < OPEN_MAX || self.0.values().filter(open).count() < OPEN_MAX)
     }
 
     /// Uses the challenge up, whatever comes of it.
@@ -93,9 +99,9 @@ impl Challenges {
 /// How long a challenge lives.
 pub const LIFETIME_MS: u64 = 60_000;
 /// Most challenges open at a time.
-const OPEN_MAX: usize = 4096;
+const OPEN_MAX: usize = 65_536;
 /// Most challenges open for one caller.
-const OPEN_PER_CALLER_MAX: usize = 64;
+const OPEN_PER_CALLER_MAX: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -139,7 +145,7 @@ mod tests {
     #[test]
     fn one_caller_cannot_fill_the_table() {
         let mut table = Challenges::default();
-        for n in 0..64u8 {
+        for n in 0..16u8 {
             table.issue(Nonce([n; 32]), challenge(), Timestamp(0)).unwrap();
         }
         let nonce = Nonce([99; 32]);

@@ -9,6 +9,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::canonical;
 use crate::id::Digest;
 use crate::transcript::{Recipient, ReportData, Transcript};
 
@@ -38,6 +39,15 @@ pub enum TrustRoot {
     Development,
     /// The hardware vendor's.
     Vendor,
+}
+
+impl fmt::Display for TrustRoot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Development => "development",
+            Self::Vendor => "vendor",
+        })
+    }
 }
 
 /// What came of one check.
@@ -82,6 +92,12 @@ impl Verdict {
     /// Every check.
     pub fn checks(&self) -> &[Check] {
         &self.0
+    }
+
+    /// The digest by which the audit log knows it.
+    pub fn digest(&self) -> Digest {
+        canonical::digest(self)
+            .expect("a verdict has only text keys, so it always has canonical form")
     }
 
     /// Each failure as `name: reason`.

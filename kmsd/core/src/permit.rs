@@ -184,6 +184,12 @@ pub enum Refusal {
     /// Too many wrong PINs from this peer.
     #[error("too many wrong PINs from this peer; wait, or have the security officer set a new one")]
     PinLocked,
+    /// Tries to open the root come too fast.
+    #[error("too many tries; wait a little and try again")]
+    TooManyTries,
+    /// The request was permitted by the rules so far, and something failed before it was decided.
+    #[error("the request failed before it was decided; see the daemon's log")]
+    Failed,
     /// The approval does not count.
     #[error("{0}")]
     Approval(#[from] crate::quorum::ApprovalError),
@@ -214,6 +220,7 @@ impl Refusal {
             Self::ApprovalMismatch => "APPROVAL_MISMATCH",
             Self::Challenge(_) => "CHALLENGE_REFUSED",
             Self::Disabled => "KEY_DISABLED",
+            Self::Failed => "FAILED",
             Self::EvidenceRefused { .. } => "EVIDENCE_REFUSED",
             Self::EvidenceRequired => "EVIDENCE_REQUIRED",
             Self::IllegalTransition(_) => "ILLEGAL_TRANSITION",
@@ -229,6 +236,7 @@ impl Refusal {
             Self::Sealed => "SEALED",
             Self::Stale => "STALE",
             Self::StateRefuses { .. } => "STATE_REFUSES",
+            Self::TooManyTries => "TOO_MANY_TRIES",
             Self::Unapproved(_) => "UNAPPROVED",
             Self::UsageRefused => "USAGE_REFUSED",
         }
@@ -329,7 +337,13 @@ fn judge(
 
 fn judge_role(caller: &Caller, intent: &Intent<'_>) -> Result<Option<Role>, Refusal> {
     match intent.action.gate() {
-        Gate::Anyone | Gate::Evidence => Ok(None),
+        Gate::Anyone => Ok(None),
+        Gate::Evidence => match intent.subject {
+            // A stranger learns of no key but those that are there for whoever proves itself.
+            Subject::Version { key, .. } if key.requirement.is_some() => Ok(None),
+            _ if caller.knows(&intent.resource) => Ok(None),
+            _ => Err(Refusal::NotFound),
+        },
         Gate::Daemon if caller.authentication() == Authentication::Daemon => Ok(None),
         Gate::Daemon => Err(Refusal::NotFound),
         Gate::Roles(needed) => match caller.role_over(needed, &intent.resource) {
@@ -422,6 +436,8 @@ fn leaf_of(caller: &Caller, intent: &Intent<'_>, grounds: &Grounds) -> Leaf {
         leaf.evidence_digest = examination.evidence_digest.as_bytes().to_vec();
         leaf.recipient_digest = claims.recipient().digest().as_bytes().to_vec();
         leaf.app.clone_from(&examination.measurement);
+        leaf.trust_root = examination.root.to_string();
+        leaf.verdict_digest = examination.verdict.digest().as_bytes().to_vec();
         leaf.not_established =
             examination.verdict.not_established().into_iter().map(str::to_owned).collect();
     }

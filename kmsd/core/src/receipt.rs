@@ -139,7 +139,7 @@ impl Receipt {
             transcript: _, // compared with the evidence itself by who holds it
             evidence_digest,
             evidence_kind,
-            trust_root: _, // what the verifier said; the leaf names the evidence by digest
+            trust_root,
             verdict,
             measurement,
             requirement,
@@ -171,7 +171,8 @@ impl Receipt {
             ("recipient_digest", leaf.recipient_digest == recipient_digest.as_bytes()),
             ("measurement", leaf.app == *measurement),
             ("approvers", leaf.approvers.iter().cloned().collect::<BTreeSet<_>>() == *approvers),
-            ("verdict", leaf.not_established == verdict.not_established()),
+            ("trust_root", leaf.trust_root == trust_root.to_string()),
+            ("verdict", leaf.verdict_digest == verdict.digest().as_bytes()),
         ];
         match same.into_iter().find(|(_, same)| !same) {
             Some((field, _)) => Err(ReceiptError::Differs(field)),

@@ -1,13 +1,14 @@
 //! What every operation may reach: store, vault, log, clock, challenges. Made once at start.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kms_attest::collateral::Collateral;
 use kms_core::audit::checkpoint::LogKey;
 use kms_core::challenge::Challenges;
-use kms_core::id::{Digest, Home, OperationId, PrincipalName, RingName, Timestamp};
+use kms_core::id::{Digest, Home, OperationId, PrincipalName, Timestamp};
 use kms_core::permit::Refusal;
 use kms_crypto::log_key::LogSigner;
 use kms_crypto::vault::Vault;
@@ -32,15 +33,17 @@ pub(crate) struct Context {
     pub(crate) collateral: Collateral,
     /// Nonces that wait for evidence.
     pub(crate) challenges: Mutex<Challenges>,
-    /// Counts wrong PINs.
+    /// Hashes PINs, few at a time.
     pub(crate) pins: PinGuard,
-    /// Counts wrong passphrases.
+    /// Hashes passphrases, beside the PINs, so that neither holds up the other.
+    pub(crate) passphrases: PinGuard,
+    /// Counts tries to open the root.
     pub(crate) unseal_tries: Tries,
     /// Figures for operators.
     pub(crate) metrics: Metrics,
     opened: RwLock<Option<Opened>>,
     directory: RwLock<Arc<BTreeMap<PrincipalName, User>>>,
-    opened_rings: RwLock<std::collections::BTreeSet<RingName>>,
+    epoch: AtomicU64,
 }
 
 /// What exists only while the root key is open.
@@ -72,12 +75,13 @@ impl Context {
             log_key,
             collateral,
             challenges: Mutex::default(),
-            pins: PinGuard::default(),
+            pins: PinGuard::new(PINS_HASHED_AT_ONCE),
+            passphrases: PinGuard::new(1),
+            epoch: AtomicU64::new(0),
             unseal_tries: Tries::default(),
             metrics: Metrics::new(),
             opened: RwLock::default(),
             directory: RwLock::default(),
-            opened_rings: RwLock::default(),
         }
     }
 
@@ -109,7 +113,6 @@ impl Context {
     /// Closes the root: the vault and everything it vouched for are dropped.
     pub(crate) fn close(&self) {
         *self.opened.write().unwrap_or_else(PoisonError::into_inner) = None;
-        self.opened_rings.write().unwrap_or_else(PoisonError::into_inner).clear();
         self.set_users(Vec::new());
     }
 
@@ -121,6 +124,7 @@ impl Context {
     fn set_users(&self, users: Vec<User>) {
         let users = users.into_iter().map(|user| (user.name.clone(), user)).collect();
         *self.directory.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(users);
+        self.raise_epoch();
     }
 
     /// Takes note of a user whose row was just committed.
@@ -129,16 +133,17 @@ impl Context {
         let mut users = BTreeMap::clone(&directory);
         users.insert(user.name.clone(), user);
         *directory = Arc::new(users);
+        self.raise_epoch();
     }
 
-    /// Whether the ring's key is open in the vault already.
-    pub(crate) fn ring_is_open(&self, ring: &RingName) -> bool {
-        self.opened_rings.read().unwrap_or_else(PoisonError::into_inner).contains(ring)
+    /// Raised whenever somebody's rights change: a login that was made before is made anew.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
     }
 
-    /// Takes note that the ring's key is open in the vault.
-    pub(crate) fn ring_opened(&self, ring: RingName) {
-        self.opened_rings.write().unwrap_or_else(PoisonError::into_inner).insert(ring);
+    /// Ends every login that was made before.
+    pub(crate) fn raise_epoch(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The time, milliseconds since 1970.
@@ -170,3 +175,5 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], Failure> {
 pub(crate) fn operation_id() -> Result<OperationId, Failure> {
     random().map(OperationId)
 }
+
+const PINS_HASHED_AT_ONCE: usize = 2;

@@ -134,6 +134,10 @@ async fn next<S>(accepted: io::Result<S>) -> Option<S> {
 
 async fn shake_hands(stream: TcpStream, tls: &Tls) -> io::Result<(Io, Peer)> {
     stream.set_nodelay(true)?;
+    // The kernel finds out about dead peers; HTTP/2 pings would end the streams of clients that
+    // drive their connection only while they wait for an answer, as the PKCS#11 module does.
+    rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
+    rustix::net::sockopt::set_tcp_keepidle(&stream, KEEPALIVE_AFTER)?;
     let stream = TlsAcceptor::from(tls.config.clone()).accept(stream).await?;
     let connection = stream.get_ref().1;
     let chain = connection.peer_certificates().unwrap_or_default();
@@ -209,4 +213,5 @@ impl AsyncWrite for Connection {
 /// Most connections open at a time on one socket, handshakes included.
 pub(crate) const CONNECTIONS_MAX: usize = 1024;
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(100);

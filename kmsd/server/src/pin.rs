@@ -20,6 +20,8 @@ pub(crate) struct PinFailures {
     pub(crate) role: PinRole,
     /// Which peer: a principal's name.
     pub(crate) peer: String,
+    /// The revision of the PIN that they were tried against; another PIN forgives them.
+    pub(crate) pin_revision: u64,
     /// Wrong tries since the last right one.
     pub(crate) count: u32,
     /// No try before this moment.
@@ -68,35 +70,33 @@ impl Default for Tries {
 }
 
 impl Tries {
-    /// Whether a try may be made at `now`.
-    pub(crate) fn may_try(&self, now: Timestamp) -> bool {
-        now >= self.0.lock().unwrap_or_else(PoisonError::into_inner).1
-    }
-
-    /// Counts a wrong one.
-    pub(crate) fn wrong(&self, now: Timestamp) {
+    /// Counts a try at `now`; false when it comes too soon after the ones before it.
+    pub(crate) fn begin(&self, now: Timestamp) -> bool {
         let mut tries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if now < tries.1 {
+            return false;
+        }
         let count = tries.0.saturating_add(1);
         *tries = (count, now.plus_ms(BACK_OFF_MS << count.min(6)));
+        true
     }
 
-    /// Forgets the wrong ones.
+    /// Forgets the tries, since one was right.
     pub(crate) fn right(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (0, Timestamp(0));
     }
 }
 
-/// Lets at most two PINs be hashed at a time: each takes 64 MiB.
+/// Lets few PINs be hashed at a time: each takes 64 MiB.
 #[derive(Clone, Debug)]
 pub(crate) struct PinGuard(Arc<Semaphore>);
 
-impl Default for PinGuard {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(HASHED_AT_ONCE)))
-    }
-}
-
 impl PinGuard {
+    /// At most `hashed_at_once`.
+    pub(crate) fn new(hashed_at_once: usize) -> Self {
+        Self(Arc::new(Semaphore::new(hashed_at_once)))
+    }
+
     /// Runs `hash` off the network threads when its turn comes. `None` when the daemon stops.
     pub(crate) async fn run<R: Send + 'static>(
         &self,
@@ -115,7 +115,6 @@ impl PinGuard {
 const FREE_TRIES: u32 = 3;
 const LOCK_AT: u32 = 10;
 const BACK_OFF_MS: u64 = 1_000;
-const HASHED_AT_ONCE: usize = 2;
 
 #[cfg(test)]
 mod tests {
@@ -128,6 +127,7 @@ mod tests {
             ring: name,
             role: PinRole::User,
             peer: "apps/a".into(),
+            pin_revision: 1,
             count: 0,
             retry_at: Timestamp(0),
         };

@@ -4,6 +4,7 @@
 //! and refusals, and the refusal of everything unforeseen are here and only here.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Instant;
 
 use kms_core::action::Action;
@@ -11,7 +12,7 @@ use kms_core::caller::Caller;
 use kms_core::id::{Digest, Home, OperationId, Resource, Timestamp};
 use kms_core::permit::{self, Grounds, Intent, Permit, Recorded, Refusal, Subject};
 use kms_proto::v1;
-use kms_store::{Batch, Committed, Outcome};
+use kms_store::{Batch, Committed, Condition, Outcome};
 use prost::Message;
 use zeroize::Zeroizing;
 
@@ -23,7 +24,7 @@ use crate::wire;
 /// One operation of the API; one file each under `ops/`.
 pub(crate) trait Operation: Send + Sync + Sized {
     /// The request on the wire.
-    type Wire: Message;
+    type Wire: Message + Send;
     /// What the store says of the resource, believed.
     type Facts: Send + Sync;
     /// What `prepare` hands to `perform`.
@@ -75,6 +76,12 @@ pub(crate) trait Operation: Send + Sync + Sized {
         _facts: &Self::Facts,
     ) -> impl Future<Output = Result<Grounds, Early>> + Send {
         async { Ok(Grounds::default()) }
+    }
+
+    /// What must still be true of the store when the decision is recorded: between judging a key
+    /// and using it, nobody has suspended or destroyed it.
+    fn unchanged(&self, _facts: &Self::Facts) -> Vec<Condition> {
+        Vec::new()
     }
 
     /// The rows that change together with the record of the decision.
@@ -145,23 +152,35 @@ impl Stamp {
 ///
 /// # Errors
 /// [`Failure::Refused`] when the rules say no (then it is on record), otherwise what failed.
-pub(crate) async fn serve<O: Operation>(
+pub(crate) async fn serve<O>(
+    cx: &Arc<Context>,
+    caller: &Caller,
+    wire: O::Wire,
+) -> Result<O::Reply, Failure>
+where
+    O: Operation + 'static,
+    O::Wire: 'static,
+    O::Reply: 'static,
+{
+    let started = Instant::now();
+    let (task_cx, caller) = (cx.clone(), caller.clone());
+    // In a task of its own: a caller who hangs up in the middle leaves nothing half done, neither a
+    // counted try without its leaf nor a destroyed version without its erasure.
+    let task = tokio::spawn(async move { request::<O>(&task_cx, &caller, wire).await });
+    let result = task.await.unwrap_or(Err(Failure::Bug("an operation panicked")));
+    cx.metrics.operation(O::ACTION, &result, started.elapsed());
+    trace(O::ACTION, &result);
+    result
+}
+
+async fn request<O: Operation>(
     cx: &Context,
     caller: &Caller,
     wire: O::Wire,
 ) -> Result<O::Reply, Failure> {
-    let started = Instant::now();
-    let result = match Stamp::new(cx, caller, O::ACTION, &wire, O::request_id(&wire)) {
-        Ok(stamp) => {
-            let parsed =
-                wire::request_id(O::request_id(&wire)).and_then(|()| O::parse(wire, &cx.home));
-            steps(cx, caller, &stamp, parsed).await
-        }
-        Err(failure) => Err(failure),
-    };
-    cx.metrics.operation(O::ACTION, &result, started.elapsed());
-    trace(O::ACTION, &result);
-    result
+    let stamp = Stamp::new(cx, caller, O::ACTION, &wire, O::request_id(&wire))?;
+    let parsed = wire::request_id(O::request_id(&wire)).and_then(|()| O::parse(wire, &cx.home));
+    steps(cx, caller, &stamp, parsed).await
 }
 
 /// Tells the operator's log how an operation ended. The audit log says the rest.
@@ -197,7 +216,7 @@ async fn steps<O: Operation>(
     let (grounds, earlier) = match operation.grounds(cx, caller, stamp, &facts).await {
         Ok(grounds) => (grounds, None),
         Err(Early::Refuse(refusal)) => (Grounds::default(), Some(refusal)),
-        Err(Early::Fail(failure)) => return Err(failure),
+        Err(early) => return Err(end_early::<O>(cx, caller, stamp, resource, early).await),
     };
     let action = operation.action(&facts);
     let intent = intent(cx, stamp, action, resource.clone(), operation.subject(&facts));
@@ -209,7 +228,8 @@ async fn steps<O: Operation>(
         Ok(prepared) => prepared,
         Err(early) => return Err(end_early::<O>(cx, caller, stamp, resource, early).await),
     };
-    let recorded = match record(cx, permit, stamp, drafts).await? {
+    let unchanged = operation.unchanged(&facts);
+    let recorded = match record(cx, permit, stamp, unchanged, drafts).await? {
         Some(recorded) => recorded,
         None => return Err(refuse::<O>(cx, caller, stamp, resource, Refusal::Stale).await),
     };
@@ -243,10 +263,12 @@ async fn record(
     cx: &Context,
     permit: Permit,
     stamp: &Stamp,
+    conditions: Vec<Condition>,
     drafts: Vec<Draft>,
 ) -> Result<Option<Recorded>, Failure> {
     let unrecorded = permit.record(drafts.iter().map(|draft| draft.digest).collect());
     let mut batch = Batch {
+        conditions,
         leaves: vec![unrecorded.leaf().to_bytes()],
         // A read is a read each time; only writes are done once.
         idempotency: stamp.idempotency.filter(|_| !drafts.is_empty()).map(|digest| digest.0),
@@ -304,6 +326,11 @@ async fn end_early<O: Operation>(
 ) -> Failure {
     match early {
         Early::Refuse(refusal) => refuse::<O>(cx, caller, stamp, resource, refusal).await,
-        Early::Fail(failure) => failure,
+        Early::Fail(failure) => {
+            // The log says that it was asked; the caller hears what failed. Where the store itself
+            // failed, this fails as well, and nothing was done.
+            let _recorded = refuse::<O>(cx, caller, stamp, resource, Refusal::Failed).await;
+            failure
+        }
     }
 }

@@ -17,9 +17,10 @@ use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::context::{Context, Opened, random};
+use crate::context::{Context, Opened, operation_id, random};
 use crate::failure::{Early, Failure};
-use crate::rows::{self, ERASURES, Erasure, Stored, USERS, User};
+use crate::ops::erase;
+use crate::rows::{self, ERASURES, Erasure, LOG_NAME, LogName, Stored, USERS, User};
 use crate::wire::{hex_decode, hex_encode};
 
 /// How the root key opens.
@@ -83,7 +84,11 @@ pub(crate) async fn create(
         wrapped_key: hex_encode(&wrapped),
     };
     let tenant = TenantRow { wrapped_key: hex_encode(&vault.create_tenant_key(&home.tenant)?) };
-    let mut batch = Batch::default();
+    let LogRow { origin, public_key, wrapped_key: _ } = &log;
+    let name = LogName { origin: origin.clone(), public_key: public_key.clone() };
+    let name = rows::create(&vault, &operation_id()?, &name, &[])?;
+    let (conditions, writes) = (vec![name.condition], vec![name.write]);
+    let mut batch = Batch { conditions, writes, ..Batch::default() };
     for (key, value) in [
         (SEAL.to_owned(), json(&seal)?),
         (LOG.to_owned(), json(&log)?),
@@ -145,13 +150,18 @@ pub(crate) async fn open(cx: &Context, root: RootKey) -> Result<(), Failure> {
     let log = get::<LogRow>(&*cx.store, LOG).await?;
     let log = log.ok_or(Failure::Bug("a store without a log key"))?;
     let log_signer = Arc::new(vault.open_log_key(&unhex(&log.wrapped_key)?)?);
-    if hex_encode(&log_signer.public_key()) != log.public_key {
-        return Err(Failure::Bug("the log key's public half was edited"));
+    let LogRow { origin, public_key, wrapped_key: _ } = log;
+    let vouched_for = all::<LogName>(cx, &vault, LOG_NAME).await?;
+    if vouched_for != [LogName { origin, public_key: public_key.clone() }]
+        || hex_encode(&log_signer.public_key()) != public_key
+    {
+        let problem = "the audit log's name or key was edited outside the daemon";
+        return Err(Failure::Tampered(problem.to_owned()));
     }
     let users = all::<User>(cx, &vault, USERS).await?;
     let erasures = all::<Erasure>(cx, &vault, ERASURES).await?;
-    for erasure in erasures {
-        cx.store.erase_slot(erasure.slot).await?;
+    for Erasure { slot } in erasures {
+        erase(cx, slot).await?;
     }
     cx.open(Opened { vault, log_signer }, users);
     Ok(())

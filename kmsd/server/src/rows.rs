@@ -53,6 +53,19 @@ pub(crate) struct User {
     pub(crate) grants: Vec<Grant>,
 }
 
+/// The audit log's name and public key, as the vault vouches for them.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LogName {
+    /// The log's origin.
+    pub(crate) origin: String,
+    /// Its public key, lower-case hexadecimal.
+    pub(crate) public_key: String,
+}
+
+/// Where the log's name lies.
+pub(crate) const LOG_NAME: &str = "log-name";
+
 /// A ring's PIN.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -118,6 +131,17 @@ pub(crate) enum ProposalState {
 pub(crate) struct Erasure {
     /// Which slot.
     pub(crate) slot: u64,
+}
+
+/// Who holds a credential. Written with the user, so that the store itself refuses a second
+/// holder, however many enrolments run at once.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Credential {
+    /// Names the credential: a digest of its kind and value.
+    pub(crate) digest: Digest,
+    /// Its one holder.
+    pub(crate) holder: PrincipalName,
 }
 
 /// Prefix of all erasure rows.
@@ -191,6 +215,18 @@ impl Record for User {
 impl Record for Erasure {
     fn place(&self) -> String {
         format!("{ERASURES}{:020}", self.slot)
+    }
+}
+
+impl Record for Credential {
+    fn place(&self) -> String {
+        format!("credential/{}", self.digest)
+    }
+}
+
+impl Record for LogName {
+    fn place(&self) -> String {
+        LOG_NAME.to_owned()
     }
 }
 

@@ -2,6 +2,7 @@
 //! the log, close.
 
 use std::io;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -209,7 +210,6 @@ async fn drain(
         .max_concurrent_streams(STREAMS_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(4 * STREAM_WINDOW_BYTES)
-        .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
         .add_routes(routes)
         .serve_with_incoming_shutdown(ReceiverStream::new(connections), async move {
             // An error means that the sender is gone, which is an end as well.
@@ -267,13 +267,21 @@ pub(crate) fn read_collateral(folder: &Path) -> Result<Collateral, ServeError> {
 }
 
 fn bind_unix(path: &Path) -> Result<UnixListener, ServeError> {
-    // The store's lock is ours by now, so a socket that is there belongs to nobody alive.
-    if path.exists() {
+    // A socket that nobody answers on is left over from a daemon that was killed; anything else
+    // that lies there is not ours to remove.
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
         std::fs::remove_file(path)
             .map_err(|source| ServeError::File { path: path.to_owned(), source })?;
     }
     let address = path.display().to_string();
-    UnixListener::bind(path).map_err(|source| ServeError::Bind { address, source })
+    let listener =
+        UnixListener::bind(path).map_err(|source| ServeError::Bind { address, source })?;
+    // Owner and group; the folder around it says who else.
+    let mode = std::fs::Permissions::from_mode(0o660);
+    let set = std::fs::set_permissions(path, mode);
+    set.map_err(|source| ServeError::File { path: path.to_owned(), source })?;
+    Ok(listener)
 }
 
 async fn bind_tcp(address: std::net::SocketAddr) -> Result<TcpListener, ServeError> {
@@ -283,6 +291,5 @@ async fn bind_tcp(address: std::net::SocketAddr) -> Result<TcpListener, ServeErr
 
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
 const STREAMS_MAX: u32 = 128;
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;

@@ -2,6 +2,7 @@
 //! everything else is asked for over the API by somebody with a role.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use kms_core::caller::{Caller, Role};
 use kms_core::id::Home;
@@ -44,7 +45,7 @@ pub(crate) fn enroller() -> Result<Caller, ServeError> {
 ///
 /// # Errors
 /// [`ServeError`] when the user cannot be enrolled.
-pub(crate) async fn enrol(cx: &Context, user: v1::User) -> Result<(), ServeError> {
+pub(crate) async fn enrol(cx: &Arc<Context>, user: v1::User) -> Result<(), ServeError> {
     let request = v1::CreateUserRequest { user: Some(user), request_id: Vec::new() };
     pipeline::serve::<ops::CreateUser>(cx, &enroller()?, request).await?;
     Ok(())

@@ -63,9 +63,10 @@ const fn refusal_code(refusal: &Refusal) -> Code {
     match refusal {
         Refusal::AlreadyExists => Code::AlreadyExists,
         Refusal::InvalidArgument { .. } => Code::InvalidArgument,
+        Refusal::Failed => Code::Internal,
         Refusal::NotFound => Code::NotFound,
         Refusal::PinIncorrect => Code::Unauthenticated,
-        Refusal::PinLocked => Code::ResourceExhausted,
+        Refusal::PinLocked | Refusal::TooManyTries => Code::ResourceExhausted,
         Refusal::RowTampered { .. } => Code::DataLoss,
         Refusal::Sealed => Code::Unavailable,
         Refusal::Stale => Code::Aborted,

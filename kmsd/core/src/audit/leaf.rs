@@ -91,6 +91,12 @@ pub struct Leaf {
     /// together; 0 means one.
     #[prost(uint64, tag = "22")]
     pub count: u64,
+    /// Whose root the evidence chains to: `vendor` or `development`; empty without evidence.
+    #[prost(string, tag = "23")]
+    pub trust_root: String,
+    /// Digest of the verdict: every check of the evidence and what came of it; empty without.
+    #[prost(bytes = "vec", tag = "24")]
+    pub verdict_digest: Vec<u8>,
 }
 
 /// The bytes are not a leaf, or one that was written another way: somebody's edit, or another

@@ -186,6 +186,11 @@ impl Vault {
         Ok(())
     }
 
+    /// Whether the ring's key is open.
+    pub fn ring_is_open(&self, ring: &RingName) -> bool {
+        self.opened.read().unwrap_or_else(PoisonError::into_inner).rings.contains_key(ring)
+    }
+
     /// Makes the log's signing key, wrapped for the store.
     ///
     /// # Errors

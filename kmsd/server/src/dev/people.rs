@@ -1,5 +1,7 @@
 //! The development identities: a local developer, an application, an officer, three approvers.
 
+use std::sync::Arc;
+
 use kms_core::caller::Caller;
 use kms_proto::v1;
 use secrecy::ExposeSecret as _;
@@ -34,7 +36,7 @@ pub(super) fn create_keys(folder: &Folder) -> Result<(), ServeError> {
 }
 
 /// Makes ring `dev` with its PINs and enrols everybody. Doing it again changes nothing.
-pub(super) async fn enrol(cx: &Context, folder: &Folder) -> Result<(), ServeError> {
+pub(super) async fn enrol(cx: &Arc<Context>, folder: &Folder) -> Result<(), ServeError> {
     let daemon = setup::enroller()?;
     let ring = v1::CreateKeyRingRequest { name: "dev".to_owned(), ..Default::default() };
     once::<ops::CreateKeyRing>(cx, &daemon, ring).await?;
@@ -42,7 +44,7 @@ pub(super) async fn enrol(cx: &Context, folder: &Folder) -> Result<(), ServeErro
     {
         let pin = folder.pin(file)?.expose_secret().to_owned();
         let (ring, role) = ("dev".to_owned(), role.into());
-        let request = v1::SetTokenPinRequest { ring, role, pin, request_id: Vec::new() };
+        let request = v1::SetTokenPinRequest { ring, role, pin };
         once::<ops::SetTokenPin>(cx, &daemon, request).await?;
     }
     for user in users(folder)? {
@@ -91,11 +93,12 @@ fn users(folder: &Folder) -> Result<Vec<v1::User>, ServeError> {
 }
 
 /// Runs an operation that may have been done before a crash in the middle of the setup.
-async fn once<O: Operation>(
-    cx: &Context,
-    daemon: &Caller,
-    wire: O::Wire,
-) -> Result<(), ServeError> {
+async fn once<O>(cx: &Arc<Context>, daemon: &Caller, wire: O::Wire) -> Result<(), ServeError>
+where
+    O: Operation + 'static,
+    O::Wire: 'static,
+    O::Reply: 'static,
+{
     use kms_core::permit::Refusal;
     match pipeline::serve::<O>(cx, daemon, wire).await {
         Ok(_) | Err(Failure::Refused { refusal: Refusal::AlreadyExists, .. }) => Ok(()),

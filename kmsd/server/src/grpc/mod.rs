@@ -28,16 +28,23 @@ impl Api {
         Self { cx, stopping }
     }
 
-    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        let peer = request.extensions().get::<Peer>();
-        let peer = peer.ok_or_else(|| Status::internal("a connection without a peer"))?;
-        Ok(identity::caller(&self.cx, peer)?)
+    fn peer<T>(request: &Request<T>) -> Result<Peer, Status> {
+        let peer = request.extensions().get::<Peer>().cloned();
+        peer.ok_or_else(|| Status::internal("a connection without a peer"))
     }
 
-    async fn serve<O: Operation>(
+    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        Ok(identity::caller(&self.cx, &Self::peer(request)?)?)
+    }
+
+    async fn serve<O: Operation + 'static>(
         &self,
         request: Request<O::Wire>,
-    ) -> Result<Response<O::Reply>, Status> {
+    ) -> Result<Response<O::Reply>, Status>
+    where
+        O::Wire: 'static,
+        O::Reply: 'static,
+    {
         let caller = self.caller(&request)?;
         let reply = pipeline::serve::<O>(&self.cx, &caller, request.into_inner()).await?;
         Ok(Response::new(reply))

@@ -152,23 +152,31 @@ impl CryptoService for Api {
         &self,
         request: Request<Streaming<v1::SessionRequest>>,
     ) -> Result<Response<SessionStream>, Status> {
-        let caller = self.caller(&request)?;
+        let (peer, caller) = (Self::peer(&request)?, self.caller(&request)?);
         let (cx, stopping) = (self.cx.clone(), self.stopping.clone());
-        Ok(Response::new(session::run(cx, caller, request.into_inner(), stopping)))
+        Ok(Response::new(session::run(cx, peer, caller, request.into_inner(), stopping)))
     }
 }
 
 /// All services, as routes.
 pub(crate) fn routes(api: &Api) -> Routes {
+    macro_rules! bounded {
+        ($server:ident) => {
+            $server::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX)
+        };
+    }
     let mut routes = Routes::builder();
     routes
-        .add_service(AuditServiceServer::new(api.clone()))
-        .add_service(CryptoServiceServer::new(api.clone()))
-        .add_service(IdentityServiceServer::new(api.clone()))
-        .add_service(KeyManagementServiceServer::new(api.clone()))
-        .add_service(ProposalServiceServer::new(api.clone()))
-        .add_service(ReleaseServiceServer::new(api.clone()))
-        .add_service(SealServiceServer::new(api.clone()))
-        .add_service(TokenServiceServer::new(api.clone()));
+        .add_service(bounded!(AuditServiceServer))
+        .add_service(bounded!(CryptoServiceServer))
+        .add_service(bounded!(IdentityServiceServer))
+        .add_service(bounded!(KeyManagementServiceServer))
+        .add_service(bounded!(ProposalServiceServer))
+        .add_service(bounded!(ReleaseServiceServer))
+        .add_service(bounded!(SealServiceServer))
+        .add_service(bounded!(TokenServiceServer));
     routes.routes()
 }
+
+/// Longest request: two fields of 64 KiB of data, and what goes with them.
+const REQUEST_BYTES_MAX: usize = 256 * 1024;

@@ -17,6 +17,7 @@ use tonic::{Status, Streaming};
 
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::identity::{self, Peer};
 use crate::ops::{self, Login, Reading, Using};
 use crate::pipeline::{self, Operation};
 use crate::status::{Told, tell};
@@ -25,20 +26,22 @@ use crate::status::{Told, tell};
 pub(crate) type SessionStream =
     Pin<Box<dyn Stream<Item = Result<v1::SessionResponse, Status>> + Send>>;
 
-/// Serves `requests` of `caller` until the stream ends or the daemon stops.
+/// Serves `requests` of `peer`, which is `channel_caller` now, until the stream ends or the daemon stops.
 pub(crate) fn run(
     cx: Arc<Context>,
-    caller: Caller,
+    peer: Peer,
+    channel_caller: Caller,
     requests: Streaming<v1::SessionRequest>,
     stopping: watch::Receiver<bool>,
 ) -> SessionStream {
     let (answers, received) = mpsc::channel(IN_FLIGHT_MAX);
-    tokio::spawn(Session { cx, channel_caller: caller, answers }.serve(requests, stopping));
+    tokio::spawn(Session { cx, peer, channel_caller, answers }.serve(requests, stopping));
     Box::pin(ReceiverStream::new(received))
 }
 
 struct Session {
     cx: Arc<Context>,
+    peer: Peer,
     /// Who the channel itself speaks for: what a logout returns to.
     channel_caller: Caller,
     answers: mpsc::Sender<Result<v1::SessionResponse, Status>>,
@@ -46,11 +49,12 @@ struct Session {
 
 impl Session {
     async fn serve(
-        self,
+        mut self,
         mut requests: Streaming<v1::SessionRequest>,
         mut stopping: watch::Receiver<bool>,
     ) {
         let mut caller = Arc::new(self.channel_caller.clone());
+        let mut epoch = self.cx.epoch();
         let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
         loop {
             let request = tokio::select! {
@@ -58,6 +62,14 @@ impl Session {
                 _ = stopping.wait_for(|stop| *stop) => return,
             };
             let Ok(Some(v1::SessionRequest { id, request })) = request else { return };
+            if epoch != self.cx.epoch() {
+                // Somebody's rights changed, so who this stream speaks for is found out anew; a
+                // PIN has to be given again.
+                epoch = self.cx.epoch();
+                let Ok(anew) = identity::caller(&self.cx, &self.peer) else { return };
+                self.channel_caller = anew;
+                caller = Arc::new(self.channel_caller.clone());
+            }
             let answered = match request {
                 Some(Asked::LoginToken(wire)) => {
                     // Everything before the login is answered before it takes effect.
@@ -82,9 +94,11 @@ impl Session {
                     let answers = self.answers.clone();
                     tokio::spawn(async move {
                         let answered = answer(&cx, &caller, asked).await;
-                        drop(permit);
                         // The receiver is gone only when the client is.
                         let _ = answers.send(Ok(response(id, answered))).await;
+                        // Given back only now, so that a client that does not read its answers
+                        // cannot have more than this many made.
+                        drop(permit);
                     });
                     continue;
                 }
@@ -102,13 +116,17 @@ impl Session {
     }
 }
 
-async fn answer(cx: &Context, caller: &Caller, asked: Asked) -> Answered {
-    async fn one<O: Operation>(
-        cx: &Context,
+async fn answer(cx: &Arc<Context>, caller: &Caller, asked: Asked) -> Answered {
+    async fn one<O: Operation + 'static>(
+        cx: &Arc<Context>,
         caller: &Caller,
         wire: O::Wire,
         wrap: fn(O::Reply) -> Answered,
-    ) -> Answered {
+    ) -> Answered
+    where
+        O::Wire: 'static,
+        O::Reply: 'static,
+    {
         match pipeline::serve::<O>(cx, caller, wire).await {
             Ok(reply) => wrap(reply),
             Err(failure) => refused(&failure),

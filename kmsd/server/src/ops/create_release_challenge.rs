@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 
 use kms_core::action::Action;
 use kms_core::caller::Caller;
-use kms_core::challenge::{Challenge, LIFETIME_MS};
+use kms_core::challenge::{Challenge, ChallengeError, LIFETIME_MS};
 use kms_core::id::{Home, Nonce, Resource, VersionName};
 use kms_core::permit::{Grounds, Permit, Recorded, Refusal, Subject};
 use kms_core::transcript::Suite;
@@ -64,11 +64,16 @@ impl Operation for CreateReleaseChallenge {
     /// A key that is never released looks like one that does not exist: a stranger may ask here.
     async fn grounds(
         &self,
-        _cx: &Context,
+        cx: &Context,
         caller: &Caller,
-        _stamp: &Stamp,
+        stamp: &Stamp,
         facts: &ChallengeFacts,
     ) -> Result<Grounds, Early> {
+        let open = cx.challenges.lock().unwrap_or_else(PoisonError::into_inner);
+        if !open.has_room(caller.principal(), stamp.now) {
+            return Err(Refusal::from(ChallengeError::TooMany).into());
+        }
+        drop(open);
         let gated = |found: &super::Found| found.key.value.requirement.is_some();
         if facts.version.found.as_ref().is_some_and(gated) {
             return Ok(Grounds::default());

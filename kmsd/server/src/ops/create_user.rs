@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::failure::{Early, Failure};
 use crate::identity;
 use crate::pipeline::{Operation, Stamp};
-use crate::rows::{self, Draft, Record, Stored, User};
+use crate::rows::{self, Credential, Draft, Record, Stored, User};
 use crate::wire::{grant, invalid, parse, user_out};
 
 /// The parsed request.
@@ -73,12 +73,8 @@ impl Operation for CreateUser {
         stamp: &Stamp,
     ) -> Result<Self::Facts, Early> {
         let existing = rows::load::<User>(cx, &self.0.place()).await?;
-        let is_retry = is_retry(cx, stamp.idempotency).await?;
-        if existing.is_some() && !is_retry {
+        if existing.is_some() && !is_retry(cx, stamp.idempotency).await? {
             return Err(Refusal::AlreadyExists.into());
-        }
-        if !is_retry {
-            refuse_shared_credentials(cx, &self.0)?;
         }
         Ok(existing)
     }
@@ -101,10 +97,18 @@ impl Operation for CreateUser {
         if let Some(user) = existing {
             return Ok(((user_out(user), user.value.clone()), Vec::new()));
         }
-        let draft = rows::create(&*cx.vault()?, &stamp.operation_id, &self.0, &[])?;
+        // Only now, after the decision: the answer tells who else holds a credential.
+        refuse_shared_credentials(cx, &self.0)?;
+        let vault = cx.vault()?;
+        let draft = rows::create(&vault, &stamp.operation_id, &self.0, &[])?;
         let (value, etag) = (self.0.clone(), draft.etag.clone());
         let stored = Stored { value, sealed: Vec::new(), revision: 1, etag };
-        Ok(((user_out(&stored), stored.value), vec![draft]))
+        let mut drafts = vec![draft];
+        for digest in credentials(&self.0) {
+            let credential = Credential { digest, holder: self.0.name.clone() };
+            drafts.push(rows::create(&vault, &stamp.operation_id, &credential, &[])?);
+        }
+        Ok(((user_out(&stored), stored.value), drafts))
     }
 
     async fn perform(
@@ -125,19 +129,23 @@ impl Operation for CreateUser {
 /// One credential is one principal: a key under two names could approve twice, a certificate or
 /// local user under two names would be whoever is found first.
 fn refuse_shared_credentials(cx: &Context, user: &User) -> Result<(), Refusal> {
-    let users = cx.users();
-    let keys: BTreeSet<Digest> = user.ssh_keys.iter().map(|key| key.digest()).collect();
-    let shared = |other: &User| {
-        other.ssh_keys.iter().any(|key| keys.contains(&key.digest()))
-            || other.certificate_digests.iter().any(|d| user.certificate_digests.contains(d))
-            || other.unix_uids.iter().any(|uid| user.unix_uids.contains(uid))
-    };
-    match users.values().find(|other| shared(other)) {
+    let (users, held) = (cx.users(), credentials(user));
+    match users.values().find(|other| !held.is_disjoint(&credentials(other))) {
         Some(other) => {
             Err(invalid("user", format!("{} already has one of these credentials", other.name)))
         }
         None => Ok(()),
     }
+}
+
+/// What logs a user in or signs for it, by digest.
+fn credentials(user: &User) -> BTreeSet<Digest> {
+    // Destructured so that a credential added to users cannot be left out.
+    let User { name: _, ssh_keys, certificate_digests, unix_uids, grants: _ } = user;
+    let ssh_keys = ssh_keys.iter().map(|key| Digest::of(&[b"ssh", key.digest().as_bytes()]));
+    let certificates = certificate_digests.iter().map(|d| Digest::of(&[b"x509", d.as_bytes()]));
+    let uids = unix_uids.iter().map(|uid| Digest::of(&[b"uid", &uid.to_be_bytes()]));
+    ssh_keys.chain(certificates).chain(uids).collect()
 }
 
 const CREDENTIALS_MAX: usize = 32;

@@ -6,14 +6,16 @@ use kms_core::caller::Caller;
 use kms_core::id::{Home, Resource, VersionName};
 use kms_core::key::Version;
 use kms_core::lifecycle::{self, State, Transition};
-use kms_core::permit::{Permit, Recorded, Refusal, Subject};
+use kms_core::permit::{Grounds, Permit, Recorded, Refusal, Subject};
 use kms_proto::v1;
+use kms_store::{Batch, Outcome, Write};
 
+use super::proposals::policy;
 use super::step_key_version::StepFacts;
 use crate::context::Context;
 use crate::failure::{Early, Failure};
 use crate::pipeline::{Operation, Stamp};
-use crate::rows::{self, Draft, Erasure, Stored};
+use crate::rows::{self, Draft, Erasure, Record as _, Stored};
 use crate::wire::{version_name, version_out};
 
 /// The parsed request.
@@ -52,8 +54,14 @@ pub(crate) fn destroy(
 ///
 /// # Errors
 /// When the store fails; the order to erase stands, and the next start carries it out.
-pub(crate) async fn erase(cx: &Context, facts: &StepFacts) -> Result<(), Failure> {
-    Ok(cx.store.erase_slot(facts.version.found()?.version.value.slot).await?)
+pub(crate) async fn erase(cx: &Context, slot: u64) -> Result<(), Failure> {
+    cx.store.erase_slot(slot).await?;
+    // The order is carried out. Were the daemon to stop here, the next start would do it again.
+    let writes = vec![Write::Delete { key: Erasure { slot }.place() }];
+    match cx.store.commit(Batch { writes, ..Batch::default() }).await? {
+        Outcome::Committed(_) => Ok(()),
+        Outcome::Conflict(_) | Outcome::Unknown => Err(Failure::Unknown),
+    }
 }
 
 impl Operation for DestroyKeyVersion {
@@ -118,7 +126,9 @@ impl Operation for DestroyKeyVersion {
         audit: v1::AuditReference,
     ) -> Result<v1::DestroyKeyVersionResponse, Failure> {
         let _spent = recorded.spend(Self::ACTION, &self.named(), &stamp.request_digest)?;
-        erase(cx, &facts).await?;
+        if !facts.is_retry {
+            erase(cx, facts.version.found()?.version.value.slot).await?;
+        }
         Ok(v1::DestroyKeyVersionResponse { version: Some(version), audit: Some(audit) })
     }
 }
@@ -164,6 +174,24 @@ impl Operation for DestroyObject {
         })
     }
 
+    /// Two steps in one need what each of them needs.
+    async fn grounds(
+        &self,
+        _cx: &Context,
+        _caller: &Caller,
+        _stamp: &Stamp,
+        facts: &StepFacts,
+    ) -> Result<Grounds, Early> {
+        let deactivates = |found: &&super::Found| {
+            matches!(found.version.value.state, State::Active | State::Suspended)
+        };
+        let found = facts.version.found.as_ref().filter(deactivates);
+        match found.and_then(|found| policy(found, Action::DeactivateKeyVersion)) {
+            Some(_) if !facts.is_retry => Err(Refusal::NeedsApproval.into()),
+            _ => Ok(Grounds::default()),
+        }
+    }
+
     async fn prepare(
         &self,
         cx: &Context,
@@ -191,7 +219,9 @@ impl Operation for DestroyObject {
         audit: v1::AuditReference,
     ) -> Result<v1::DestroyObjectResponse, Failure> {
         let _spent = recorded.spend(Self::ACTION, &self.named(), &stamp.request_digest)?;
-        erase(cx, &facts).await?;
+        if !facts.is_retry {
+            erase(cx, facts.version.found()?.version.value.slot).await?;
+        }
         Ok(v1::DestroyObjectResponse { audit: Some(audit) })
     }
 }

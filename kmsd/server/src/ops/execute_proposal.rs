@@ -8,7 +8,7 @@ use kms_core::id::{Home, Resource, Segment};
 use kms_core::permit::{Grounds, Permit, Recorded, Refusal, Subject};
 use kms_proto::v1;
 
-use super::destroy_key_version::destroy;
+use super::destroy_key_version::{destroy, erase};
 use super::proposals::{self, Loaded, present};
 use super::step_key_version::step;
 use crate::context::Context;
@@ -109,7 +109,7 @@ impl Operation for ExecuteProposal {
         let loaded = loaded.ok_or(super::ABSENT)?;
         let found = loaded.found.as_ref().ok_or(super::ABSENT)?;
         if action == Action::DestroyKeyVersion {
-            cx.store.erase_slot(found.version.value.slot).await?;
+            erase(cx, found.version.value.slot).await?;
         }
         let proposal = loaded.shown_with(cx, row);
         Ok(v1::ExecuteProposalResponse { proposal: Some(proposal), audit: Some(audit) })

@@ -8,6 +8,7 @@ use kms_core::lifecycle::State;
 use kms_core::permit::{Refusal, Subject};
 use kms_proto::v1;
 
+use super::list_tokens::may_log_in;
 use super::load_ring;
 use super::reading::Read;
 use crate::context::Context;
@@ -50,6 +51,9 @@ impl Read for FindObjects {
     }
 
     async fn load(&self, cx: &Context, caller: &Caller) -> Result<FoundObjects, Early> {
+        if !may_log_in(caller) {
+            return Err(Refusal::NotFound.into());
+        }
         let ring = load_ring(cx, &self.ring).await?;
         // Before login a token simply shows nothing, as PKCS#11 clients expect.
         if !caller.knows(&Resource::Ring(self.ring.clone())) {
@@ -61,6 +65,11 @@ impl Read for FindObjects {
         let mut objects = Vec::new();
         for key in keys.iter().filter(|key| self.matches(&key.value)) {
             objects.extend(versions(cx, &key.value).await?);
+            if objects.len() >= OBJECTS_MAX {
+                // A key with many versions fills the page; the next begins after it.
+                let next = Page::token(&rows::key_place(&key.value.name));
+                return Ok(FoundObjects { ring, objects, next });
+            }
         }
         Ok(FoundObjects { ring, objects, next })
     }
@@ -98,5 +107,7 @@ async fn versions(cx: &Context, key: &Key) -> Result<Vec<v1::TokenObject>, Early
     Ok(live.map(|(_, version)| object_out(key, &version.value)).collect())
 }
 
+/// Objects that end a page.
+const OBJECTS_MAX: usize = 1000;
 /// Most versions of one key that show as objects.
 const VERSIONS_SHOWN_MAX: usize = 100;

@@ -152,11 +152,13 @@ impl LoginToken {
             ring: self.ring.clone(),
             role: self.role,
             peer: facts.peer.clone(),
+            pin_revision: facts.pin.as_ref().map_or(0, |pin| pin.revision),
             count: 0,
             retry_at: Timestamp(0),
         };
         let before = facts.failures.as_ref();
-        let now = before.map_or(&first, |stored| &stored.value);
+        let same_pin = |counted: &&PinFailures| counted.pin_revision == first.pin_revision;
+        let now = before.map(|stored| &stored.value).filter(same_pin).unwrap_or(&first);
         if !now.may_try(stamp.now) {
             return Err(Refusal::PinLocked.into());
         }

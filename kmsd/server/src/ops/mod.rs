@@ -59,7 +59,7 @@ pub(crate) use create_proposal::CreateProposal;
 pub(crate) use create_release_challenge::CreateReleaseChallenge;
 pub(crate) use create_user::CreateUser;
 pub(crate) use decrypt::Decrypt;
-pub(crate) use destroy_key_version::{DestroyKeyVersion, DestroyObject};
+pub(crate) use destroy_key_version::{DestroyKeyVersion, DestroyObject, erase};
 pub(crate) use encrypt::Encrypt;
 pub(crate) use execute_proposal::ExecuteProposal;
 pub(crate) use find_objects::FindObjects;
@@ -104,6 +104,7 @@ use kms_core::key::{Key, Ring, Version};
 use kms_core::lifecycle::Transition;
 use kms_core::permit::Subject;
 use kms_crypto::vault::{SlotSecret, VersionRef};
+use kms_store::{Condition, Expected};
 
 use crate::context::Context;
 use crate::failure::{Early, Failure};
@@ -134,6 +135,15 @@ impl VersionFacts {
             ring_quorum: found.ring.value.quorum.as_ref(),
             transition,
         })
+    }
+
+    /// What must still be true when a use is recorded: the version is as it was judged.
+    pub(crate) fn unchanged(&self) -> Vec<Condition> {
+        let condition = |found: &Found| Condition {
+            key: rows::version_place(&found.version.value.header.version),
+            expected: Expected::Revision(found.version.revision),
+        };
+        self.found.iter().map(condition).collect()
     }
 
     /// What was found. The rules refuse an absent subject, so after the decision it is there.
@@ -192,12 +202,12 @@ pub(crate) async fn load_ring(
     cx: &Context,
     name: &RingName,
 ) -> Result<Option<Stored<Ring>>, Early> {
+    let vault = cx.vault()?;
     let ring = rows::load::<Ring>(cx, &rows::ring_place(name)).await?;
-    if let Some(ring) = ring.as_ref().filter(|_| !cx.ring_is_open(name)) {
+    if let Some(ring) = ring.as_ref().filter(|_| !vault.ring_is_open(name)) {
         let wrapped = wire::hex_decode(&ring.value.wrapped_key)
             .ok_or(Failure::Bug("a ring key that is not hexadecimal"))?;
-        cx.vault()?.open_ring(name, &wrapped)?;
-        cx.ring_opened(name.clone());
+        vault.open_ring(name, &wrapped)?;
     }
     Ok(ring)
 }

@@ -17,7 +17,7 @@ use crate::rows::Draft;
 /// An operation that changes nothing.
 pub(crate) trait Read: Send + Sync + Sized {
     /// The request on the wire.
-    type Wire: Message;
+    type Wire: Message + Send;
     /// What is read.
     type Facts: Send + Sync;
     /// The response on the wire.

@@ -14,6 +14,7 @@ use kms_core::permit::{Grounds, Permit, Recorded, Refusal, Subject};
 use kms_core::receipt::{RECEIPT_TYPE, Receipt};
 use kms_core::transcript::{BindingProfile, Recipient, Suite, Transcript, request_digest};
 use kms_proto::v1;
+use kms_store::Condition;
 
 use super::{VersionFacts, load_version, signed_checkpoint};
 use crate::context::Context;
@@ -137,6 +138,10 @@ impl Operation for ReleaseKey {
         let appraised =
             tokio::task::block_in_place(|| appraise(cx, proof, requirement, transcript, stamp));
         Ok(Grounds { evidence: Some(appraised?), approval: None })
+    }
+
+    fn unchanged(&self, facts: &VersionFacts) -> Vec<Condition> {
+        facts.unchanged()
     }
 
     async fn prepare(

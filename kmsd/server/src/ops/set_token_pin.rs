@@ -39,7 +39,7 @@ impl Operation for SetTokenPin {
     const ACTION: Action = Action::SetTokenPin;
 
     fn parse(wire: v1::SetTokenPinRequest, home: &Home) -> Result<Self, Refusal> {
-        let v1::SetTokenPinRequest { ring, role, pin, request_id: _ } = wire;
+        let v1::SetTokenPinRequest { ring, role, pin } = wire;
         let pin = SecretString::from(pin);
         if !(PIN_BYTES_MIN..=PIN_BYTES_MAX).contains(&pin.expose_secret().len()) {
             return Err(invalid(
@@ -48,10 +48,6 @@ impl Operation for SetTokenPin {
             ));
         }
         Ok(Self { ring: ring_name("ring", &ring, home)?, role: pin_role(role)?, pin })
-    }
-
-    fn request_id(wire: &v1::SetTokenPinRequest) -> &[u8] {
-        &wire.request_id
     }
 
     fn named(&self) -> Resource {
@@ -98,7 +94,7 @@ impl Operation for SetTokenPin {
 
     async fn perform(
         self,
-        _cx: &Context,
+        cx: &Context,
         recorded: Recorded,
         stamp: &Stamp,
         _facts: PinFacts,
@@ -106,6 +102,7 @@ impl Operation for SetTokenPin {
         audit: v1::AuditReference,
     ) -> Result<v1::SetTokenPinResponse, Failure> {
         let _spent = recorded.spend(Self::ACTION, &self.named(), &stamp.request_digest)?;
+        cx.raise_epoch();
         Ok(v1::SetTokenPinResponse { audit: Some(audit) })
     }
 }

@@ -17,6 +17,7 @@ use crate::failure::{Early, Failure};
 use crate::pipeline::{Operation, Stamp};
 use crate::root;
 use crate::rows::Draft;
+use crate::wire::invalid;
 
 /// The parsed request.
 pub(crate) struct Unseal {
@@ -65,20 +66,21 @@ impl Operation for Unseal {
         stamp: &Stamp,
         wrap: &PassphraseWrap,
     ) -> Result<Grounds, Early> {
-        if !cx.unseal_tries.may_try(stamp.now) {
-            return Err(Refusal::PinLocked.into());
+        if !cx.is_sealed() {
+            return Err(invalid("passphrase", "the root key is open already").into());
+        }
+        // Counted before it is hashed: a request that is given up has had its try.
+        if !cx.unseal_tries.begin(stamp.now) {
+            return Err(Refusal::TooManyTries.into());
         }
         let (wrap, passphrase) = (wrap.clone(), self.passphrase.clone());
-        let opened = cx.pins.run(move || unwrap_by_passphrase(&wrap, &passphrase)).await;
+        let opened = cx.passphrases.run(move || unwrap_by_passphrase(&wrap, &passphrase)).await;
         match opened.ok_or(Failure::Bug("the passphrase worker ended"))? {
             Ok(root) => {
                 *self.root.lock().unwrap_or_else(PoisonError::into_inner) = Some(root);
                 Ok(Grounds::default())
             }
-            Err(CryptoError::PassphraseIncorrect) => {
-                cx.unseal_tries.wrong(cx.now());
-                Err(Refusal::PinIncorrect.into())
-            }
+            Err(CryptoError::PassphraseIncorrect) => Err(Refusal::PinIncorrect.into()),
             Err(error) => Err(error.into()),
         }
     }

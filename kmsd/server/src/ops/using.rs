@@ -7,6 +7,7 @@ use kms_core::permit::{Permit, Recorded, Refusal, Subject};
 use kms_crypto::CryptoError;
 use kms_crypto::vault::{Vault, VersionRef};
 use kms_proto::v1;
+use kms_store::Condition;
 use prost::Message;
 
 use super::{VersionFacts, load_version, named};
@@ -19,7 +20,7 @@ use crate::wire::KeyOrVersion;
 /// An operation that uses one version of a key, once.
 pub(crate) trait Use: Send + Sync + Sized {
     /// The request on the wire.
-    type Wire: Message;
+    type Wire: Message + Send;
     /// The response on the wire.
     type Reply: Send;
 
@@ -80,6 +81,10 @@ impl<U: Use> Operation for Using<U> {
 
     fn subject<'a>(&self, facts: &'a VersionFacts) -> Subject<'a> {
         facts.subject(None)
+    }
+
+    fn unchanged(&self, facts: &VersionFacts) -> Vec<Condition> {
+        facts.unchanged()
     }
 
     async fn prepare(
