@@ -9,7 +9,7 @@ use kms_proto::v1;
 use super::reading::Read;
 use crate::context::Context;
 use crate::failure::{Early, Failure};
-use crate::wire::Page;
+use crate::wire::{Page, invalid};
 
 /// The parsed request.
 #[derive(Debug)]
@@ -31,6 +31,10 @@ impl Read for ListAuditLeaves {
     }
 
     async fn load(&self, cx: &Context, _caller: &Caller) -> Result<Vec<Vec<u8>>, Early> {
+        let size = cx.store.log_size().await;
+        if self.first_index > size {
+            return Err(invalid("first_index", format!("the log has {size} leaves")).into());
+        }
         Ok(cx.store.leaves(self.first_index, self.limit).await?)
     }
 
