@@ -107,8 +107,8 @@ impl From<Status> for ClientError {
 
 impl From<v1::SessionError> for ClientError {
     fn from(error: v1::SessionError) -> Self {
-        let v1::SessionError { code, reason, message } = error;
-        Self::Refused { code: Code::from_i32(code), reason, message, audit_index: None }
+        let v1::SessionError { code, reason, message, audit_index } = error;
+        Self::Refused { code: Code::from_i32(code), reason, message, audit_index }
     }
 }
 

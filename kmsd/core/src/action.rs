@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::algorithm::Usage;
 use crate::caller::Role;
+use crate::lifecycle::Transition;
 
 macro_rules! actions {
     ($($(#[$doc:meta])* $variant:ident => $gate:expr),+ $(,)?) => {
@@ -172,6 +173,20 @@ actions! {
 }
 
 impl Action {
+    /// The step of a version's life that this action is, if it is one. These, and only these, can
+    /// be proposed, approved and therefore guarded by a quorum.
+    pub const fn transition(self) -> Option<Transition> {
+        match self {
+            Self::ActivateKeyVersion => Some(Transition::Activate),
+            Self::CompromiseKeyVersion => Some(Transition::Compromise),
+            Self::DeactivateKeyVersion => Some(Transition::Deactivate),
+            Self::DestroyKeyVersion => Some(Transition::Destroy),
+            Self::ResumeKeyVersion => Some(Transition::Resume),
+            Self::SuspendKeyVersion => Some(Transition::Suspend),
+            _ => None,
+        }
+    }
+
     /// The use of key material that this action is, if it is one.
     pub const fn usage(self) -> Option<Usage> {
         match self {

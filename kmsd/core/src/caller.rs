@@ -115,7 +115,8 @@ impl Authentication {
     }
 }
 
-/// A caller whose identity is established. Made by the daemon's `identity` module alone.
+/// A caller whose identity is established. Made by the daemon's `identity` module, and by its
+/// PIN login.
 #[derive(Clone, Debug)]
 pub struct Caller {
     principal: PrincipalName,

@@ -5,6 +5,7 @@
 //! transcript of this very request; they alone can move [`crate::permit::decide`] to release a key.
 
 use core::fmt;
+use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -27,6 +28,22 @@ impl fmt::Display for EvidenceKind {
         f.write_str(match self {
             Self::Snp => "snp",
         })
+    }
+}
+
+/// The text names no kind of evidence of ours. The caller's mistake.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("unknown kind of evidence; known is snp")]
+pub struct UnknownEvidenceKind;
+
+impl FromStr for EvidenceKind {
+    type Err = UnknownEvidenceKind;
+
+    fn from_str(text: &str) -> Result<Self, UnknownEvidenceKind> {
+        match text {
+            "snp" => Ok(Self::Snp),
+            _ => Err(UnknownEvidenceKind),
+        }
     }
 }
 

@@ -151,11 +151,6 @@ impl State {
             Self::Compromised => "COMPROMISED",
         }
     }
-
-    /// Whether the material still exists.
-    pub const fn has_material(self) -> bool {
-        !matches!(self, Self::Destroyed | Self::PendingImport)
-    }
 }
 
 impl Transition {

@@ -13,8 +13,8 @@
 //! A permit cannot be made by hand:
 //!
 //! ```compile_fail
-//! use kms_core::{action::Action, id::{Digest, OperationId, Resource}, permit::Permit};
-//! let forged = Permit { action: Action::Sign, resource: Resource::Appliance };
+//! # use kms_core::{action::Action, permit::Permit};
+//! fn forge(other: Permit) -> Permit { Permit { action: Action::Sign, ..other } }
 //! ```
 //!
 //! nor copied, nor used twice:
@@ -89,8 +89,6 @@ pub enum Subject<'a> {
     Key(&'a Key),
     /// Something without a life cycle.
     Plain,
-    /// A ring, with its quorum policy.
-    Ring(Option<&'a QuorumPolicy>),
     /// A version, its key, its ring's quorum policy, and the step that the operation takes.
     Version {
         /// The key.
@@ -314,9 +312,8 @@ fn judge(
     }
     match intent.subject {
         Subject::Absent => return Err(Refusal::NotFound),
-        Subject::Key(key) => judge_quorum(intent, key.quorum.as_ref(), grounds)?,
-        Subject::Plain => {}
-        Subject::Ring(quorum) => judge_quorum(intent, quorum, grounds)?,
+        // A quorum guards steps of a version's life and nothing else.
+        Subject::Key(_) | Subject::Plain => {}
         Subject::Version { key, version, ring_quorum, transition } => {
             if !version.header.matches(key) {
                 return Err(Refusal::RowTampered { row: key.name.to_string() });
@@ -325,11 +322,12 @@ fn judge(
                 lifecycle::next(version.state, transition)?;
             }
             if let Some(usage) = intent.action.usage() {
-                judge_usage(key, version, usage, grounds)?;
+                judge_usage(intent, key, version, usage, grounds)?;
             }
-            // The ring's officers come first, so that no key can be made to weaken their quorum.
-            let ring_quorum = ring_quorum.filter(|policy| policy.guards(intent.action));
-            judge_quorum(intent, ring_quorum.or(key.quorum.as_ref()), grounds)?;
+            let policy = QuorumPolicy::guarding(ring_quorum, key.quorum.as_ref(), intent.action);
+            if let Some(policy) = policy {
+                judge_quorum(intent, policy, grounds)?;
+            }
         }
     }
     Ok(role)
@@ -355,12 +353,12 @@ fn judge_role(caller: &Caller, intent: &Intent<'_>) -> Result<Option<Role>, Refu
 }
 
 fn judge_usage(
+    intent: &Intent<'_>,
     key: &Key,
     version: &Version,
     usage: Usage,
     grounds: &Grounds,
 ) -> Result<(), Refusal> {
-    let evidence = grounds.evidence.as_ref();
     if usage == Usage::Release && key.requirement.is_none() {
         return Err(Refusal::NotReleasable);
     }
@@ -372,15 +370,17 @@ fn judge_usage(
     }
     match version.state.allows(usage) {
         Allowance::Allowed => {}
-        Allowance::UnderQuorum if grounds.approval.is_some() => {}
-        Allowance::UnderQuorum => return Err(Refusal::NeedsApproval),
+        Allowance::UnderQuorum => {
+            approved_for(intent, grounds)?.ok_or(Refusal::NeedsApproval)?;
+        }
         Allowance::Refused => return Err(Refusal::StateRefuses { state: version.state }),
     }
     let Some(requirement) = &key.requirement else { return Ok(()) };
     if requirement.free_usages.contains(&usage) && usage != Usage::Release {
         return Ok(());
     }
-    let examination = evidence.ok_or(Refusal::EvidenceRequired)?.claims().examination();
+    let appraised = grounds.evidence.as_ref().ok_or(Refusal::EvidenceRequired)?;
+    let examination = appraised.claims().examination();
     let mut reasons = Vec::new();
     if !requirement.kinds.contains(&examination.kind) {
         reasons.push(format!("evidence-kind: {} is not taken for this key", examination.kind));
@@ -390,7 +390,7 @@ fn judge_usage(
             reasons.push(format!("{open}: not established, and this key requires it"));
         }
     }
-    if evidence.is_some_and(|appraised| appraised.policy_digest() != requirement.digest()) {
+    if appraised.policy_digest() != requirement.digest() {
         reasons.push("release-policy: appraised under another requirement".to_owned());
     }
     if reasons.is_empty() { Ok(()) } else { Err(Refusal::EvidenceRefused { reasons }) }
@@ -398,16 +398,26 @@ fn judge_usage(
 
 fn judge_quorum(
     intent: &Intent<'_>,
-    policy: Option<&QuorumPolicy>,
+    policy: &QuorumPolicy,
     grounds: &Grounds,
 ) -> Result<(), Refusal> {
-    let Some(policy) = policy.filter(|policy| policy.guards(intent.action)) else { return Ok(()) };
-    let approved = grounds.approval.as_ref().ok_or(Refusal::NeedsApproval)?.proposal();
-    if approved.action == intent.action
-        && approved.resource == intent.resource.to_string()
-        && approved.policy_digest == policy.digest()
-    {
+    let approved = approved_for(intent, grounds)?.ok_or(Refusal::NeedsApproval)?;
+    if approved.proposal().policy_digest == policy.digest() {
         Ok(())
+    } else {
+        Err(Refusal::ApprovalMismatch)
+    }
+}
+
+/// The approval that came along, if it is for exactly this.
+fn approved_for<'a>(
+    intent: &Intent<'_>,
+    grounds: &'a Grounds,
+) -> Result<Option<&'a Approved>, Refusal> {
+    let Some(approved) = &grounds.approval else { return Ok(None) };
+    let proposal = approved.proposal();
+    if proposal.action == intent.action && proposal.resource == intent.resource.to_string() {
+        Ok(Some(approved))
     } else {
         Err(Refusal::ApprovalMismatch)
     }
@@ -432,7 +442,7 @@ fn leaf_of(caller: &Caller, intent: &Intent<'_>, grounds: &Grounds) -> Leaf {
     if let Some(evidence) = &grounds.evidence {
         let claims = evidence.claims();
         let examination = claims.examination();
-        leaf.policy_digest = evidence.policy_digest().as_bytes().to_vec();
+        leaf.requirement_digest = evidence.policy_digest().as_bytes().to_vec();
         leaf.evidence_digest = examination.evidence_digest.as_bytes().to_vec();
         leaf.recipient_digest = claims.recipient().digest().as_bytes().to_vec();
         leaf.app.clone_from(&examination.measurement);
@@ -442,7 +452,7 @@ fn leaf_of(caller: &Caller, intent: &Intent<'_>, grounds: &Grounds) -> Leaf {
             examination.verdict.not_established().into_iter().map(str::to_owned).collect();
     }
     if let Some(approval) = &grounds.approval {
-        leaf.policy_digest = approval.proposal().policy_digest.as_bytes().to_vec();
+        leaf.quorum_digest = approval.proposal().policy_digest.as_bytes().to_vec();
         leaf.proposal_digest = approval.proposal_digest().as_bytes().to_vec();
         leaf.approvers = approval.approvers().iter().map(ToString::to_string).collect();
     }

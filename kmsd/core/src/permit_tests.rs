@@ -195,6 +195,28 @@ fn a_guarded_destroy_needs_a_proposal() {
 }
 
 #[test]
+fn the_rings_quorum_guards_every_key_and_no_key_weakens_it() {
+    let policy = |name: &str| {
+        let member = Member::Principal(format!("users/{name}").parse().unwrap());
+        let guards = BTreeSet::from([Action::DestroyKeyVersion]);
+        QuorumPolicy::new(guards, Approvers { n: 1, members: vec![member] }).unwrap()
+    };
+    let (rings, keys) = (policy("alice"), policy("mallory"));
+    let plain = key();
+    let version = version(&plain, State::Deactivated);
+    let transition = Some(Transition::Destroy);
+    let subject =
+        Subject::Version { key: &plain, version: &version, ring_quorum: Some(&rings), transition };
+    let refusal = ask(&caller(Role::KeyManager, "r"), Action::DestroyKeyVersion, subject);
+    assert_eq!(refusal, Err(Refusal::NeedsApproval));
+    let guarding = |ring, key| QuorumPolicy::guarding(ring, key, Action::DestroyKeyVersion);
+    assert_eq!(guarding(Some(&rings), Some(&keys)), Some(&rings));
+    assert_eq!(guarding(None, Some(&keys)), Some(&keys));
+    let suspend = QuorumPolicy::guarding(Some(&rings), Some(&keys), Action::SuspendKeyVersion);
+    assert_eq!(suspend, None);
+}
+
+#[test]
 fn a_permit_is_good_for_exactly_what_was_asked_and_recorded() {
     let key = key();
     let version = version(&key, State::Active);

@@ -61,6 +61,9 @@ pub enum PolicyError {
     /// Guards nothing.
     #[error("a quorum policy must guard at least one action")]
     GuardsNothing,
+    /// Guards something that cannot be proposed, and so could never be done again.
+    #[error("only steps of a key version's life can be proposed and guarded, not {0}")]
+    NotGuardable(Action),
     /// Too many members or levels.
     #[error("a quorum has at most {MEMBERS_MAX} members and {DEPTH_MAX} levels")]
     TooLarge,
@@ -83,6 +86,9 @@ impl QuorumPolicy {
         if guards.is_empty() {
             return Err(PolicyError::GuardsNothing);
         }
+        if let Some(action) = guards.iter().find(|action| action.transition().is_none()) {
+            return Err(PolicyError::NotGuardable(*action));
+        }
         let mut seen = BTreeSet::new();
         approvers.check(1, &mut seen)?;
         Ok(Self { guards, approvers })
@@ -97,6 +103,17 @@ impl QuorumPolicy {
     pub fn digest(&self) -> Digest {
         canonical::digest(self)
             .expect("a quorum policy has only text keys, so it always has canonical form")
+    }
+
+    /// The policy that guards `action` where a ring and a key may each have one. The ring's comes
+    /// first, so that no key can be made to weaken its officers' quorum.
+    pub fn guarding<'a>(
+        ring: Option<&'a Self>,
+        key: Option<&'a Self>,
+        action: Action,
+    ) -> Option<&'a Self> {
+        let guards = |policy: &&Self| policy.guards(action);
+        ring.filter(guards).or_else(|| key.filter(guards))
     }
 
     /// The tree of approvers.
@@ -379,7 +396,8 @@ pub const LIFETIME_MS_MIN: u64 = 5 * 60 * 1000;
 /// Longest life of a proposal: 7 days.
 pub const LIFETIME_MS_MAX: u64 = 7 * 24 * 60 * 60 * 1000;
 const MEMBERS_MAX: usize = 64;
-const DEPTH_MAX: usize = 8;
+/// Most levels of a tree of approvers.
+pub const DEPTH_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -554,5 +572,8 @@ mod tests {
         let inner = Member::Group(Approvers { n: 1, members: vec![a()] });
         assert_eq!(policy(1, vec![a(), inner]), Err(PolicyError::Duplicate));
         assert_eq!(policy(2, vec![a(), b()]), Ok(()));
+        let sign = BTreeSet::from([Action::Sign]);
+        let refused = QuorumPolicy::new(sign, Approvers { n: 1, members: vec![a()] });
+        assert_eq!(refused, Err(PolicyError::NotGuardable(Action::Sign)));
     }
 }

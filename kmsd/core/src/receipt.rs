@@ -167,7 +167,7 @@ impl Receipt {
             ("operation_id", leaf.operation_id == operation_id.as_bytes()),
             ("request_digest", leaf.request_digest == request_digest.as_bytes()),
             ("evidence_digest", leaf.evidence_digest == evidence_digest.as_bytes()),
-            ("requirement", leaf.policy_digest == requirement.digest().as_bytes()),
+            ("requirement", leaf.requirement_digest == requirement.digest().as_bytes()),
             ("recipient_digest", leaf.recipient_digest == recipient_digest.as_bytes()),
             ("measurement", leaf.app == *measurement),
             ("approvers", leaf.approvers.iter().cloned().collect::<BTreeSet<_>>() == *approvers),

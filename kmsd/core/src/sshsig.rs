@@ -28,13 +28,15 @@ pub enum SignatureError {
 
 /// A person's SSH public key in the OpenSSH form, without comment.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct SshKey(PublicKey);
+pub struct SshKey {
+    key: PublicKey,
+    digest: Digest,
+}
 
 impl SshKey {
     /// SHA-256 over the key's wire form: the same key under two names has one digest.
-    pub fn digest(&self) -> Digest {
-        let wire = self.0.to_bytes().unwrap_or_default();
-        Digest::of(&[b"ssh-key", &wire])
+    pub const fn digest(&self) -> Digest {
+        self.digest
     }
 
     /// Checks that `armored` is this key's signature over `message` in `namespace`.
@@ -57,7 +59,7 @@ impl SshKey {
         if !signature.reserved().is_empty() {
             return Err(SignatureError::Malformed);
         }
-        self.0.verify(namespace, message, &signature).map_err(|_| SignatureError::Wrong)
+        self.key.verify(namespace, message, &signature).map_err(|_| SignatureError::Wrong)
     }
 }
 
@@ -76,7 +78,8 @@ impl FromStr for SshKey {
             | Algorithm::SkEd25519
             | Algorithm::SkEcdsaSha2NistP256
             | Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 | EcdsaCurve::NistP384 } => {
-                Ok(Self(key))
+                let wire = key.to_bytes().map_err(|_| SignatureError::Key)?;
+                Ok(Self { key, digest: Digest::of(&[b"ssh-key", &wire]) })
             }
             _ => Err(SignatureError::Key),
         }
@@ -85,7 +88,7 @@ impl FromStr for SshKey {
 
 impl fmt::Display for SshKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.to_openssh().map_err(|_| fmt::Error)?)
+        f.write_str(&self.key.to_openssh().map_err(|_| fmt::Error)?)
     }
 }
 

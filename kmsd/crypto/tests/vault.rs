@@ -263,7 +263,7 @@ fn random_bytes_are_bounded_and_need_a_permit_for_the_same_resource() {
     let resource = Resource::Ring(ring());
     let draw = |length, asked: &Resource| {
         let (action, grounds) = (Action::GenerateRandom, Grounds::default());
-        let permit = recorded(action, resource.clone(), Subject::Ring(None), grounds);
+        let permit = recorded(action, resource.clone(), Subject::Plain, grounds);
         vault.random(permit, &REQUEST, asked, length)
     };
     assert_eq!(draw(0, &resource).unwrap(), b"");

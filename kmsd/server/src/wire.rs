@@ -11,7 +11,7 @@ use kms_core::key::{
 };
 use kms_core::lifecycle::State;
 use kms_core::permit::Refusal;
-use kms_core::quorum::{Approvers, Member, QuorumPolicy};
+use kms_core::quorum::{Approvers, DEPTH_MAX, Member, QuorumPolicy};
 use kms_proto::v1;
 
 use crate::rows::{Stored, User};
@@ -204,7 +204,7 @@ pub(crate) fn quorum(policy: Option<v1::QuorumPolicy>) -> Result<Option<QuorumPo
 
 fn approvers(tree: v1::Approvers, depth: usize) -> Result<Approvers, Refusal> {
     use v1::approver::Approver as Wire;
-    if depth > APPROVER_DEPTH_MAX {
+    if depth >= DEPTH_MAX {
         return Err(invalid("quorum.approvers", "nested too deeply"));
     }
     let member = |member: v1::Approver| match member.approver {
@@ -265,10 +265,7 @@ pub(crate) fn requirement(
 
 /// Reads a kind of evidence.
 pub(crate) fn evidence_kind(text: &str) -> Result<EvidenceKind, Refusal> {
-    match text {
-        "snp" => Ok(EvidenceKind::Snp),
-        _ => Err(invalid("kind", "unknown kind of evidence; known is snp")),
-    }
+    parse("kind", text)
 }
 
 fn requirement_out(requirement: &ReleaseRequirement) -> v1::ReleaseRequirement {
@@ -477,4 +474,3 @@ pub(crate) const PAGE_SIZE_MAX: usize = 500;
 /// Most bytes of data in one request.
 pub(crate) const DATA_BYTES_MAX: usize = 64 * 1024;
 const TOKEN: &str = "expected a next_page_token of this listing";
-const APPROVER_DEPTH_MAX: usize = 8;

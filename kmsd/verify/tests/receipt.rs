@@ -51,7 +51,7 @@ fn receipt() -> Receipt {
         resource: version.to_string(),
         region: "here".into(),
         request_digest: vec![4; 32],
-        policy_digest: requirement().digest().as_bytes().to_vec(),
+        requirement_digest: requirement().digest().as_bytes().to_vec(),
         evidence_digest: evidence_digest.as_bytes().to_vec(),
         recipient_digest: vec![6; 32],
         outcome: LeafOutcome::Granted.into(),

@@ -181,7 +181,7 @@ impl Daemon {
             Asked::Decrypt(request) => {
                 let (ciphertext, tag) = request.ciphertext.split_at(request.ciphertext.len() - 16);
                 if request.initialization_vector != [9; 12] || *tag != [0xaa; 16] {
-                    return Err((Code::InvalidArgument, "DECRYPTION_FAILED"));
+                    return Err((Code::InvalidArgument, "CIPHERTEXT_REFUSED"));
                 }
                 let plaintext: Vec<u8> = ciphertext.iter().map(|byte| byte ^ 0x5a).collect();
                 Ok(Said::Decrypt(v1::DecryptResponse {
@@ -229,6 +229,7 @@ impl CryptoService for Daemon {
                         code: code.into(),
                         reason: reason.into(),
                         message: "said no".into(),
+                        audit_index: None,
                     }),
                 };
                 let response = v1::SessionResponse { id, response: Some(response) };

@@ -51,9 +51,9 @@ pub struct Leaf {
     /// Salted digest of the request; the caller holds the salt.
     #[prost(bytes = "vec", tag = "9")]
     pub request_digest: Vec<u8>,
-    /// Digest of the release policy or quorum policy that decided; empty when roles alone did.
+    /// Digest of the release requirement that decided; empty without.
     #[prost(bytes = "vec", tag = "10")]
-    pub policy_digest: Vec<u8>,
+    pub requirement_digest: Vec<u8>,
     /// Digest of the attestation evidence; empty without.
     #[prost(bytes = "vec", tag = "11")]
     pub evidence_digest: Vec<u8>,
@@ -97,6 +97,9 @@ pub struct Leaf {
     /// Digest of the verdict: every check of the evidence and what came of it; empty without.
     #[prost(bytes = "vec", tag = "24")]
     pub verdict_digest: Vec<u8>,
+    /// Digest of the quorum policy that decided; empty without.
+    #[prost(bytes = "vec", tag = "25")]
+    pub quorum_digest: Vec<u8>,
 }
 
 /// The bytes are not a leaf, or one that was written another way: somebody's edit, or another

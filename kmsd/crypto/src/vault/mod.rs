@@ -144,11 +144,6 @@ impl Vault {
         Ok(Self { provider, root, row_key, opened: RwLock::default() })
     }
 
-    /// The published name of the provider.
-    pub fn provider_name(&self) -> &'static str {
-        self.provider.name()
-    }
-
     /// Makes a tenant key, wrapped for the store. It is not open before [`Vault::open_tenant`].
     ///
     /// # Errors

@@ -107,6 +107,7 @@ impl Session {
                     reason: "UNKNOWN_REQUEST".to_owned(),
                     message: "the daemon does not know this request; is it older than the client?"
                         .to_owned(),
+                    audit_index: None,
                 }),
             };
             if self.answers.send(Ok(response(id, answered))).await.is_err() {
@@ -168,8 +169,9 @@ async fn answer(cx: &Arc<Context>, caller: &Caller, asked: Asked) -> Answered {
 }
 
 fn refused(failure: &Failure) -> Answered {
-    let Told { code, reason, message, audit_index: _ } = tell(failure);
-    Answered::Error(v1::SessionError { code: code.into(), reason: reason.to_owned(), message })
+    let Told { code, reason, message, audit_index } = tell(failure);
+    let (code, reason) = (code.into(), reason.to_owned());
+    Answered::Error(v1::SessionError { code, reason, message, audit_index })
 }
 
 const fn response(id: u64, answered: Answered) -> v1::SessionResponse {

@@ -52,7 +52,7 @@ impl Place {
     /// A key can only be made in a ring.
     pub(crate) fn subject(&self) -> Subject<'_> {
         let ring = self.ring.as_ref();
-        ring.map_or(Subject::Absent, |ring| Subject::Ring(ring.value.quorum.as_ref()))
+        ring.map_or(Subject::Absent, |_| Subject::Plain)
     }
 }
 

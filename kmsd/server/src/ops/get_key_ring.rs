@@ -38,7 +38,7 @@ impl Read for GetKeyRing {
     }
 
     fn subject<'a>(&self, ring: &'a Self::Facts) -> Subject<'a> {
-        ring.as_ref().map_or(Subject::Absent, |ring| Subject::Ring(ring.value.quorum.as_ref()))
+        ring.as_ref().map_or(Subject::Absent, |_| Subject::Plain)
     }
 
     async fn reply(

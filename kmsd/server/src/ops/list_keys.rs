@@ -55,8 +55,7 @@ impl Read for ListKeys {
     }
 
     fn subject<'a>(&self, listed: &'a Listed) -> Subject<'a> {
-        let quorum = |ring: &'a Stored<Ring>| Subject::Ring(ring.value.quorum.as_ref());
-        listed.ring.as_ref().map_or(Subject::Absent, quorum)
+        listed.ring.as_ref().map_or(Subject::Absent, |_| Subject::Plain)
     }
 
     async fn reply(

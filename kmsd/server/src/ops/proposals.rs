@@ -66,24 +66,14 @@ pub(crate) fn resource(id: &Segment, loaded: Option<&Loaded>) -> Resource {
 /// # Errors
 /// [`Refusal::InvalidArgument`] for actions that cannot be proposed.
 pub(crate) fn transition(action: Action) -> Result<Transition, Refusal> {
-    match action {
-        Action::ActivateKeyVersion => Ok(Transition::Activate),
-        Action::CompromiseKeyVersion => Ok(Transition::Compromise),
-        Action::DeactivateKeyVersion => Ok(Transition::Deactivate),
-        Action::DestroyKeyVersion => Ok(Transition::Destroy),
-        Action::ResumeKeyVersion => Ok(Transition::Resume),
-        Action::SuspendKeyVersion => Ok(Transition::Suspend),
-        _ => {
-            Err(invalid("action", "only steps of a key version's life can be proposed and guarded"))
-        }
-    }
+    let problem = "only steps of a key version's life can be proposed";
+    action.transition().ok_or_else(|| invalid("action", problem))
 }
 
 /// The quorum that guards `action` on the version, if one does: the ring's first.
 pub(crate) fn policy(found: &Found, action: Action) -> Option<&QuorumPolicy> {
-    let guards = |policy: &&QuorumPolicy| policy.guards(action);
-    let ring = found.ring.value.quorum.as_ref().filter(guards);
-    ring.or_else(|| found.key.value.quorum.as_ref().filter(guards))
+    let (ring, key) = (found.ring.value.quorum.as_ref(), found.key.value.quorum.as_ref());
+    QuorumPolicy::guarding(ring, key, action)
 }
 
 impl Loaded {
