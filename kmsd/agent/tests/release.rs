@@ -178,6 +178,8 @@ impl Daemon {
             other(Lie::OtherReceiptEvidence, Digest(Sha256::digest(evidence).into()));
         let recipient_digest = other(Lie::OtherReceiptRecipient, recipient.digest());
         let denied = self.lie == Lie::DeniedLeaf;
+        let mut verdict = Verdict::default();
+        verdict.note("chain", Outcome::Established);
         let leaf = Leaf {
             time_ms: 1,
             operation_id: OPERATION.as_bytes().to_vec(),
@@ -185,11 +187,13 @@ impl Daemon {
             resource: version.to_string(),
             region: "l".into(),
             request_digest: vec![4; 32],
-            policy_digest: requirement().digest().as_bytes().to_vec(),
+            requirement_digest: requirement().digest().as_bytes().to_vec(),
             evidence_digest: evidence_digest.as_bytes().to_vec(),
             recipient_digest: recipient_digest.as_bytes().to_vec(),
             outcome: if denied { LeafOutcome::Denied } else { LeafOutcome::Granted }.into(),
             app: "ab".into(),
+            trust_root: TrustRoot::Development.to_string(),
+            verdict_digest: verdict.digest().as_bytes().to_vec(),
             ..Leaf::default()
         };
         let mut log = Frontier::default();
@@ -198,8 +202,6 @@ impl Daemon {
         let forger = SigningKey::from_bytes(&[8; 32]);
         let signer = if self.lie == Lie::ForgedHead { forger } else { log_secret() };
         let note = head.signed(&log_key(), &signer.sign(head.text().as_bytes()).to_bytes());
-        let mut verdict = Verdict::default();
-        verdict.note("chain", Outcome::Established);
         let mut t0 = *transcript.as_bytes();
         if self.lie == Lie::OtherReceiptTranscript {
             t0[0] ^= 1;

@@ -422,7 +422,9 @@ pub(crate) fn length_prefix(part: &[u8]) -> [u8; 4] {
 }
 
 /// Milliseconds since 1970-01-01T00:00:00Z, as handed in by the caller: core has no clock.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Timestamp(pub u64);
 

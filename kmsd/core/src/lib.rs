@@ -24,3 +24,4 @@ pub mod quorum;
 pub mod receipt;
 pub mod sshsig;
 pub mod transcript;
+pub mod tries;

@@ -16,7 +16,7 @@ use kms_store::Store;
 
 use crate::failure::Failure;
 use crate::metrics::Metrics;
-use crate::pin::{PinGuard, Tries};
+use crate::pin::{PinGuard, UnsealTries};
 use crate::rows::User;
 
 /// The state of a running daemon.
@@ -38,7 +38,7 @@ pub(crate) struct Context {
     /// Hashes passphrases, beside the PINs, so that neither holds up the other.
     pub(crate) passphrases: PinGuard,
     /// Counts tries to open the root.
-    pub(crate) unseal_tries: Tries,
+    pub(crate) unseal_tries: UnsealTries,
     /// Figures for operators.
     pub(crate) metrics: Metrics,
     opened: RwLock<Option<Opened>>,
@@ -78,7 +78,7 @@ impl Context {
             pins: PinGuard::new(PINS_HASHED_AT_ONCE),
             passphrases: PinGuard::new(1),
             epoch: AtomicU64::new(0),
-            unseal_tries: Tries::default(),
+            unseal_tries: UnsealTries::default(),
             metrics: Metrics::new(),
             opened: RwLock::default(),
             directory: RwLock::default(),

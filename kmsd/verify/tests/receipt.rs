@@ -57,6 +57,8 @@ fn receipt() -> Receipt {
         outcome: LeafOutcome::Granted.into(),
         app: "ab".into(),
         not_established: vec!["revocation".into()],
+        trust_root: TrustRoot::Vendor.to_string(),
+        verdict_digest: verdict.digest().as_bytes().to_vec(),
         ..Leaf::default()
     };
     let first = merkle::leaf_hash(b"first");

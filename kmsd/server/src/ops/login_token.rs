@@ -2,8 +2,9 @@
 
 use kms_core::action::Action;
 use kms_core::caller::{Authentication, Caller, Grant, Role};
-use kms_core::id::{Digest, Home, PrincipalKind, PrincipalName, Resource, RingName, Timestamp};
+use kms_core::id::{Digest, Home, PrincipalKind, PrincipalName, Resource, RingName};
 use kms_core::permit::{Grounds, Permit, Recorded, Refusal, Subject};
+use kms_core::tries::Tries;
 use kms_crypto::unlock::Argon2Cost;
 use kms_crypto::{CryptoError, pin};
 use kms_proto::v1;
@@ -120,7 +121,7 @@ impl Operation for LoginToken {
         let Some(counted) = rows::load::<PinFailures>(cx, &counted).await? else {
             return Ok(((), Vec::new()));
         };
-        let forgiven = PinFailures { count: 0, retry_at: Timestamp(0), ..counted.value.clone() };
+        let forgiven = PinFailures { tries: Tries::default(), ..counted.value.clone() };
         let vault = cx.vault()?;
         let draft = rows::replace(&vault, &stamp.operation_id, &forgiven, &[], &counted)?;
         Ok(((), vec![draft]))
@@ -153,16 +154,16 @@ impl LoginToken {
             role: self.role,
             peer: facts.peer.clone(),
             pin_revision: facts.pin.as_ref().map_or(0, |pin| pin.revision),
-            count: 0,
-            retry_at: Timestamp(0),
+            tries: Tries::default(),
         };
         let before = facts.failures.as_ref();
         let same_pin = |counted: &&PinFailures| counted.pin_revision == first.pin_revision;
         let now = before.map(|stored| &stored.value).filter(same_pin).unwrap_or(&first);
-        if !now.may_try(stamp.now) {
+        if !now.tries.may_try(stamp.now) {
             return Err(Refusal::PinLocked.into());
         }
-        let counted = now.after_wrong(stamp.now);
+        let tries = now.tries.after_wrong(stamp.now);
+        let counted = PinFailures { tries, ..first.clone() };
         let vault = cx.vault()?;
         let draft = match before {
             Some(before) => rows::replace(&vault, &stamp.operation_id, &counted, &[], before)?,
