@@ -1,0 +1,73 @@
+//! Proposals and the signatures of the development approvers.
+
+use kms_client::{Client, ClientError, v1};
+use kms_core::quorum::NAMESPACE;
+use ssh_key::{HashAlg, LineEnding, PrivateKey};
+
+use crate::Daemon;
+
+/// Proposes `action` on `resource`.
+///
+/// # Panics
+/// When the daemon refuses.
+pub async fn propose(client: &Client, action: &str, resource: &str) -> v1::Proposal {
+    let request = v1::CreateProposalRequest {
+        action: action.to_owned(),
+        resource: resource.to_owned(),
+        ..Default::default()
+    };
+    client.call(client.proposals().create_proposal(request)).await.unwrap().proposal.unwrap()
+}
+
+/// What `ssh-keygen -Y sign` makes with an approver's key.
+///
+/// # Panics
+/// When the key is not there.
+#[must_use]
+pub fn signature(daemon: &Daemon, name: &str, namespace: &str, bytes: &[u8]) -> String {
+    let key = daemon.state().join("approvers").join(name);
+    let key = PrivateKey::read_openssh_file(&key).unwrap();
+    key.sign(namespace, HashAlg::Sha512, bytes).unwrap().to_pem(LineEnding::LF).unwrap()
+}
+
+/// Hands in `ssh_signature` as that of `approver` (principal name).
+///
+/// # Errors
+/// As the daemon answers.
+pub async fn hand_in(
+    client: &Client,
+    proposal: &v1::Proposal,
+    approver: &str,
+    ssh_signature: String,
+) -> Result<v1::Proposal, ClientError> {
+    let (name, approver) = (proposal.name.clone(), approver.to_owned());
+    let request = v1::ApproveProposalRequest { name, approver, ssh_signature };
+    let answer = client.call(client.proposals().approve_proposal(request)).await?;
+    Ok(answer.proposal.unwrap())
+}
+
+/// Signs as the approver `name` and hands it in.
+///
+/// # Errors
+/// As the daemon answers.
+pub async fn approve(
+    daemon: &Daemon,
+    client: &Client,
+    proposal: &v1::Proposal,
+    name: &str,
+) -> Result<v1::Proposal, ClientError> {
+    let signature = signature(daemon, name, NAMESPACE, &proposal.document);
+    hand_in(client, proposal, &format!("users/{name}"), signature).await
+}
+
+/// Runs the proposal.
+///
+/// # Errors
+/// As the daemon answers.
+pub async fn execute(
+    client: &Client,
+    proposal: &v1::Proposal,
+) -> Result<v1::Proposal, ClientError> {
+    let request = v1::ExecuteProposalRequest { name: proposal.name.clone() };
+    Ok(client.call(client.proposals().execute_proposal(request)).await?.proposal.unwrap())
+}

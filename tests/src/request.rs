@@ -1,0 +1,97 @@
+//! The requests that most tests make, each as short as what it means.
+
+use kms_client::v1::{self, Algorithm};
+use kms_client::{Client, ClientError};
+
+/// A request for the key `name`, short or full.
+#[must_use]
+pub fn key(name: &str, algorithm: Algorithm) -> v1::CreateKeyRequest {
+    let key = v1::Key { name: name.to_owned(), algorithm: algorithm.into(), ..Default::default() };
+    v1::CreateKeyRequest { key: Some(key), ..Default::default() }
+}
+
+/// Makes the key of `request` and gives its first version.
+///
+/// # Panics
+/// When it is not made.
+pub async fn create(client: &Client, request: v1::CreateKeyRequest) -> v1::KeyVersion {
+    client.call(client.keys().create_key(request)).await.unwrap().version.unwrap()
+}
+
+/// Makes a key and gives its first version.
+///
+/// # Panics
+/// When it is not made.
+pub async fn create_key(client: &Client, name: &str, algorithm: Algorithm) -> v1::KeyVersion {
+    create(client, key(name, algorithm)).await
+}
+
+/// Signs `message`.
+///
+/// # Errors
+/// As the daemon answers.
+pub async fn sign(
+    client: &Client,
+    name: &str,
+    message: &[u8],
+) -> Result<v1::SignResponse, ClientError> {
+    let data = Some(v1::sign_request::Data::Message(message.to_vec()));
+    let request = v1::SignRequest { name: name.to_owned(), data, data_crc32c: None };
+    client.call(client.crypto().sign(request)).await
+}
+
+/// Takes one step of a version's life; `transition` is the gRPC method without `KeyVersion`.
+///
+/// # Errors
+/// As the daemon answers.
+///
+/// # Panics
+/// When there is no such step.
+pub async fn step(
+    client: &Client,
+    transition: &str,
+    name: &str,
+) -> Result<v1::KeyVersion, ClientError> {
+    macro_rules! step {
+        ($method:ident, $request:ident) => {{
+            let request = v1::$request { name: name.to_owned(), ..Default::default() };
+            client.call(client.keys().$method(request)).await?.version
+        }};
+    }
+    let version = match transition {
+        "Activate" => step!(activate_key_version, ActivateKeyVersionRequest),
+        "Compromise" => step!(compromise_key_version, CompromiseKeyVersionRequest),
+        "Deactivate" => step!(deactivate_key_version, DeactivateKeyVersionRequest),
+        "Destroy" => step!(destroy_key_version, DestroyKeyVersionRequest),
+        "Resume" => step!(resume_key_version, ResumeKeyVersionRequest),
+        "Suspend" => step!(suspend_key_version, SuspendKeyVersionRequest),
+        other => panic!("no step {other}"),
+    };
+    Ok(version.unwrap())
+}
+
+/// A quorum of `n` of `members` (principal names) over `guards`.
+#[must_use]
+pub fn quorum(guards: &[&str], n: u32, members: &[&str]) -> v1::QuorumPolicy {
+    use v1::approver::Approver;
+    let member =
+        |name: &&str| v1::Approver { approver: Some(Approver::Principal((*name).to_owned())) };
+    v1::QuorumPolicy {
+        guards: guards.iter().map(ToString::to_string).collect(),
+        approvers: Some(v1::Approvers { n, members: members.iter().map(member).collect() }),
+    }
+}
+
+/// What must be proven for a release: a guest of that measurement.
+#[must_use]
+pub fn requirement(measurement: &[u8; 48]) -> v1::ReleaseRequirement {
+    let digits: String = measurement.iter().map(|byte| format!("{byte:02x}")).collect();
+    v1::ReleaseRequirement {
+        kinds: vec!["snp".to_owned()],
+        may_be_unestablished: vec!["revocation".to_owned()],
+        policy: format!(
+            "package policy\n\ndefault allow := false\n\nallow if {{\n\tinput.measurement == \"{digits}\"\n}}\n"
+        ),
+        free_usages: Vec::new(),
+    }
+}
