@@ -1,0 +1,130 @@
+//! The floor: what the library and the disk do when nothing is around them.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::digest::{Digest, SHA256};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+
+use crate::error::BenchError;
+use crate::measure::{Extent, Sample, Watch};
+
+/// What is measured raw.
+#[derive(Debug)]
+pub(crate) struct Raw {
+    signer: EcdsaKeyPair,
+    sealer: LessSafeKey,
+    plaintext: Vec<u8>,
+    appended: File,
+    preallocated: File,
+    path: PathBuf,
+}
+
+impl Raw {
+    /// Makes keys, and files in `folder`, which must be on the daemon's disk.
+    pub(crate) fn new(folder: &Path) -> Result<Self, BenchError> {
+        let signer = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING);
+        let key = UnboundKey::new(&AES_256_GCM, &[0x42; 32]);
+        let path = folder.join("appended");
+        let appended = OpenOptions::new().append(true).create_new(true).open(&path);
+        let preallocated = preallocate(&folder.join("preallocated"))?;
+        Ok(Self {
+            signer: signer.map_err(|_| BenchError::Library("key generation"))?,
+            sealer: LessSafeKey::new(key.map_err(|_| BenchError::Library("AES key"))?),
+            plaintext: vec![0x17; PLAINTEXT_BYTES],
+            appended: appended.map_err(BenchError::file(&path))?,
+            preallocated,
+            path,
+        })
+    }
+
+    /// P-256 signatures of a digest.
+    pub(crate) fn sign(&self, extent: Extent) -> Result<Sample, BenchError> {
+        let digest = Digest::import_less_safe(&DIGEST, &SHA256)
+            .map_err(|_| BenchError::Library("SHA-256"))?;
+        let watch = Watch::thread();
+        let latencies = extent.time(|| {
+            let signature = self.signer.sign_digest(&digest);
+            std::hint::black_box(signature).map_err(|_| BenchError::Library("signing"))?;
+            Ok(())
+        })?;
+        watch.stop(latencies)
+    }
+
+    /// AES-256-GCM of 64 KiB, with the copy that every caller of a PKCS#11 module pays as well.
+    pub(crate) fn encrypt(&self, extent: Extent) -> Result<Sample, BenchError> {
+        let watch = Watch::thread();
+        let latencies = extent.time(|| {
+            // The key is used for nothing, so that one nonce does no harm.
+            let (nonce, mut data) = (Nonce::assume_unique_for_key([0; 12]), self.plaintext.clone());
+            let sealed = self.sealer.seal_in_place_append_tag(nonce, Aad::empty(), &mut data);
+            sealed.map_err(|_| BenchError::Library("AES-GCM"))?;
+            std::hint::black_box(data);
+            Ok(())
+        })?;
+        watch.stop(latencies)
+    }
+
+    /// Appends of 600 bytes, each followed by its own `fdatasync`.
+    pub(crate) fn append_and_sync(&mut self, extent: Extent) -> Result<Sample, BenchError> {
+        let (file, path) = (&mut self.appended, &self.path);
+        let watch = Watch::thread();
+        let latencies = extent.time(|| {
+            file.write_all(&[0x55; 600]).map_err(BenchError::file(path))?;
+            file.sync_data().map_err(BenchError::file(path))
+        })?;
+        watch.stop(latencies)
+    }
+
+    /// The same into bytes that the file already has, as the daemon's journal does: the file system
+    /// has no new length or place to write down, which spares its own journal.
+    pub(crate) fn write_in_place_and_sync(&self, extent: Extent) -> Result<Sample, BenchError> {
+        let (file, path) = (&self.preallocated, &self.path);
+        let mut offset = 0;
+        let watch = Watch::thread();
+        let latencies = extent.time(|| {
+            file.write_all_at(&[0x55; 600], offset).map_err(BenchError::file(path))?;
+            offset = (offset + 600) % (PREALLOCATED_BYTES as u64 - 600);
+            file.sync_data().map_err(BenchError::file(path))
+        })?;
+        watch.stop(latencies)
+    }
+}
+
+/// A file whose bytes are on the disk.
+fn preallocate(path: &Path) -> Result<File, BenchError> {
+    let mut file = File::create_new(path).map_err(BenchError::file(path))?;
+    file.write_all(&vec![0; PREALLOCATED_BYTES]).map_err(BenchError::file(path))?;
+    file.sync_all().map_err(BenchError::file(path))?;
+    Ok(file)
+}
+
+const PREALLOCATED_BYTES: usize = 4 * 1024 * 1024;
+/// What is signed, everywhere.
+pub(crate) const DIGEST: [u8; 32] = [0x3c; 32];
+/// What is encrypted, everywhere.
+pub(crate) const PLAINTEXT_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_floor_gives_a_figure() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut raw = Raw::new(folder.path()).unwrap();
+        let extent = Extent { operations_max: 3, time_max: std::time::Duration::from_secs(10) };
+        let signed = raw.sign(extent).unwrap();
+        let encrypted = raw.encrypt(extent).unwrap();
+        let synced = raw.append_and_sync(extent).unwrap();
+        let in_place = raw.write_in_place_and_sync(extent).unwrap();
+        for sample in [signed, encrypted, synced, in_place] {
+            assert_eq!(sample.operations, 3);
+            assert!(sample.p50_us > 0.0 && sample.rate > 0.0, "{sample:?}");
+        }
+        assert_eq!(std::fs::metadata(folder.path().join("appended")).unwrap().len(), 3 * 600);
+    }
+}
