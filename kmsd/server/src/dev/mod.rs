@@ -83,13 +83,15 @@ async fn after_ready(folder: Folder, port: u16, touring: bool) {
         tour::spawn(&folder).await;
     }
     let state = folder.path().display();
+    let kmsctl = beside("kmsctl");
+    let kmsctl = kmsctl.display();
     println!(
         "\nserving on unix:{state}/kmsd.sock and https://localhost:{port}; Ctrl-C ends it\n\
          try next, in another terminal:\n  \
          . {state}/env\n  \
-         kmsctl key create dev/k1 --algorithm EC_SIGN_P256_SHA256\n  \
-         kmsctl key list dev\n  \
-         kmsctl audit tail\n  \
+         {kmsctl} key create dev/k1 --algorithm EC_SIGN_P256_SHA256\n  \
+         {kmsctl} key list dev\n  \
+         {kmsctl} audit tail\n  \
          pkcs11-tool --module $KMS_PKCS11_MODULE --token-label $KMS_TOKEN_LABEL --login --pin $KMS_USER_PIN -O"
     );
 }
@@ -153,8 +155,13 @@ fn free_port() -> Result<u16, ServeError> {
 
 /// The library beside this program.
 fn pkcs11_module() -> PathBuf {
+    beside("libkms_pkcs11.so")
+}
+
+/// A file of the same build as this program.
+fn beside(name: &str) -> PathBuf {
     let program = std::env::current_exe().unwrap_or_default();
-    program.parent().unwrap_or_else(|| Path::new(".")).join("libkms_pkcs11.so")
+    program.parent().unwrap_or_else(|| Path::new(".")).join(name)
 }
 
 const FIRST_PORT: u16 = 7443;
