@@ -7,12 +7,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use kms_attest::collateral::Collateral;
 use kms_core::audit::checkpoint::LogKey;
+use kms_core::caller::Caller;
 use kms_core::challenge::Challenges;
-use kms_core::id::{Digest, Home, OperationId, PrincipalName, Timestamp};
+use kms_core::id::{Digest, Home, OperationId, PrincipalKind, PrincipalName, Timestamp};
 use kms_core::permit::Refusal;
 use kms_crypto::log_key::LogSigner;
 use kms_crypto::vault::Vault;
 use kms_store::Store;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::failure::Failure;
 use crate::metrics::Metrics;
@@ -41,6 +43,10 @@ pub(crate) struct Context {
     pub(crate) unseal_tries: UnsealTries,
     /// Figures for operators.
     pub(crate) metrics: Metrics,
+    /// Places for operations under way, of programs and people that somebody vouches for.
+    known_slots: Arc<Semaphore>,
+    /// The same for workloads, which anybody can be.
+    workload_slots: Arc<Semaphore>,
     opened: RwLock<Option<Opened>>,
     directory: RwLock<Arc<BTreeMap<PrincipalName, User>>>,
     epoch: AtomicU64,
@@ -77,12 +83,23 @@ impl Context {
             challenges: Mutex::default(),
             pins: PinGuard::new(PINS_HASHED_AT_ONCE),
             passphrases: PinGuard::new(1),
+            known_slots: Arc::new(Semaphore::new(KNOWN_IN_FLIGHT_MAX)),
+            workload_slots: Arc::new(Semaphore::new(WORKLOADS_IN_FLIGHT_MAX)),
             epoch: AtomicU64::new(0),
             unseal_tries: UnsealTries::default(),
             metrics: Metrics::new(),
             opened: RwLock::default(),
             directory: RwLock::default(),
         }
+    }
+
+    /// A place for one operation of `caller`. `None` when the daemon stops.
+    pub(crate) async fn slot(&self, caller: &Caller) -> Option<OwnedSemaphorePermit> {
+        let slots = match caller.principal().kind {
+            PrincipalKind::Workload => &self.workload_slots,
+            _ => &self.known_slots,
+        };
+        slots.clone().acquire_owned().await.ok()
     }
 
     /// The open vault.
@@ -177,3 +194,5 @@ pub(crate) fn operation_id() -> Result<OperationId, Failure> {
 }
 
 const PINS_HASHED_AT_ONCE: usize = 2;
+const KNOWN_IN_FLIGHT_MAX: usize = 1024;
+const WORKLOADS_IN_FLIGHT_MAX: usize = 128;

@@ -164,9 +164,15 @@ where
 {
     let started = Instant::now();
     let (task_cx, caller) = (cx.clone(), caller.clone());
+    // Taken before the task begins and held to its end: who asks and hangs up, again and again, has no
+    // more operations under way than who waits for the answers.
+    let slot = cx.slot(&caller).await.ok_or(Failure::Bug("the slots were closed"))?;
     // In a task of its own: a caller who hangs up in the middle leaves nothing half done, neither a
     // counted try without its leaf nor a destroyed version without its erasure.
-    let task = tokio::spawn(async move { request::<O>(&task_cx, &caller, wire).await });
+    let task = tokio::spawn(async move {
+        let _slot = slot;
+        request::<O>(&task_cx, &caller, wire).await
+    });
     let result = task.await.unwrap_or(Err(Failure::Bug("an operation panicked")));
     cx.metrics.operation(O::ACTION, &result, started.elapsed());
     trace(O::ACTION, &result);
