@@ -62,7 +62,9 @@ pub enum PolicyError {
     #[error("a quorum policy must guard at least one action")]
     GuardsNothing,
     /// Guards something that cannot be proposed, and so could never be done again.
-    #[error("only steps of a key version's life can be proposed and guarded, not {0}")]
+    #[error(
+        "only steps of a key version's life, and handing a key out, can be proposed and guarded, not {0}"
+    )]
     NotGuardable(Action),
     /// Too many members or levels.
     #[error("a quorum has at most {MEMBERS_MAX} members and {DEPTH_MAX} levels")]
@@ -86,7 +88,7 @@ impl QuorumPolicy {
         if guards.is_empty() {
             return Err(PolicyError::GuardsNothing);
         }
-        if let Some(action) = guards.iter().find(|action| action.transition().is_none()) {
+        if let Some(action) = guards.iter().find(|action| !action.guardable()) {
             return Err(PolicyError::NotGuardable(*action));
         }
         let mut seen = BTreeSet::new();
@@ -96,7 +98,12 @@ impl QuorumPolicy {
 
     /// Whether `action` needs approval.
     pub fn guards(&self, action: Action) -> bool {
-        self.guards.contains(&action)
+        // Who must be asked before a key is destroyed is asked before its destruction is scheduled.
+        let also = match action {
+            Action::ScheduleDestroyKeyVersion => Some(Action::DestroyKeyVersion),
+            _ => None,
+        };
+        self.guards.contains(&action) || also.is_some_and(|also| self.guards.contains(&also))
     }
 
     /// The digest that proposals and sealings name it by.
