@@ -89,7 +89,7 @@ async fn gated_key(client: &Client) -> Result<String, TourError> {
     );
     let key = v1::Key {
         name: name("dev/tour-model")?,
-        algorithm: v1::Algorithm::Aes256Gcm.into(),
+        algorithm: v1::Algorithm::Aes256.into(),
         model: "llama-70b".to_owned(),
         release_requirement: Some(v1::ReleaseRequirement {
             kinds: vec!["snp".to_owned()],

@@ -102,7 +102,7 @@ impl Session {
                     });
                     continue;
                 }
-                None => Answered::Error(v1::SessionError {
+                None => Answered::Error(v1::OperationError {
                     code: tonic::Code::Unimplemented.into(),
                     reason: "UNKNOWN_REQUEST".to_owned(),
                     message: "the daemon does not know this request; is it older than the client?"
@@ -171,7 +171,7 @@ async fn answer(cx: &Arc<Context>, caller: &Caller, asked: Asked) -> Answered {
 fn refused(failure: &Failure) -> Answered {
     let Told { code, reason, message, audit_index } = tell(failure);
     let (code, reason) = (code.into(), reason.to_owned());
-    Answered::Error(v1::SessionError { code, reason, message, audit_index })
+    Answered::Error(v1::OperationError { code, reason, message, audit_index })
 }
 
 const fn response(id: u64, answered: Answered) -> v1::SessionResponse {

@@ -57,10 +57,11 @@ impl Operation for ExecuteProposal {
     fn subject<'a>(&self, loaded: &'a Self::Facts) -> Subject<'a> {
         let found = loaded.as_ref().and_then(|loaded| Some((loaded, loaded.found.as_ref()?)));
         found.map_or(Subject::Absent, |(loaded, found)| Subject::Version {
+            ring: &found.ring.value,
             key: &found.key.value,
             version: &found.version.value,
-            ring_quorum: found.ring.value.quorum.as_ref(),
             transition: proposals::transition(loaded.proposal.action).ok(),
+            mechanism: None,
         })
     }
 
@@ -87,7 +88,9 @@ impl Operation for ExecuteProposal {
         let loaded = present(loaded)?;
         let version = &loaded.found.as_ref().ok_or(super::ABSENT)?.version;
         let mut drafts = match permit.action() {
-            Action::DestroyKeyVersion => destroy(cx, stamp, version, version.value.state)?.1,
+            Action::DestroyKeyVersion => {
+                destroy(cx, stamp, version, version.value.state_at(stamp.now))?.1
+            }
             action => vec![step(cx, stamp, version, proposals::transition(action)?)?.1],
         };
         let row = ProposalRow { state: ProposalState::Executed, ..loaded.row.value.clone() };

@@ -46,7 +46,7 @@ impl Read for GetKeyVersion {
         audit: v1::AuditReference,
     ) -> Result<v1::GetKeyVersionResponse, Failure> {
         let found = facts.into_found()?;
-        let version = version_out(&found.version.value, &found.version.etag);
+        let version = version_out(&found.version.value, &found.version.etag, cx.now());
         Ok(v1::GetKeyVersionResponse { version: Some(version), audit: Some(audit) })
     }
 }

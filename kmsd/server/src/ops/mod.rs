@@ -102,6 +102,7 @@ pub(crate) use using::Using;
 use kms_core::id::{Digest, KeyName, Resource, RingName};
 use kms_core::key::{Key, Ring, Version};
 use kms_core::lifecycle::Transition;
+use kms_core::mechanism::Mechanism;
 use kms_core::permit::Subject;
 use kms_crypto::vault::{SlotSecret, VersionRef};
 use kms_store::{Condition, Expected};
@@ -129,11 +130,22 @@ pub(crate) struct VersionFacts {
 impl VersionFacts {
     /// What the rules are to know, when the operation takes `transition`.
     pub(crate) fn subject(&self, transition: Option<Transition>) -> Subject<'_> {
+        self.asked(transition, None)
+    }
+
+    /// What the rules are to know, when the operation uses the key by `mechanism`, or by the one that
+    /// the key prefers.
+    pub(crate) fn subject_used(&self, mechanism: Option<Mechanism>) -> Subject<'_> {
+        self.asked(None, mechanism)
+    }
+
+    fn asked(&self, transition: Option<Transition>, mechanism: Option<Mechanism>) -> Subject<'_> {
         self.found.as_ref().map_or(Subject::Absent, |found| Subject::Version {
+            ring: &found.ring.value,
             key: &found.key.value,
             version: &found.version.value,
-            ring_quorum: found.ring.value.quorum.as_ref(),
             transition,
+            mechanism,
         })
     }
 
