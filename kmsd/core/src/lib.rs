@@ -27,4 +27,5 @@ pub mod ring_policy;
 pub mod sshsig;
 pub mod statement;
 pub mod transcript;
+pub mod transfer;
 pub mod tries;

@@ -4,12 +4,12 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
     EcdsaSigningAlgorithm, KeyPair as _,
 };
-use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use kms_core::id::{Digest, Timestamp};
 use kms_core::statement::{OID_STATEMENT, OID_VOUCHER};
 use p384::pkcs8::{DecodePublicKey as _, EncodePublicKey};
@@ -17,6 +17,7 @@ use sha2::Digest as _;
 use x509_cert::Certificate;
 use x509_cert::builder::profile::BuilderProfile;
 use x509_cert::builder::{Builder as _, CertificateBuilder};
+use x509_cert::certificate::TbsCertificate;
 use x509_cert::der::asn1::{BitString, ObjectIdentifier, OctetString};
 use x509_cert::der::{Decode as _, Encode as _};
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, KeyUsages};
@@ -28,7 +29,6 @@ use x509_cert::spki::{
     SubjectPublicKeyInfoRef,
 };
 use x509_cert::time::{Time, Validity};
-use x509_cert::certificate::TbsCertificate;
 
 use crate::CryptoError;
 use crate::material::Material;
@@ -135,10 +135,10 @@ impl StatementSigner {
         let mut builder =
             CertificateBuilder::new(subject, SerialNumber::new(&serial)?, validity, spki)?;
         let signed = builder.finalize(self)?;
-        let signature = self
-            .sign_as(&ECDSA_P384_SHA384_ASN1_SIGNING, &signed)
-            .map_err(|_| Unencodable)?;
-        let certificate: Certificate = builder.assemble(BitString::from_bytes(&signature)?, self)?;
+        let signature =
+            self.sign_as(&ECDSA_P384_SHA384_ASN1_SIGNING, &signed).map_err(|_| Unencodable)?;
+        let certificate: Certificate =
+            builder.assemble(BitString::from_bytes(&signature)?, self)?;
         Ok(certificate.to_der()?)
     }
 
@@ -214,9 +214,7 @@ impl EncodePublicKey for VerifyingKey {
 }
 
 impl DynSignatureAlgorithmIdentifier for StatementSigner {
-    fn signature_algorithm_identifier(
-        &self,
-    ) -> x509_cert::spki::Result<AlgorithmIdentifierOwned> {
+    fn signature_algorithm_identifier(&self) -> x509_cert::spki::Result<AlgorithmIdentifierOwned> {
         // ecdsa-with-SHA384 (RFC 5758 §3.2), without parameters.
         Ok(AlgorithmIdentifierOwned { oid: ECDSA_WITH_SHA384, parameters: None })
     }
