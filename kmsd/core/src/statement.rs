@@ -17,6 +17,7 @@ use coset::{CoseSign1, CoseSign1Builder, HeaderBuilder, TaggedCborSerializable a
 use serde::{Deserialize, Serialize};
 
 use crate::algorithm::{Algorithm, Usage};
+use crate::audit::checkpoint::LogKey;
 use crate::canonical;
 use crate::id::{Digest, OperationId, Timestamp, VersionName, length_prefix};
 use crate::key::{Key, Origin, Ring, Version};
@@ -227,6 +228,11 @@ pub fn voucher(origin: &str, public_key: &[u8]) -> Vec<u8> {
         bytes.extend_from_slice(part);
     }
     bytes
+}
+
+/// Whether the key of the audit log vouches for this statement key.
+pub fn is_vouched_for(log: &LogKey, public_key: &[u8], signature: &[u8]) -> bool {
+    log.verifies(&voucher(log.origin(), public_key), signature)
 }
 
 /// The type of a statement.
