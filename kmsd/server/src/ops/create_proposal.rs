@@ -20,6 +20,7 @@ pub(crate) struct CreateProposal {
     action: Action,
     version: KeyOrVersion,
     lifetime_ms: u64,
+    recipient: Option<ExportRecipient>,
 }
 
 /// The version, and the proposal that an earlier attempt of this very request made.
@@ -39,16 +40,27 @@ impl Operation for CreateProposal {
     const ACTION: Action = Action::CreateProposal;
 
     fn parse(wire: v1::CreateProposalRequest, home: &Home) -> Result<Self, Refusal> {
-        let v1::CreateProposalRequest { action, resource, lifetime_seconds, request_id: _ } = wire;
-        let action = parse("action", &action)?;
-        proposals::transition(action)?;
+        use v1::create_proposal_request::Recipient as Wire;
+        let v1::CreateProposalRequest { action, resource, lifetime_seconds, recipient, .. } = wire;
+        let action = proposals::proposable(parse("action", &action)?)?;
+        let recipient = match (action, recipient) {
+            (Action::ExportKeyVersion, Some(Wire::RsaPublicKey(key))) => {
+                Some(export_recipient(Some(key), None)?)
+            }
+            (Action::ExportKeyVersion, Some(Wire::Hpke(hpke))) => {
+                Some(export_recipient(None, Some(hpke))?)
+            }
+            (Action::ExportKeyVersion, None) => Some(export_recipient(None, None)?),
+            (_, None) => None,
+            (_, Some(_)) => return Err(invalid("recipient", "only an export has a recipient")),
+        };
         let lifetime_ms = match u64::from(lifetime_seconds) * 1000 {
             0 => LIFETIME_MS,
             ms @ LIFETIME_MS_MIN..=LIFETIME_MS_MAX => ms,
             _ => return Err(invalid("lifetime_seconds", "expected 300 to 604800, or 0")),
         };
         let version = KeyOrVersion::Version(version_name("resource", &resource, home)?);
-        Ok(Self { action, version, lifetime_ms })
+        Ok(Self { action, version, lifetime_ms, recipient })
     }
 
     fn request_id(wire: &v1::CreateProposalRequest) -> &[u8] {
@@ -78,7 +90,7 @@ impl Operation for CreateProposal {
     }
 
     fn subject<'a>(&self, facts: &'a ProposalFacts) -> Subject<'a> {
-        let transition = proposals::transition(self.action).ok();
+        let transition = self.action.transition();
         facts.version.subject(transition.filter(|_| facts.existing.is_none()))
     }
 
@@ -122,6 +134,7 @@ impl Operation for CreateProposal {
             nonce: Nonce(random()?),
             created_at: stamp.now,
             expires_at: Timestamp(stamp.now.0).plus_ms(self.lifetime_ms),
+            recipient: self.recipient.clone(),
         };
         let document = proposal.to_bytes().ok().and_then(|bytes| String::from_utf8(bytes).ok());
         let row = ProposalRow {
