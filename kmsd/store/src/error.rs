@@ -30,6 +30,14 @@ pub enum StoreError {
         /// What this build reads.
         expected: u32,
     },
+    /// The environment: the index does not answer while it is opened, and the thread that waits
+    /// for it cannot be ended. Nothing is lost: end this process and start it again, which makes
+    /// the index anew.
+    #[error("the index {} does not answer and is condemned; nothing is lost: start again, and it is made anew from the journal", path.display())]
+    IndexHangs {
+        /// The index folder.
+        path: PathBuf,
+    },
     /// The environment: even a new, empty index cannot be made. Nothing is lost, the journal is
     /// the truth; mend the disk and start again.
     #[error("cannot make an index at {}: {fault}", path.display())]

@@ -8,8 +8,9 @@ use kms_core::audit::merkle::{self, Frontier};
 use kms_core::audit::tile::TILE_WIDTH;
 use kms_core::id::Digest;
 
-use super::folder::{Folder, write_note};
+use super::folder::Folder;
 use super::format::StoreId;
+use super::guard;
 use super::index::{Index, IndexFault};
 use super::journal::Reader;
 use super::slots::Slots;
@@ -94,10 +95,8 @@ impl Shared {
 
     /// Ends the store because of its index.
     pub(crate) fn condemn(&self, fault: &IndexFault) -> StoreError {
-        if self.poison(fault)
-            && let Err(error) = write_note(&self.folder.index_condemned(), "condemned\n")
-        {
-            tracing::error!(%error, "cannot note that the index has failed; delete it by hand");
+        if self.poison(fault) {
+            guard::condemn(&self.folder.index());
         }
         StoreError::Poisoned
     }
