@@ -7,9 +7,7 @@
 //! with a message, so that the service manager starts it again and the next start makes the index
 //! anew from the journal. `index` is the only caller.
 
-use std::any::Any;
 use std::convert::Infallible;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -18,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::folder::write_note;
 use super::index::IndexFault;
+use crate::caught::caught;
 
 /// How long a call may take.
 #[derive(Clone, Copy, Debug)]
@@ -88,17 +87,6 @@ pub(crate) fn condemn(index: &Path) {
     if let Err(error) = write_note(&index.with_extension("condemned"), "condemned\n") {
         tracing::error!(%error, "cannot note that the index has failed; delete it by hand");
     }
-}
-
-/// Calls what may panic.
-fn caught<T>(call: impl FnOnce() -> Result<T, IndexFault>) -> Result<T, IndexFault> {
-    catch_unwind(AssertUnwindSafe(call))
-        .unwrap_or_else(|panic| Err(IndexFault::Panics(text_of(&*panic))))
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().cloned();
-    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }
 
 /// The calls that are under way.
@@ -228,6 +216,7 @@ const SLICE_MIN: Duration = Duration::from_millis(10);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::caught::Panicked;
 
     #[test]
     fn a_round_ends_well_when_the_calls_of_the_one_before_are_back() {
@@ -252,6 +241,6 @@ mod tests {
         assert!(matches!(hangs, Err(IndexFault::Hangs)));
         drop(hold);
         let panics: Result<(), _> = within(Duration::from_secs(9), || panic!("by {}", "intent"));
-        assert!(matches!(panics, Err(IndexFault::Panics(text)) if text == "by intent"));
+        assert!(matches!(panics, Err(IndexFault::Panics(Panicked(text))) if text == "by intent"));
     }
 }

@@ -24,7 +24,9 @@ use super::folder::sync_folder;
 use super::format::{Chain, Fields, StoreId};
 use super::guard::{Guard, Pace, within};
 use super::journal::Location;
-use crate::batch::{RowChange, RowState};
+use crate::batch::RowState;
+use crate::caught::Panicked;
+use crate::entry::{closed, decode_row, decode_state, encode_row, opened};
 use crate::log::Tile;
 use crate::store::Page;
 use crate::{IDEMPOTENCY_MAX, Row, StoreError};
@@ -38,8 +40,8 @@ pub(crate) enum IndexFault {
     Hangs,
     #[error("an entry is missing")]
     Missing,
-    #[error("it panics: {0}")]
-    Panics(String),
+    #[error(transparent)]
+    Panics(#[from] Panicked),
     #[error("{0}")]
     Sled(#[from] ::sled::Error),
     #[error("no thread can be started for it: {0}")]
@@ -103,11 +105,7 @@ impl Index {
     }
 
     pub(crate) fn row_state(&self, key: &str) -> Result<RowState, IndexFault> {
-        let state = self.entry(&row_key(key), |payload| {
-            let (revision, rest) = payload.split_first_chunk()?;
-            let live = *rest.first()? == LIVE;
-            Some(RowState { revision: u64::from_be_bytes(*revision), live })
-        })?;
+        let state = self.entry(&row_key(key), decode_state)?;
         Ok(state.unwrap_or_default())
     }
 
@@ -178,10 +176,8 @@ impl Index {
             let value = closed(&key, payload);
             batch.insert(key, value);
         };
-        for RowChange { key, revision, value } in rows {
-            let kind = if value.is_some() { LIVE } else { DELETED };
-            let value = value.as_deref().unwrap_or_default();
-            insert(row_key(key), &[&revision.to_be_bytes()[..], &[kind], value].concat());
+        for row in rows {
+            insert(row_key(&row.key), &encode_row(row));
         }
         for Tile { level, n, hashes } in tiles {
             let hashes: Vec<u8> = hashes.iter().flat_map(|hash| *hash.as_bytes()).collect();
@@ -311,17 +307,6 @@ fn sync_tree(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// `None` when the payload is no row, `Some(None)` when the row is deleted.
-fn decode_row(payload: &[u8]) -> Option<Option<Row>> {
-    let (revision, rest) = payload.split_first_chunk()?;
-    let revision = u64::from_be_bytes(*revision);
-    match rest.split_first()? {
-        (&LIVE, value) => Some(Some(Row { revision, value: value.to_vec() })),
-        (&DELETED, []) => Some(None),
-        _ => None,
-    }
-}
-
 fn encode_marker(marker: &Marker) -> Vec<u8> {
     let Marker { store, chain: Chain { sequence, hash }, leaves, root, names } = marker;
     let mut bytes = store.to_vec();
@@ -345,21 +330,6 @@ fn tagged(tag: u8, rest: &[u8]) -> Vec<u8> {
     [&[tag], rest].concat()
 }
 
-/// Puts a checksum before a payload.
-fn closed(key: &[u8], payload: &[u8]) -> Vec<u8> {
-    let crc = crc32c::crc32c_append(crc32c::crc32c(key), payload);
-    [&crc.to_be_bytes()[..], payload].concat()
-}
-
-/// The payload, if its checksum is right.
-fn opened<'a>(key: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
-    let (crc, payload) = value.split_first_chunk()?;
-    let expected = crc32c::crc32c_append(crc32c::crc32c(key), payload);
-    (u32::from_be_bytes(*crc) == expected).then_some(payload)
-}
-
 const MARKER_KEY: &[u8] = b"m";
-const LIVE: u8 = 1;
-const DELETED: u8 = 0;
 /// How much of the index sled holds in memory.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;

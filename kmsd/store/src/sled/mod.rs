@@ -6,14 +6,14 @@
 
 mod applier;
 mod committer;
-mod folder;
-mod format;
+pub(crate) mod folder;
+pub(crate) mod format;
 mod guard;
 mod index;
 mod journal;
-mod recovery;
+pub(crate) mod recovery;
 mod shared;
-mod slots;
+pub(crate) mod slots;
 #[cfg(test)]
 mod tests;
 
@@ -90,6 +90,9 @@ pub fn open(path: &Path) -> Result<(SledStore, Opened), StoreError> {
 /// # Errors
 /// As [`open`].
 pub fn open_with(path: &Path, settings: &Settings) -> Result<(SledStore, Opened), StoreError> {
+    if path.join(OTHER_BACKEND).exists() {
+        return Err(StoreError::OtherBackend { path: path.to_owned() });
+    }
     let segment_bytes = settings.segment_bytes.min(journal::SEGMENT_BYTES_MAX);
     recovery::open(path, &Settings { segment_bytes, ..*settings })
 }
@@ -244,5 +247,7 @@ impl Drop for SledStore {
     }
 }
 
+/// A file that only the other backend on disk makes, whether it is compiled in or not.
+const OTHER_BACKEND: &str = "store.redb";
 /// How many bytes of batches may be on their way; more wait outside.
 const ROOM_BYTES: u32 = 64 * 1024 * 1024;

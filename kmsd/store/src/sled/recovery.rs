@@ -307,7 +307,7 @@ fn this_boot() -> Option<String> {
 }
 
 /// A name that nobody can guess: see the format of the journal.
-fn draw_store_id() -> Result<StoreId, StoreError> {
+pub(crate) fn draw_store_id() -> Result<StoreId, StoreError> {
     let path = Path::new("/dev/urandom");
     let mut id = [0; 16];
     let mut source = fs::File::open(path).map_err(StoreError::io("open", path))?;
