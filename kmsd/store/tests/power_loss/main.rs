@@ -135,8 +135,9 @@ fn run(which: &str, rounds: usize, rounds_on_one_store: usize, check: Check<'_>)
     let (mut figures, mut told) = (Figures::default(), Told::default());
     let mut folder = root.join("0");
     fs::create_dir(&folder).unwrap();
+    let mut failed = false;
     for round in 0..rounds {
-        if round % rounds_on_one_store == 0 && round > 0 {
+        if (failed || round % rounds_on_one_store == 0) && round > 0 {
             (told, folder) = (Told::default(), root.join(round.to_string()));
             fs::create_dir(&folder).unwrap();
         }
@@ -155,7 +156,8 @@ fn run(which: &str, rounds: usize, rounds_on_one_store: usize, check: Check<'_>)
         fs::remove_file(&trace).unwrap();
         fs::remove_dir_all(&folder).unwrap();
         let (lost, opened) = check(&after, &told);
-        if lost > 0 || opened.is_err() {
+        failed = lost > 0 || opened.is_err();
+        if failed {
             println!("{which}, round {round}, {survival:?}, seed {seed}: {lost} lost, {opened:?}");
         }
         figures.rounds += 1;
