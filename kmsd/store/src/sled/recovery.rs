@@ -13,7 +13,8 @@ use super::folder::{
     Folder, FolderLock, private_folder, remove_if_present, sync_folder, write_note,
 };
 use super::format::{Chain, Record, StoreId};
-use super::index::{Index, Marker, unusable};
+use super::guard;
+use super::index::{Index, IndexFault, Marker, unusable};
 use super::journal::{self, Journal, Location, Reader, Verified};
 use super::shared::{Shared, last_leaf_hashes};
 use super::slots::Slots;
@@ -149,15 +150,20 @@ impl FoundIndex {
             tracing::warn!(why, "the index is not trusted and will be made anew");
             return Ok(Self { existed, was_closed, open: None });
         }
-        note_open(folder)?;
+        write_note(&folder.index_open(), OPENING)?;
         let open = match Index::open(&folder.index(), settings.index_patience) {
             Ok((index, Some(marker))) => Some((index, marker)),
+            Err(IndexFault::Hangs) => {
+                guard::condemn(&folder.index());
+                return Err(StoreError::IndexHangs { path: folder.index() });
+            }
             Ok((_, None)) => None,
             Err(fault) => {
                 tracing::warn!(%fault, "the index does not open and will be made anew");
                 None
             }
         };
+        note_open(folder)?;
         Ok(Self { existed, was_closed, open })
     }
 
@@ -183,6 +189,9 @@ fn distrust(folder: &Folder) -> Option<&'static str> {
     }
     // No sync orders what the index writes. While the machine stays up, the kernel has all of it.
     let boot = fs::read_to_string(folder.index_open()).ok()?;
+    if boot == OPENING {
+        return Some("the process ended while it was opened");
+    }
     (Some(boot) != this_boot()).then_some("the machine stopped while it was open")
 }
 
@@ -306,7 +315,7 @@ fn this_boot() -> Option<String> {
 }
 
 /// A name that nobody can guess: see the format of the journal.
-fn draw_store_id() -> Result<StoreId, StoreError> {
+pub(crate) fn draw_store_id() -> Result<StoreId, StoreError> {
     let path = Path::new("/dev/urandom");
     let mut id = [0; 16];
     let mut source = fs::File::open(path).map_err(StoreError::io("open", path))?;
@@ -314,5 +323,7 @@ fn draw_store_id() -> Result<StoreId, StoreError> {
     Ok(id)
 }
 
+/// Stands in the note of the open index until the opening has come back.
+const OPENING: &str = "opening";
 /// How long an index may take to open before it counts as hanging.
 pub(crate) const INDEX_PATIENCE: Duration = Duration::from_secs(120);

@@ -10,8 +10,9 @@ use kms_core::id::Digest;
 use zeroize::Zeroizing;
 
 use super::applier::{Pending, Update};
-use super::folder::{Folder, write_note};
+use super::folder::Folder;
 use super::format::StoreId;
+use super::guard;
 use super::index::{Bundle, Index, IndexFault, Marker};
 use super::journal::Reader;
 use super::slots::{SlotFile, Slots};
@@ -139,10 +140,8 @@ impl Shared {
 
     /// Ends the store because of its index.
     pub(crate) fn condemn(&self, fault: &IndexFault) -> StoreError {
-        if self.poison(fault)
-            && let Err(error) = write_note(&self.folder.index_condemned(), "condemned\n")
-        {
-            tracing::error!(%error, "cannot note that the index has failed; delete it by hand");
+        if self.poison(fault) {
+            guard::condemn(&self.folder.index());
         }
         StoreError::Poisoned
     }
