@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use kms_core::audit::checkpoint::LogKey;
 use kms_core::id::{Home, Segment};
-use kms_crypto::provider::awslc::AwsLc;
+use kms_crypto::selftest::SelfTests;
 #[cfg(feature = "dev")]
 use kms_crypto::unlock::DevFile;
 use kms_crypto::unlock::{Argon2Cost, PassphraseWrap, RootKey, wrap_by_passphrase};
@@ -62,6 +62,7 @@ pub(crate) enum Protection {
 /// When the store is not empty, or store or cryptography fail.
 pub(crate) async fn create(
     store: &dyn Store,
+    self_tests: Arc<SelfTests>,
     home: &Home,
     protection: Protection,
 ) -> Result<(), Failure> {
@@ -74,7 +75,7 @@ pub(crate) async fn create(
             (root, SealRow::Passphrase(wrap))
         }
     };
-    let vault = Vault::new(root, Arc::new(AwsLc))?;
+    let vault = Vault::with_self_tests(root, self_tests)?;
     let wrapped = vault.create_log_key()?;
     let public_key = vault.open_log_key(&wrapped)?.public_key();
     let id: [u8; 8] = random()?;
@@ -142,7 +143,7 @@ pub(crate) async fn log_key(store: &dyn Store) -> Result<LogKey, Failure> {
 /// # Errors
 /// When a wrap does not open under this root, or the store fails.
 pub(crate) async fn open(cx: &Context, root: RootKey) -> Result<(), Failure> {
-    let vault = Arc::new(Vault::new(root, Arc::new(AwsLc))?);
+    let vault = Arc::new(Vault::with_self_tests(root, cx.self_tests.clone())?);
     let place = tenant_place(&cx.home.tenant);
     let tenant = get::<TenantRow>(&*cx.store, &place).await?;
     let tenant = tenant.ok_or(Failure::Bug("a store without a tenant key"))?;

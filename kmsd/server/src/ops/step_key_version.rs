@@ -84,7 +84,7 @@ macro_rules! steps {
             const ACTION: Action = Action::$name;
 
             fn parse(wire: v1::$request, home: &Home) -> Result<Self, Refusal> {
-                let v1::$request { name, etag, request_id: _ } = wire;
+                let v1::$request { name, etag, .. } = wire;
                 Ok(Self { name: version_name("name", &name, home)?, etag })
             }
 
