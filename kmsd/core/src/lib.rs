@@ -25,5 +25,6 @@ pub mod quorum;
 pub mod receipt;
 pub mod ring_policy;
 pub mod sshsig;
+pub mod step;
 pub mod transcript;
 pub mod tries;

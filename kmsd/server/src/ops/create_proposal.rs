@@ -41,7 +41,7 @@ impl Operation for CreateProposal {
     fn parse(wire: v1::CreateProposalRequest, home: &Home) -> Result<Self, Refusal> {
         let v1::CreateProposalRequest { action, resource, lifetime_seconds, request_id: _ } = wire;
         let action = parse("action", &action)?;
-        proposals::transition(action)?;
+        proposals::check_proposable(action)?;
         let lifetime_ms = match u64::from(lifetime_seconds) * 1000 {
             0 => LIFETIME_MS,
             ms @ LIFETIME_MS_MIN..=LIFETIME_MS_MAX => ms,
@@ -78,7 +78,7 @@ impl Operation for CreateProposal {
     }
 
     fn subject<'a>(&self, facts: &'a ProposalFacts) -> Subject<'a> {
-        let transition = proposals::transition(self.action).ok();
+        let transition = self.action.transition();
         facts.version.subject(transition.filter(|_| facts.existing.is_none()))
     }
 
@@ -109,7 +109,7 @@ impl Operation for CreateProposal {
             return Ok((existing.shown(cx), Vec::new()));
         }
         let found = facts.version.found()?;
-        let policy = proposals::policy(found, self.action)
+        let policy = proposals::policy(found, self.action, stamp.now)
             .ok_or_else(|| invalid("action", "no quorum guards this; just do it"))?;
         let proposal = Proposal {
             type_: PROPOSAL_TYPE.to_owned(),
