@@ -13,6 +13,7 @@ use kms_core::id::{Digest, Home, OperationId, PrincipalKind, PrincipalName, Time
 use kms_core::permit::Refusal;
 use kms_crypto::log_key::LogSigner;
 use kms_crypto::selftest::SelfTests;
+use kms_crypto::statement_key::StatementSigner;
 use kms_crypto::vault::Vault;
 use kms_store::Store;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -62,6 +63,8 @@ pub(crate) struct Opened {
     pub(crate) vault: Arc<Vault>,
     /// Signs heads of the audit log.
     pub(crate) log_signer: Arc<LogSigner>,
+    /// Signs statements about keys.
+    pub(crate) statement_signer: Arc<StatementSigner>,
 }
 
 /// What a [`Context`] is made of.

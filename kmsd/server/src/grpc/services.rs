@@ -51,13 +51,17 @@ macro_rules! service {
 service!(KeyManagementService {
     activate_key_version(ActivateKeyVersionRequest) -> ActivateKeyVersionResponse: ops::ActivateKeyVersion;
     compromise_key_version(CompromiseKeyVersionRequest) -> CompromiseKeyVersionResponse: ops::CompromiseKeyVersion;
+    create_import_job(CreateImportJobRequest) -> CreateImportJobResponse: ops::CreateImportJob;
     create_key(CreateKeyRequest) -> CreateKeyResponse: ops::CreateKey;
     create_key_ring(CreateKeyRingRequest) -> CreateKeyRingResponse: ops::CreateKeyRing;
     create_key_version(CreateKeyVersionRequest) -> CreateKeyVersionResponse: ops::CreateKeyVersion;
     deactivate_key_version(DeactivateKeyVersionRequest) -> DeactivateKeyVersionResponse: ops::DeactivateKeyVersion;
     destroy_key_version(DestroyKeyVersionRequest) -> DestroyKeyVersionResponse: ops::DestroyKeyVersion;
+    export_key_version(ExportKeyVersionRequest) -> ExportKeyVersionResponse: ops::ExportKeyVersion;
+    get_import_job(GetImportJobRequest) -> GetImportJobResponse: Reading<ops::GetImportJob>;
     get_key(GetKeyRequest) -> GetKeyResponse: Reading<ops::GetKey>;
     get_key_ring(GetKeyRingRequest) -> GetKeyRingResponse: Reading<ops::GetKeyRing>;
+    get_key_statement(GetKeyStatementRequest) -> GetKeyStatementResponse: ops::GetKeyStatement;
     get_key_version(GetKeyVersionRequest) -> GetKeyVersionResponse: Reading<ops::GetKeyVersion>;
     get_public_key(GetPublicKeyRequest) -> GetPublicKeyResponse: Reading<ops::GetPublicKey>;
     list_key_rings(ListKeyRingsRequest) -> ListKeyRingsResponse: Reading<ops::ListKeyRings>;
@@ -67,13 +71,9 @@ service!(KeyManagementService {
     suspend_key_version(SuspendKeyVersionRequest) -> SuspendKeyVersionResponse: ops::SuspendKeyVersion;
     update_key(UpdateKeyRequest) -> UpdateKeyResponse: ops::UpdateKey;
 } later {
-    create_import_job(CreateImportJobRequest) -> CreateImportJobResponse;
     delete_key(DeleteKeyRequest) -> DeleteKeyResponse;
     disable_key_version(DisableKeyVersionRequest) -> DisableKeyVersionResponse;
     enable_key_version(EnableKeyVersionRequest) -> EnableKeyVersionResponse;
-    export_key_version(ExportKeyVersionRequest) -> ExportKeyVersionResponse;
-    get_import_job(GetImportJobRequest) -> GetImportJobResponse;
-    get_key_statement(GetKeyStatementRequest) -> GetKeyStatementResponse;
     import_key_version(ImportKeyVersionRequest) -> ImportKeyVersionResponse;
     list_key_history(ListKeyHistoryRequest) -> ListKeyHistoryResponse;
     restore_key_version(RestoreKeyVersionRequest) -> RestoreKeyVersionResponse;
