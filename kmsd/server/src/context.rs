@@ -18,6 +18,7 @@ use kms_crypto::vault::Vault;
 use kms_store::Store;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::counting::Counts;
 use crate::failure::Failure;
 use crate::metrics::Metrics;
 use crate::pin::{PinGuard, UnsealTries};
@@ -45,6 +46,8 @@ pub(crate) struct Context {
     pub(crate) passphrases: PinGuard,
     /// Counts tries to open the root.
     pub(crate) unseal_tries: UnsealTries,
+    /// What versions have protected, where that counts.
+    pub(crate) counts: Counts,
     /// Figures for operators.
     pub(crate) metrics: Metrics,
     /// Places for operations under way, of programs and people that somebody vouches for.
@@ -95,6 +98,7 @@ impl Context {
             workload_slots: Arc::new(Semaphore::new(WORKLOADS_IN_FLIGHT_MAX)),
             epoch: AtomicU64::new(0),
             unseal_tries: UnsealTries::default(),
+            counts: Counts::default(),
             metrics: Metrics::new(),
             opened: RwLock::default(),
             directory: RwLock::default(),

@@ -10,6 +10,7 @@
 pub mod cli;
 pub mod config;
 mod context;
+mod counting;
 #[cfg(feature = "dev")]
 mod dev;
 mod failure;

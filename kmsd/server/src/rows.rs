@@ -6,7 +6,7 @@
 use kms_core::caller::Grant;
 use kms_core::canonical;
 use kms_core::id::{Digest, KeyName, OperationId, PrincipalName, RingName, Segment, VersionName};
-use kms_core::key::{Key, Ring, Version};
+use kms_core::key::{Commitment, Key, Ring, Version};
 use kms_core::sshsig::SshKey;
 use kms_core::transfer::{ImportJob, ImportJobName};
 use kms_crypto::CryptoError;
@@ -36,6 +36,11 @@ pub(crate) struct Stored<T> {
 pub(crate) trait Record: Serialize + DeserializeOwned + Clone + Send + Sync {
     /// Where it lies.
     fn place(&self) -> String;
+
+    /// The digest that names this state of it to callers, of which `envelope` is the stored form.
+    fn state_digest(&self, envelope: &[u8]) -> Digest {
+        row_digest(envelope)
+    }
 }
 
 /// An enrolled person or program.
@@ -145,6 +150,16 @@ pub(crate) struct Credential {
     pub(crate) holder: PrincipalName,
 }
 
+/// What a line of keys was put to first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CommitmentRow {
+    /// The first version of the line.
+    pub(crate) lineage: VersionName,
+    /// What.
+    pub(crate) commitment: Commitment,
+}
+
 /// Prefix of all erasure rows.
 pub(crate) const ERASURES: &str = "erasure/";
 /// Prefix of all ring rows.
@@ -179,6 +194,11 @@ pub(crate) fn version_place(name: &VersionName) -> String {
     format!("{}{:010}", versions_prefix(&name.key), name.number)
 }
 
+/// Where the commitment of a line of keys lies.
+pub(crate) fn commitment_place(lineage: &VersionName) -> String {
+    format!("commitment/{lineage}")
+}
+
 /// Where a PIN lies.
 pub(crate) fn pin_place(ring: &RingName, role: PinRole) -> String {
     format!("pin/{ring}/{}", role.as_str())
@@ -210,6 +230,13 @@ impl Record for Version {
     fn place(&self) -> String {
         version_place(&self.header.version)
     }
+
+    /// Counters do not count: who approves a step of a version that is in use has approved the same
+    /// version a moment later.
+    fn state_digest(&self, envelope: &[u8]) -> Digest {
+        let uncounted = Self { protections_reserved: 0, ..self.clone() };
+        canonical::digest(&uncounted).unwrap_or_else(|_| row_digest(envelope))
+    }
 }
 
 impl Record for User {
@@ -233,6 +260,12 @@ impl Record for Credential {
 impl Record for LogName {
     fn place(&self) -> String {
         LOG_NAME.to_owned()
+    }
+}
+
+impl Record for CommitmentRow {
+    fn place(&self) -> String {
+        commitment_place(&self.lineage)
     }
 }
 
@@ -322,7 +355,7 @@ fn believe<T: Record>(
     if value.place() != place {
         return Err(tampered());
     }
-    let etag = etag(&row_digest(envelope));
+    let etag = etag(&value.state_digest(envelope));
     Ok(Stored { value, sealed: row.sealed, revision, etag })
 }
 
@@ -383,10 +416,11 @@ fn draft<T: Record>(
     let body = canonical::to_bytes(value).map_err(|_| Failure::Bug("a row without JSON form"))?;
     let envelope = vault.protect_row(&key, revision, operation_id, &body, sealed)?;
     let digest = row_digest(&envelope);
+    let state_digest = value.state_digest(&envelope);
     Ok(Draft {
         condition: Condition { key: key.clone(), expected },
         write: Write::Put { key, value: envelope },
         digest,
-        etag: etag(&digest),
+        etag: etag(&state_digest),
     })
 }
