@@ -21,6 +21,7 @@ pub mod key;
 pub mod lifecycle;
 pub mod mechanism;
 pub mod permit;
+pub mod protections;
 pub mod quorum;
 pub mod receipt;
 pub mod ring_policy;
