@@ -1111,4 +1111,136 @@ mod tests {
             assert_eq!(template(&raw mut attribute, 257), Err(Rv(CKR_ARGUMENTS_BAD)));
         }
     }
+
+    /// The parameter that is read from these bytes as a structure of this mechanism.
+    fn read_parameter(kind: CK_MECHANISM_TYPE, start: *mut c_void, length: usize) -> Parameter {
+        let ulParameterLen = length as CK_ULONG;
+        let mut given = CK_MECHANISM { mechanism: kind, pParameter: start, ulParameterLen };
+        // SAFETY: what the tests hand in is there in its full length, or NULL.
+        unsafe { mechanism(&raw mut given) }.unwrap().unwrap().parameter
+    }
+
+    fn is_refused(kind: CK_MECHANISM_TYPE, start: *mut c_void, length: usize) -> bool {
+        matches!(read_parameter(kind, start, length), Parameter::Other)
+    }
+
+    #[test]
+    fn structures_of_another_length_or_at_null_are_never_read() {
+        let mut room = [0_u64; 32];
+        let start: *mut c_void = room.as_mut_ptr().cast();
+        for (kind, size) in [
+            (CKM_AES_GCM, size_of::<CK_GCM_PARAMS>()),
+            (CKM_CHACHA20_POLY1305, size_of::<CK_SALSA20_CHACHA20_POLY1305_PARAMS>()),
+            (CKM_AES_CTR, size_of::<CK_AES_CTR_PARAMS>()),
+            (CKM_RSA_PKCS_PSS, size_of::<CK_RSA_PKCS_PSS_PARAMS>()),
+            (CKM_SHA512_RSA_PKCS_PSS, size_of::<CK_RSA_PKCS_PSS_PARAMS>()),
+            (CKM_RSA_PKCS_OAEP, size_of::<CK_RSA_PKCS_OAEP_PARAMS>()),
+            (CKM_ECDH1_DERIVE, size_of::<CK_ECDH1_DERIVE_PARAMS>()),
+            (CKM_EDDSA, size_of::<CK_EDDSA_PARAMS>()),
+            (CKM_ML_DSA, size_of::<CK_SIGN_ADDITIONAL_CONTEXT>()),
+            (CKM_SLH_DSA, size_of::<CK_SIGN_ADDITIONAL_CONTEXT>()),
+            (CKM_HKDF_DERIVE, size_of::<CK_HKDF_PARAMS>()),
+        ] {
+            assert!(!is_refused(kind, start, size), "{kind:#x}");
+            assert!(is_refused(kind, start, size - 1), "{kind:#x}");
+            assert!(is_refused(kind, start, size + 8), "{kind:#x}");
+            assert!(is_refused(kind, ptr::null_mut(), size), "{kind:#x}");
+            assert!(is_refused(kind, start.wrapping_byte_add(1), size), "{kind:#x}");
+            assert!(matches!(read_parameter(kind, start, 0), Parameter::None));
+        }
+        // Mechanisms without a parameter, and none of ours.
+        for kind in [CKM_ECDSA, CKM_SHA256, CKM_ML_KEM, CKM_DES3_CBC] {
+            assert!(is_refused(kind, start, 8), "{kind:#x}");
+        }
+        assert!(is_refused(CKM_AES_CBC, ptr::null_mut(), 16));
+        assert!(is_refused(CKM_AES_CBC, start, usize::MAX));
+    }
+
+    #[test]
+    fn null_inside_a_structure_is_refused_where_bytes_must_be() {
+        let none = ptr::null_mut();
+        let (mut bytes, long) = ([7_u8; 4], ATTRIBUTE_BYTES_MAX + 1);
+        let there = bytes.as_mut_ptr();
+        for (pointer, length, refused) in
+            [(there, 4, false), (none, 0, false), (none, 4, true), (there, long, true)]
+        {
+            let mut gcm = CK_GCM_PARAMS {
+                pIv: pointer,
+                ulIvLen: length,
+                ulIvBits: 0,
+                pAAD: none,
+                ulAADLen: 0,
+                ulTagBits: 128,
+            };
+            let mut oaep = CK_RSA_PKCS_OAEP_PARAMS {
+                hashAlg: CKM_SHA256,
+                mgf: CKG_MGF1_SHA256,
+                source: CKZ_DATA_SPECIFIED,
+                pSourceData: pointer.cast(),
+                ulSourceDataLen: length,
+            };
+            let mut ecdh = CK_ECDH1_DERIVE_PARAMS {
+                kdf: CKD_NULL,
+                ulSharedDataLen: 0,
+                pSharedData: none,
+                ulPublicDataLen: length,
+                pPublicData: pointer,
+            };
+            let mut context = CK_SIGN_ADDITIONAL_CONTEXT {
+                hedgeVariant: CKH_HEDGE_PREFERRED,
+                pContext: pointer,
+                ulContextLen: length,
+            };
+            for (kind, start, size) in [
+                (CKM_AES_GCM, (&raw mut gcm).cast(), size_of_val(&gcm)),
+                (CKM_RSA_PKCS_OAEP, (&raw mut oaep).cast(), size_of_val(&oaep)),
+                (CKM_ECDH1_DERIVE, (&raw mut ecdh).cast(), size_of_val(&ecdh)),
+                (CKM_ML_DSA, (&raw mut context).cast(), size_of_val(&context)),
+            ] {
+                assert_eq!(is_refused(kind, start, size), refused, "{kind:#x} {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_pieces_of_a_key_derivation_are_read_one_by_one() {
+        let mut counter =
+            CK_SP800_108_COUNTER_FORMAT { bLittleEndian: CK_FALSE, ulWidthInBits: 32 };
+        let mut label = *b"label";
+        let piece = |type_, pValue, length: usize| CK_PRF_DATA_PARAM {
+            type_,
+            pValue,
+            ulValueLen: length as CK_ULONG,
+        };
+        let (format, size) = ((&raw mut counter).cast(), size_of_val(&counter));
+        let mut pieces = [
+            piece(CK_SP800_108_ITERATION_VARIABLE, format, size),
+            piece(CK_SP800_108_BYTE_ARRAY, label.as_mut_ptr().cast(), 5),
+        ];
+        let read = |pieces: &mut [CK_PRF_DATA_PARAM], count: usize| {
+            let mut kdf = CK_SP800_108_KDF_PARAMS {
+                prfType: CKM_SHA256_HMAC,
+                ulNumberOfDataParams: count as CK_ULONG,
+                pDataParams: pieces.as_mut_ptr(),
+                ulAdditionalDerivedKeys: 0,
+                pAdditionalDerivedKeys: ptr::null_mut(),
+            };
+            let size = size_of_val(&kdf);
+            match read_parameter(CKM_SP800_108_COUNTER_KDF, (&raw mut kdf).cast(), size) {
+                Parameter::KdfCounter(read) => Some(read.pieces),
+                _ => None,
+            }
+        };
+        let expected =
+            [Piece::Counter { little_endian: false, bits: 32 }, Piece::Bytes(b"label".to_vec())];
+        assert_eq!(read(&mut pieces, 2).unwrap(), expected);
+        assert_eq!(read(&mut pieces, 0), None);
+        assert_eq!(read(&mut pieces, usize::MAX), None);
+        pieces[0].ulValueLen -= 1;
+        assert_eq!(read(&mut pieces, 2), None);
+        pieces[0] = piece(CK_SP800_108_BYTE_ARRAY, ptr::null_mut(), 5);
+        assert_eq!(read(&mut pieces, 2), None);
+        pieces[0] = piece(CK_SP800_108_KEY_HANDLE, format, 8);
+        assert_eq!(read(&mut pieces, 1).unwrap(), [Piece::Other]);
+    }
 }

@@ -373,3 +373,132 @@ pub(crate) const TAG_BITS: CK_ULONG = 128;
 /// Bounds of the daemon.
 const CONTEXT_BYTES_MAX: usize = 255;
 const DERIVE_BYTES_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn derivation(kind: CK_MECHANISM_TYPE, parameter: Parameter) -> Result<Derivation> {
+        Mechanism { kind, parameter }.into_derivation(any_row(kind).unwrap())
+    }
+
+    fn cipher(kind: CK_MECHANISM_TYPE, parameter: Parameter) -> Result<(Wire, Vec<u8>)> {
+        let row = any_row(kind).unwrap();
+        Mechanism { kind, parameter }.into_cipher(row).map(|cipher| (cipher.wire, cipher.iv))
+    }
+
+    #[test]
+    fn hkdf_is_the_whole_of_it_with_a_salt_of_bytes() {
+        let hkdf = || Hkdf {
+            extract: true,
+            expand: true,
+            hash: CKM_SHA384,
+            salt_type: CKF_HKDF_SALT_DATA,
+            salt: vec![1],
+            info: vec![2],
+        };
+        let read = |hkdf| derivation(CKM_HKDF_DERIVE, Parameter::Hkdf(hkdf));
+        let expected = Derivation {
+            wire: Wire::HkdfSha384,
+            salt: vec![1],
+            info: vec![2],
+            context: Vec::new(),
+        };
+        assert_eq!(read(hkdf()), Ok(expected));
+        let unsalted = read(Hkdf { salt_type: CKF_HKDF_SALT_NULL, ..hkdf() }).unwrap();
+        assert!(unsalted.salt.is_empty());
+        for bad in [
+            Hkdf { extract: false, ..hkdf() },
+            Hkdf { expand: false, ..hkdf() },
+            Hkdf { hash: CKM_SHA_1, ..hkdf() },
+            Hkdf { hash: CKM_SHA3_256, ..hkdf() },
+            Hkdf { salt_type: CKF_HKDF_SALT_KEY, ..hkdf() },
+            Hkdf { salt_type: 0, ..hkdf() },
+            Hkdf { info: vec![0; 1025], ..hkdf() },
+            Hkdf { salt: vec![0; 1025], ..hkdf() },
+        ] {
+            assert_eq!(read(bad), refused());
+        }
+        assert_eq!(derivation(CKM_HKDF_DERIVE, Parameter::None), refused());
+        assert_eq!(derivation(CKM_HKDF_DERIVE, Parameter::Other), refused());
+    }
+
+    #[test]
+    fn a_counter_kdf_must_be_the_one_that_the_daemon_has() {
+        let counter = |little_endian, bits| Piece::Counter { little_endian, bits };
+        let length = |method, bits| Piece::Length { method, little_endian: false, bits };
+        let text = |bytes: &[u8]| Piece::Bytes(bytes.to_vec());
+        let sum = CK_SP800_108_DKM_LENGTH_SUM_OF_KEYS;
+        let read = |prf, further_keys, pieces: &[Piece]| {
+            let pieces = pieces.to_vec();
+            let kdf = KdfCounter { prf, pieces, further_keys };
+            derivation(CKM_SP800_108_COUNTER_KDF, Parameter::KdfCounter(kdf))
+        };
+        let whole = [counter(false, 32), text(b"label\0con\0text"), length(sum, 32)];
+        let expected = Derivation {
+            wire: Wire::KdfCounterHmacSha512,
+            salt: Vec::new(),
+            info: b"label".to_vec(),
+            context: b"con\0text".to_vec(),
+        };
+        assert_eq!(read(CKM_SHA512_HMAC, 0, &whole).as_ref(), Ok(&expected));
+        let apart =
+            [counter(false, 32), text(b"label"), text(&[0]), text(b"con\0text"), length(sum, 32)];
+        assert_eq!(read(CKM_SHA512_HMAC, 0, &apart).as_ref(), Ok(&expected));
+        let [good, text_piece, end] = whole.clone();
+        for bad in [
+            &[][..],
+            &[good.clone(), end.clone()],
+            &[good.clone(), text(b"no zero"), end.clone()],
+            &[good.clone(), text_piece.clone()],
+            &[text_piece.clone(), good.clone(), end.clone()],
+            &[counter(true, 32), text_piece.clone(), end.clone()],
+            &[counter(false, 16), text_piece.clone(), end.clone()],
+            &[good.clone(), text_piece.clone(), length(sum, 16)],
+            &[
+                good.clone(),
+                text_piece.clone(),
+                length(CK_SP800_108_DKM_LENGTH_SUM_OF_SEGMENTS, 32),
+            ],
+            &[good.clone(), Piece::Other, text_piece.clone(), end.clone()],
+            &[good.clone(), text(&[1; 1025]), text(&[0]), end.clone()],
+        ] {
+            assert_eq!(read(CKM_SHA512_HMAC, 0, bad), refused(), "{bad:?}");
+        }
+        assert_eq!(read(CKM_SHA_1_HMAC, 0, &whole), refused());
+        assert_eq!(read(CKM_AES_CMAC, 0, &whole), refused());
+        assert_eq!(read(CKM_SHA256_HMAC, 1, &whole), refused());
+    }
+
+    #[test]
+    fn key_wrapping_has_its_standard_initial_value() {
+        let bytes = |bytes: &[u8]| Parameter::Bytes(bytes.to_vec());
+        assert_eq!(cipher(CKM_AES_KEY_WRAP, Parameter::None), Ok((Wire::AesKw, Vec::new())));
+        assert_eq!(cipher(CKM_AES_KEY_WRAP, bytes(&[0xa6; 8])), Ok((Wire::AesKw, Vec::new())));
+        assert_eq!(cipher(CKM_AES_KEY_WRAP, bytes(&[0; 8])), refused());
+        for kind in [CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD] {
+            assert_eq!(cipher(kind, Parameter::None), Ok((Wire::AesKwp, Vec::new())));
+            assert!(cipher(kind, bytes(&[0xa6, 0x59, 0x59, 0xa6])).is_ok());
+            assert_eq!(cipher(kind, bytes(&[0xa6; 8])), refused());
+        }
+    }
+
+    #[test]
+    fn agreement_is_without_a_key_derivation_function() {
+        let peer = |kdf, shared: &[u8]| {
+            let (shared, public) = (shared.to_vec(), vec![4]);
+            let parameter = Parameter::Ecdh { kdf, shared, public };
+            Mechanism { kind: CKM_ECDH1_DERIVE, parameter }.into_peer()
+        };
+        assert_eq!(peer(CKD_NULL, b""), Ok(vec![4]));
+        assert_eq!(peer(CKD_NULL, b"x"), refused());
+        assert_eq!(peer(CKD_NULL + 1, b""), refused());
+    }
+
+    #[test]
+    fn every_refusal_can_say_what_was_expected() {
+        assert!(expectation(CKM_RSA_PKCS_OAEP).contains("SHA-1 is not taken"));
+        assert!(expectation(CKM_AES_GCM).contains("12 zero bytes"));
+        assert!(expectation(CKM_DES3_CBC).contains("no parameter"));
+    }
+}

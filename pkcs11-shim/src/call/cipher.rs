@@ -201,7 +201,7 @@ impl Ciphering {
             Direction::Decrypt => self.shape.decrypted(bytes),
             Direction::Encrypt => self.shape.encrypted(bytes),
         };
-        length.ok_or(self.length_error())
+        length.ok_or_else(|| self.length_error())
     }
 
     /// Gives the result out if it fits, and keeps it otherwise.

@@ -133,8 +133,8 @@ pub(crate) fn unwrap(
         key: Some(key),
         request_id: connection::request_id()?,
     };
-    let answer = connection::call!(&place.module, place.slot(), UnwrapKey(request));
-    let answer = answer.map_err(|rv| match rv {
+    let ask = || connection::call!(&place.module, place.slot(), UnwrapKey(request));
+    let answer = ask().map_err(|rv| match rv {
         Rv(CKR_ENCRYPTED_DATA_INVALID) => Rv(CKR_WRAPPED_KEY_INVALID),
         other => other,
     })?;
