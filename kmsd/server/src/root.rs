@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use kms_core::audit::checkpoint::LogKey;
 use kms_core::id::{Home, Segment};
-use kms_crypto::provider::awslc::AwsLc;
+use kms_crypto::selftest::SelfTests;
 #[cfg(feature = "dev")]
 use kms_crypto::unlock::DevFile;
 use kms_crypto::unlock::{Argon2Cost, PassphraseWrap, RootKey, wrap_by_passphrase};
@@ -68,6 +68,7 @@ pub(crate) enum Protection {
 /// When the store is not empty, or store or cryptography fail.
 pub(crate) async fn create(
     store: &dyn Store,
+    self_tests: Arc<SelfTests>,
     home: &Home,
     protection: Protection,
 ) -> Result<(), Failure> {
@@ -80,7 +81,7 @@ pub(crate) async fn create(
             (root, SealRow::Passphrase(wrap))
         }
     };
-    let vault = Vault::new(root, Arc::new(AwsLc))?;
+    let vault = Vault::with_self_tests(root, self_tests)?;
     let wrapped = vault.create_log_key()?;
     let public_key = vault.open_log_key(&wrapped)?.public_key();
     let id: [u8; 8] = random()?;
@@ -94,7 +95,7 @@ pub(crate) async fn create(
     let LogRow { origin, public_key, wrapped_key: _ } = &log;
     let name = LogName { origin: origin.clone(), public_key: public_key.clone() };
     let name = rows::create(&vault, &operation_id()?, &name, &[])?;
-    let (conditions, writes) = (vec![name.condition], vec![name.write]);
+    let (conditions, writes) = (vec![name.condition], Vec::from_iter(name.write));
     let mut batch = Batch { conditions, writes, ..Batch::default() };
     for (key, value) in [
         (SEAL.to_owned(), json(&seal)?),
@@ -150,7 +151,7 @@ pub(crate) async fn log_key(store: &dyn Store) -> Result<LogKey, Failure> {
 /// # Errors
 /// When a wrap does not open under this root, or the store fails.
 pub(crate) async fn open(cx: &Context, root: RootKey) -> Result<(), Failure> {
-    let vault = Arc::new(Vault::new(root, Arc::new(AwsLc))?);
+    let vault = Arc::new(Vault::with_self_tests(root, cx.self_tests.clone())?);
     let place = tenant_place(&cx.home.tenant);
     let tenant = get::<TenantRow>(&*cx.store, &place).await?;
     let tenant = tenant.ok_or(Failure::Bug("a store without a tenant key"))?;

@@ -99,7 +99,7 @@ async fn gated_key(client: &Client) -> Result<String, TourError> {
         }),
         ..Default::default()
     };
-    let request = v1::CreateKeyRequest { key: Some(key), pre_active: false, request_id: vec![] };
+    let request = v1::CreateKeyRequest { key: Some(key), ..Default::default() };
     let made = client.call(client.keys().create_key(request)).await?;
     let key = made.key.ok_or("the daemon answered without the key")?.name;
     say(1, &format!("made {key}, released only to a workload with one measurement"));

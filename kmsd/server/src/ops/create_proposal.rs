@@ -5,6 +5,7 @@ use kms_core::caller::Caller;
 use kms_core::id::{Home, Nonce, Resource, Timestamp};
 use kms_core::permit::{Grounds, Permit, Recorded, Refusal, Subject};
 use kms_core::quorum::{LIFETIME_MS_MAX, LIFETIME_MS_MIN, PROPOSAL_TYPE, Proposal};
+use kms_core::transfer::ExportRecipient;
 use kms_proto::v1;
 
 use super::{VersionFacts, is_retry, load_version, proposals};
@@ -12,7 +13,7 @@ use crate::context::{Context, random};
 use crate::failure::{Early, Failure};
 use crate::pipeline::{Operation, Stamp};
 use crate::rows::{self, Draft, ProposalRow, ProposalState};
-use crate::wire::{KeyOrVersion, invalid, parse, version_name};
+use crate::wire::{KeyOrVersion, export_recipient, invalid, parse, version_name};
 
 /// The parsed request.
 #[derive(Debug)]
@@ -121,7 +122,7 @@ impl Operation for CreateProposal {
             return Ok((existing.shown(cx), Vec::new()));
         }
         let found = facts.version.found()?;
-        let policy = proposals::policy(found, self.action)
+        let policy = proposals::policy(found, self.action, stamp.now)
             .ok_or_else(|| invalid("action", "no quorum guards this; just do it"))?;
         let proposal = Proposal {
             type_: PROPOSAL_TYPE.to_owned(),

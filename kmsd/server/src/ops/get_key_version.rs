@@ -41,7 +41,7 @@ impl Read for GetKeyVersion {
 
     async fn reply(
         self,
-        _cx: &Context,
+        cx: &Context,
         facts: VersionFacts,
         audit: v1::AuditReference,
     ) -> Result<v1::GetKeyVersionResponse, Failure> {

@@ -60,7 +60,7 @@ impl Read for ListKeyVersions {
 
     async fn reply(
         self,
-        _cx: &Context,
+        cx: &Context,
         listed: Listed,
         audit: v1::AuditReference,
     ) -> Result<v1::ListKeyVersionsResponse, Failure> {
