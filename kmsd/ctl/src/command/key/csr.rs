@@ -198,7 +198,7 @@ Many authorities take RSA signatures only as PKCS#1 v1.5: --mechanism RSA_PKCS1_
 mod tests {
     use std::process::Command;
 
-    use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
+    use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
     use aws_lc_rs::rand::SystemRandom;
     use aws_lc_rs::signature::{self as sig, KeyPair as _};
 
@@ -250,7 +250,7 @@ mod tests {
         }
     }
 
-    fn spki(key: &impl aws_lc_rs::encoding::AsDer<PublicKeyX509Der<'static>>) -> Vec<u8> {
+    fn spki(key: &impl AsDer<PublicKeyX509Der<'static>>) -> Vec<u8> {
         key.as_der().unwrap().as_ref().to_vec()
     }
 

@@ -35,7 +35,7 @@ pub(crate) enum Key {
     },
     /// List the keys of a ring.
     #[command(after_help = manage::LIST_HELP)]
-    List(manage::List),
+    List(List),
     /// Show one key.
     Show {
         /// Key name.
@@ -177,7 +177,7 @@ impl Key {
         match self {
             Self::Create(command) => command.run(connection).await,
             Self::Algorithms { algorithm } => Ok(manage::algorithms(algorithm.as_deref())),
-            Self::List(list) => manage::list(connection, list).await,
+            Self::List(command) => list(connection, command).await,
             Self::Show { name } => manage::show(connection, name).await,
             Self::Update(command) => command.run(connection).await,
             Self::Rotate(command) => command.run(connection).await,
