@@ -228,7 +228,7 @@ fn rows(header: &SealHeader) -> (Ring, Key, Version) {
         protections_reserved: 0,
         certificate: String::new(),
         public_key: String::new(),
-        slot: 0,
+        slot: Some(0),
     };
     (ring, key, version)
 }
