@@ -1,7 +1,9 @@
 //! The operations, one file each, and what several of them load.
 
+mod agree_key;
 mod approve_proposal;
 mod cancel_proposal;
+mod copy_key;
 mod create_binding;
 mod create_import_job;
 mod create_key;
@@ -11,9 +13,12 @@ mod create_object_key;
 mod create_proposal;
 mod create_release_challenge;
 mod create_user;
+mod decapsulate_key;
 mod decrypt;
+mod derive_key;
 mod destroy_key_version;
 mod digest;
+mod encapsulate_key;
 mod encrypt;
 mod execute_proposal;
 mod export_key_version;
@@ -40,6 +45,7 @@ mod list_users;
 mod login_token;
 mod mac_sign;
 mod mac_verify;
+mod making;
 mod proposals;
 mod re_encrypt;
 mod reading;
@@ -50,14 +56,17 @@ mod sign;
 mod start;
 mod step_key_version;
 mod unseal;
+mod unwrap_key;
 mod update_key;
 mod using;
 mod verify;
 mod who_am_i;
 mod wrap_key;
 
+pub(crate) use agree_key::AgreeKey;
 pub(crate) use approve_proposal::ApproveProposal;
 pub(crate) use cancel_proposal::CancelProposal;
+pub(crate) use copy_key::CopyKey;
 pub(crate) use create_binding::CreateBinding;
 pub(crate) use create_import_job::CreateImportJob;
 pub(crate) use create_key::CreateKey;
@@ -67,9 +76,12 @@ pub(crate) use create_object_key::CreateObjectKey;
 pub(crate) use create_proposal::CreateProposal;
 pub(crate) use create_release_challenge::CreateReleaseChallenge;
 pub(crate) use create_user::CreateUser;
+pub(crate) use decapsulate_key::DecapsulateKey;
 pub(crate) use decrypt::Decrypt;
+pub(crate) use derive_key::DeriveKey;
 pub(crate) use destroy_key_version::{DestroyKeyVersion, DestroyObject, erase};
 pub(crate) use digest::Digest;
+pub(crate) use encapsulate_key::EncapsulateKey;
 pub(crate) use encrypt::Encrypt;
 pub(crate) use execute_proposal::ExecuteProposal;
 pub(crate) use export_key_version::ExportKeyVersion;
@@ -107,13 +119,15 @@ pub(crate) use step_key_version::{
     SuspendKeyVersion,
 };
 pub(crate) use unseal::Unseal;
+pub(crate) use unwrap_key::UnwrapKey;
 pub(crate) use update_key::{UpdateKey, UpdateObject};
 pub(crate) use verify::Verify;
 pub(crate) use who_am_i::WhoAmI;
 pub(crate) use wrap_key::WrapKey;
 
+pub(crate) use making::MakingOf;
 pub(crate) use reading::Reading;
-pub(crate) use using::Using;
+pub(crate) use using::{Use, Using};
 
 use kms_core::id::{KeyName, Resource, RingName};
 use kms_core::key::{Key, Ring, Version};
