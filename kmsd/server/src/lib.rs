@@ -8,6 +8,7 @@
 //! A newcomer starts at [`cli::run`], then reads `pipeline` and one file under `ops`.
 
 pub mod cli;
+mod clock;
 pub mod config;
 mod context;
 mod counting;
@@ -15,6 +16,7 @@ mod counting;
 mod dev;
 mod failure;
 mod grpc;
+mod housekeeper;
 mod identity;
 mod listener;
 mod metrics;

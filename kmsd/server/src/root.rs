@@ -95,7 +95,7 @@ pub(crate) async fn create(
     let LogRow { origin, public_key, wrapped_key: _ } = &log;
     let name = LogName { origin: origin.clone(), public_key: public_key.clone() };
     let name = rows::create(&vault, &operation_id()?, &name, &[])?;
-    let (conditions, writes) = (vec![name.condition], vec![name.write]);
+    let (conditions, writes) = (vec![name.condition], Vec::from_iter(name.write));
     let mut batch = Batch { conditions, writes, ..Batch::default() };
     for (key, value) in [
         (SEAL.to_owned(), json(&seal)?),

@@ -20,12 +20,13 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
-use crate::config::{Config, ConfigError};
+use crate::clock::Clock;
+use crate::config::{self, Config, ConfigError};
 use crate::context::{Context, Parts};
 use crate::failure::Failure;
 use crate::grpc::{Api, routes};
 use crate::listener::{self, CONNECTIONS_MAX};
-use crate::{identity, metrics_endpoint, ops, pipeline, root, tls};
+use crate::{housekeeper, identity, metrics_endpoint, ops, pipeline, root, tls};
 
 /// Why the daemon does not serve. Each names what to do.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +113,8 @@ impl Daemon {
         state: &Path,
         home: Home,
         collateral: Collateral,
+        lifecycle: config::Lifecycle,
+        clock: Clock,
         opening: Opening,
     ) -> Result<Self, ServeError> {
         let self_tests = self_tests()?;
@@ -121,7 +124,9 @@ impl Daemon {
         let seal_method = method.ok_or_else(|| ServeError::NotInitialised(state.to_owned()))?;
         let log_key = root::log_key(&*store).await?;
         let wrap = root::passphrase_wrap(&*store).await?;
-        let parts = Parts { store, self_tests, home, seal_method, log_key, collateral };
+        let lifecycle = lifecycle.into();
+        let parts =
+            Parts { store, self_tests, home, seal_method, log_key, collateral, lifecycle, clock };
         let cx = Arc::new(Context::sealed(parts));
         match (opening, wrap) {
             #[cfg(feature = "dev")]
@@ -175,6 +180,7 @@ impl Daemon {
         }
         drop(accepted);
         pipeline::serve::<ops::Start>(&cx, &daemon, ()).await?;
+        tasks.spawn(housekeeper::run(cx.clone(), daemon.clone()));
         let (unix, tcp) = (&config.listen.unix, &config.listen.tcp);
         tracing::info!(?unix, ?tcp, log = cx.log_key.origin(), sealed = cx.is_sealed(), "serving");
         ready();

@@ -18,7 +18,7 @@ use super::Api;
 use super::batch;
 use super::session::{self, SessionStream};
 use crate::ops;
-use crate::ops::{MakingOf, Reading, Using};
+use crate::ops::{MakingOf, Reading, Using, Writing};
 
 macro_rules! service {
     (
@@ -50,14 +50,17 @@ macro_rules! service {
 }
 
 service!(KeyManagementService {
-    activate_key_version(ActivateKeyVersionRequest) -> ActivateKeyVersionResponse: ops::ActivateKeyVersion;
-    compromise_key_version(CompromiseKeyVersionRequest) -> CompromiseKeyVersionResponse: ops::CompromiseKeyVersion;
+    activate_key_version(ActivateKeyVersionRequest) -> ActivateKeyVersionResponse: Writing<ops::ActivateKeyVersion>;
+    compromise_key_version(CompromiseKeyVersionRequest) -> CompromiseKeyVersionResponse: Writing<ops::CompromiseKeyVersion>;
     create_import_job(CreateImportJobRequest) -> CreateImportJobResponse: ops::CreateImportJob;
     create_key(CreateKeyRequest) -> CreateKeyResponse: ops::CreateKey;
     create_key_ring(CreateKeyRingRequest) -> CreateKeyRingResponse: ops::CreateKeyRing;
     create_key_version(CreateKeyVersionRequest) -> CreateKeyVersionResponse: ops::CreateKeyVersion;
-    deactivate_key_version(DeactivateKeyVersionRequest) -> DeactivateKeyVersionResponse: ops::DeactivateKeyVersion;
-    destroy_key_version(DestroyKeyVersionRequest) -> DestroyKeyVersionResponse: ops::DestroyKeyVersion;
+    deactivate_key_version(DeactivateKeyVersionRequest) -> DeactivateKeyVersionResponse: Writing<ops::DeactivateKeyVersion>;
+    delete_key(DeleteKeyRequest) -> DeleteKeyResponse: Writing<ops::DeleteKey>;
+    destroy_key_version(DestroyKeyVersionRequest) -> DestroyKeyVersionResponse: Writing<ops::DestroyKeyVersion>;
+    disable_key_version(DisableKeyVersionRequest) -> DisableKeyVersionResponse: Writing<ops::DisableKeyVersion>;
+    enable_key_version(EnableKeyVersionRequest) -> EnableKeyVersionResponse: Writing<ops::EnableKeyVersion>;
     export_key_version(ExportKeyVersionRequest) -> ExportKeyVersionResponse: ops::ExportKeyVersion;
     get_import_job(GetImportJobRequest) -> GetImportJobResponse: Reading<ops::GetImportJob>;
     get_key(GetKeyRequest) -> GetKeyResponse: Reading<ops::GetKey>;
@@ -65,25 +68,22 @@ service!(KeyManagementService {
     get_key_statement(GetKeyStatementRequest) -> GetKeyStatementResponse: ops::GetKeyStatement;
     get_key_version(GetKeyVersionRequest) -> GetKeyVersionResponse: Reading<ops::GetKeyVersion>;
     get_public_key(GetPublicKeyRequest) -> GetPublicKeyResponse: Reading<ops::GetPublicKey>;
+    list_key_history(ListKeyHistoryRequest) -> ListKeyHistoryResponse: Reading<ops::ListKeyHistory>;
     list_key_rings(ListKeyRingsRequest) -> ListKeyRingsResponse: Reading<ops::ListKeyRings>;
     list_key_versions(ListKeyVersionsRequest) -> ListKeyVersionsResponse: Reading<ops::ListKeyVersions>;
     list_keys(ListKeysRequest) -> ListKeysResponse: Reading<ops::ListKeys>;
-    resume_key_version(ResumeKeyVersionRequest) -> ResumeKeyVersionResponse: ops::ResumeKeyVersion;
-    suspend_key_version(SuspendKeyVersionRequest) -> SuspendKeyVersionResponse: ops::SuspendKeyVersion;
-    update_key(UpdateKeyRequest) -> UpdateKeyResponse: ops::UpdateKey;
+    restore_key_version(RestoreKeyVersionRequest) -> RestoreKeyVersionResponse: Writing<ops::RestoreKeyVersion>;
+    resume_key_version(ResumeKeyVersionRequest) -> ResumeKeyVersionResponse: Writing<ops::ResumeKeyVersion>;
+    schedule_destroy_key_version(ScheduleDestroyKeyVersionRequest) -> ScheduleDestroyKeyVersionResponse: Writing<ops::ScheduleDestroyKeyVersion>;
+    set_key_certificate(SetKeyCertificateRequest) -> SetKeyCertificateResponse: Writing<ops::SetKeyCertificate>;
+    set_key_ring_policy(SetKeyRingPolicyRequest) -> SetKeyRingPolicyResponse: Writing<ops::SetKeyRingPolicy>;
+    set_key_trusted(SetKeyTrustedRequest) -> SetKeyTrustedResponse: Writing<ops::SetKeyTrusted>;
+    set_key_version_dates(SetKeyVersionDatesRequest) -> SetKeyVersionDatesResponse: Writing<ops::SetKeyVersionDates>;
+    suspend_key_version(SuspendKeyVersionRequest) -> SuspendKeyVersionResponse: Writing<ops::SuspendKeyVersion>;
+    undo_key_version_step(UndoKeyVersionStepRequest) -> UndoKeyVersionStepResponse: Writing<ops::UndoKeyVersionStep>;
+    update_key(UpdateKeyRequest) -> UpdateKeyResponse: Writing<ops::UpdateKey>;
 } later {
-    delete_key(DeleteKeyRequest) -> DeleteKeyResponse;
-    disable_key_version(DisableKeyVersionRequest) -> DisableKeyVersionResponse;
-    enable_key_version(EnableKeyVersionRequest) -> EnableKeyVersionResponse;
     import_key_version(ImportKeyVersionRequest) -> ImportKeyVersionResponse;
-    list_key_history(ListKeyHistoryRequest) -> ListKeyHistoryResponse;
-    restore_key_version(RestoreKeyVersionRequest) -> RestoreKeyVersionResponse;
-    schedule_destroy_key_version(ScheduleDestroyKeyVersionRequest) -> ScheduleDestroyKeyVersionResponse;
-    set_key_certificate(SetKeyCertificateRequest) -> SetKeyCertificateResponse;
-    set_key_ring_policy(SetKeyRingPolicyRequest) -> SetKeyRingPolicyResponse;
-    set_key_trusted(SetKeyTrustedRequest) -> SetKeyTrustedResponse;
-    set_key_version_dates(SetKeyVersionDatesRequest) -> SetKeyVersionDatesResponse;
-    undo_key_version_step(UndoKeyVersionStepRequest) -> UndoKeyVersionStepResponse;
 });
 
 service!(TokenService {

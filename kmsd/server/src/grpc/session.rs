@@ -18,7 +18,7 @@ use tonic::{Status, Streaming};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::identity::{self, Peer};
-use crate::ops::{self, Login, MakingOf, Reading, Using};
+use crate::ops::{self, Login, MakingOf, Reading, Using, Writing};
 use crate::pipeline::{self, Operation};
 use crate::status::{Told, tell};
 
@@ -134,7 +134,7 @@ async fn answer(cx: &Arc<Context>, caller: &Caller, asked: Asked) -> Answered {
         }
         Asked::Decrypt(wire) => one::<Using<ops::Decrypt>>(cx, caller, wire, A::Decrypt).await,
         Asked::DestroyObject(wire) => {
-            one::<ops::DestroyObject>(cx, caller, wire, A::DestroyObject).await
+            one::<Writing<ops::DestroyObject>>(cx, caller, wire, A::DestroyObject).await
         }
         Asked::AgreeKey(wire) => {
             one::<MakingOf<ops::AgreeKey>>(cx, caller, wire, A::AgreeKey).await
@@ -170,7 +170,7 @@ async fn answer(cx: &Arc<Context>, caller: &Caller, asked: Asked) -> Answered {
         }
         Asked::Sign(wire) => one::<Using<ops::Sign>>(cx, caller, wire, A::Sign).await,
         Asked::UpdateObject(wire) => {
-            one::<ops::UpdateObject>(cx, caller, wire, A::UpdateObject).await
+            one::<Writing<ops::UpdateObject>>(cx, caller, wire, A::UpdateObject).await
         }
         Asked::Verify(wire) => one::<Using<ops::Verify>>(cx, caller, wire, A::Verify).await,
         // Handled in order by the stream itself.

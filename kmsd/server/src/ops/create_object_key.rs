@@ -7,11 +7,10 @@ use kms_core::action::Action;
 use kms_core::caller::Caller;
 use kms_core::id::{Home, KeyName, Resource, RingName, Timestamp};
 use kms_core::key::{Floors, Key, Pkcs11Attributes, Version};
-use kms_core::lifecycle::State;
 use kms_core::permit::{Permit, Recorded, Refusal, Subject};
 use kms_proto::v1;
 
-use super::create_key::{Place, make_key};
+use super::create_key::{Beginning, Place, make_key};
 use crate::context::Context;
 use crate::failure::{Early, Failure};
 use crate::pipeline::{Operation, Stamp};
@@ -124,7 +123,9 @@ impl Operation for CreateObjectKey {
             return Ok((object_out(&key.value, &version.value, stamp.now), Vec::new()));
         }
         let key = Key { name: named.name.clone(), created_at: stamp.now, ..self.template.clone() };
-        let (made, drafts) = make_key(cx, stamp, &key, self.length_bytes, State::Active).await?;
+        named.place.admits(&key)?;
+        let first = (1, self.length_bytes, Beginning::ACTIVE);
+        let (made, drafts) = make_key(cx, stamp, &key, first).await?;
         Ok((object_out(&key, &made.version, stamp.now), drafts))
     }
 

@@ -122,7 +122,7 @@ impl Operation for CreateProposal {
             return Ok((existing.shown(cx), Vec::new()));
         }
         let found = facts.version.found()?;
-        let policy = proposals::policy(found, self.action)
+        let policy = proposals::policy(found, self.action, stamp.now)
             .ok_or_else(|| invalid("action", "no quorum guards this; just do it"))?;
         let proposal = Proposal {
             type_: PROPOSAL_TYPE.to_owned(),

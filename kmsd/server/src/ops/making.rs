@@ -15,13 +15,13 @@ use kms_core::mechanism::Mechanism;
 use kms_core::permit::{Other, Permit, Recorded, Refusal, Subject};
 use kms_core::quorum::QuorumPolicy;
 use kms_crypto::CryptoError;
-use kms_crypto::vault::{Generated, NewVersion, SlotSecret, Vault, VersionRef};
+use kms_crypto::vault::{Generated, NewVersion, Vault, VersionRef};
 use kms_proto::v1;
 use kms_store::{Batch, Committed, Condition, Outcome};
 use prost::Message;
-use zeroize::Zeroizing;
 
-use super::create_key::Place;
+use super::changes::rotation_due;
+use super::create_key::{Place, made, new_slot};
 use super::named;
 use super::using::{USES_JUDGED_ANEW_MAX, UseFacts};
 use crate::context::Context;
@@ -161,7 +161,8 @@ impl<M: Make> Operation for MakingOf<M> {
             Some(found) if place.existing.is_none() => {
                 let (old, sealed) = (&found.key.value, &found.version.value.header);
                 let (key, header) = self.tightened(old, sealed, &source)?;
-                let key = Key { created_at: stamp.now, ..key };
+                let rotation = key.rotation.map(|rotation| rotation.begun(stamp.now));
+                let key = Key { created_at: stamp.now, rotation, ..key };
                 found
                     .ring
                     .value
@@ -232,10 +233,7 @@ impl<M: Make> Operation for MakingOf<M> {
             // A copy uses the key in no way, so any will do.
             None => Mechanism::AesKwp,
         };
-        let secret = SlotSecret::generate()?;
-        let mut bytes = Zeroizing::new([0; 32]);
-        bytes.copy_from_slice(secret.expose_to_slot_table());
-        let new_slot = cx.store.put_slot(bytes).await?;
+        let (new_slot, secret) = new_slot(cx).await?;
         let making = Making {
             recorded,
             request_digest: &stamp.request_digest,
@@ -257,17 +255,21 @@ impl<M: Make> Operation for MakingOf<M> {
             protections_reserved: 0,
             certificate: String::new(),
             public_key: hex_encode(&generated.public_key),
-            slot: new_slot,
+            slot: Some(new_slot),
         };
         let id = &stamp.operation_id;
         let key_draft = rows::create(&vault, id, &key, &[])?;
         let version_draft = rows::create(&vault, id, &version, &generated.sealed)?;
+        let event = made(&vault, stamp, Action::CreateKey, &version)?;
+        let rotation = rotation_due(&vault, stamp, &key)?;
         let made = MadeKey {
             key: Some(key_out(&key, &key_draft.etag)),
             version: Some(version_out(&version, &version_draft.etag, stamp.now)),
             audit: Some(audit),
         };
-        write(cx, stamp, vec![key_draft, version_draft]).await?;
+        let mut drafts = vec![key_draft, version_draft, event];
+        drafts.extend(rotation);
+        write(cx, stamp, drafts).await?;
         Ok(M::reply(told, made))
     }
 }
@@ -380,7 +382,7 @@ async fn write(cx: &Context, stamp: &Stamp, drafts: Vec<Draft>) -> Result<(), Fa
         Batch { idempotency: stamp.idempotency.map(|digest| digest.0), ..Batch::default() };
     for draft in drafts {
         batch.conditions.push(draft.condition);
-        batch.writes.push(draft.write);
+        batch.writes.extend(draft.write);
     }
     match cx.store.commit(batch).await? {
         // A retry that overtook its first attempt; asked once more, it finds what that one made.

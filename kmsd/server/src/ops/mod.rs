@@ -3,6 +3,8 @@
 mod agree_key;
 mod approve_proposal;
 mod cancel_proposal;
+mod changes;
+mod compromise_key_version;
 mod copy_key;
 mod create_binding;
 mod create_import_job;
@@ -15,8 +17,9 @@ mod create_release_challenge;
 mod create_user;
 mod decapsulate_key;
 mod decrypt;
+mod delete_key;
 mod derive_key;
-mod destroy_key_version;
+mod destroy_object;
 mod digest;
 mod encapsulate_key;
 mod encrypt;
@@ -36,6 +39,7 @@ mod get_proposal;
 mod get_public_key;
 mod get_seal_status;
 mod list_audit_leaves;
+mod list_key_history;
 mod list_key_rings;
 mod list_key_versions;
 mod list_keys;
@@ -50,11 +54,18 @@ mod proposals;
 mod re_encrypt;
 mod reading;
 mod release_key;
+mod schedule_destroy_key_version;
 mod seal;
+mod set_key_certificate;
+mod set_key_ring_policy;
+mod set_key_trusted;
+mod set_key_version_dates;
 mod set_token_pin;
 mod sign;
 mod start;
 mod step_key_version;
+mod switch_key_version;
+mod target;
 mod unseal;
 mod unwrap_key;
 mod update_key;
@@ -62,10 +73,13 @@ mod using;
 mod verify;
 mod who_am_i;
 mod wrap_key;
+mod writing;
 
 pub(crate) use agree_key::AgreeKey;
 pub(crate) use approve_proposal::ApproveProposal;
 pub(crate) use cancel_proposal::CancelProposal;
+pub(crate) use changes::erase;
+pub(crate) use compromise_key_version::CompromiseKeyVersion;
 pub(crate) use copy_key::CopyKey;
 pub(crate) use create_binding::CreateBinding;
 pub(crate) use create_import_job::CreateImportJob;
@@ -78,8 +92,9 @@ pub(crate) use create_release_challenge::CreateReleaseChallenge;
 pub(crate) use create_user::CreateUser;
 pub(crate) use decapsulate_key::DecapsulateKey;
 pub(crate) use decrypt::Decrypt;
+pub(crate) use delete_key::DeleteKey;
 pub(crate) use derive_key::DeriveKey;
-pub(crate) use destroy_key_version::{DestroyKeyVersion, DestroyObject, erase};
+pub(crate) use destroy_object::DestroyObject;
 pub(crate) use digest::Digest;
 pub(crate) use encapsulate_key::EncapsulateKey;
 pub(crate) use encrypt::Encrypt;
@@ -99,6 +114,7 @@ pub(crate) use get_proposal::GetProposal;
 pub(crate) use get_public_key::GetPublicKey;
 pub(crate) use get_seal_status::GetSealStatus;
 pub(crate) use list_audit_leaves::ListAuditLeaves;
+pub(crate) use list_key_history::ListKeyHistory;
 pub(crate) use list_key_rings::ListKeyRings;
 pub(crate) use list_key_versions::ListKeyVersions;
 pub(crate) use list_keys::ListKeys;
@@ -110,14 +126,20 @@ pub(crate) use mac_sign::MacSign;
 pub(crate) use mac_verify::MacVerify;
 pub(crate) use re_encrypt::ReEncrypt;
 pub(crate) use release_key::ReleaseKey;
+pub(crate) use schedule_destroy_key_version::ScheduleDestroyKeyVersion;
 pub(crate) use seal::Seal;
+pub(crate) use set_key_certificate::SetKeyCertificate;
+pub(crate) use set_key_ring_policy::SetKeyRingPolicy;
+pub(crate) use set_key_trusted::SetKeyTrusted;
+pub(crate) use set_key_version_dates::SetKeyVersionDates;
 pub(crate) use set_token_pin::SetTokenPin;
 pub(crate) use sign::Sign;
 pub(crate) use start::{Start, Stop};
 pub(crate) use step_key_version::{
-    ActivateKeyVersion, CompromiseKeyVersion, DeactivateKeyVersion, ResumeKeyVersion,
-    SuspendKeyVersion,
+    ActivateKeyVersion, DeactivateKeyVersion, DestroyKeyVersion, RestoreKeyVersion,
+    ResumeKeyVersion, SuspendKeyVersion, UndoKeyVersionStep,
 };
+pub(crate) use switch_key_version::{DisableKeyVersion, EnableKeyVersion};
 pub(crate) use unseal::Unseal;
 pub(crate) use unwrap_key::UnwrapKey;
 pub(crate) use update_key::{UpdateKey, UpdateObject};
@@ -128,6 +150,7 @@ pub(crate) use wrap_key::WrapKey;
 pub(crate) use making::MakingOf;
 pub(crate) use reading::Reading;
 pub(crate) use using::{Use, Using};
+pub(crate) use writing::Writing;
 
 use kms_core::id::{KeyName, Resource, RingName};
 use kms_core::key::{Key, Ring, Version};
@@ -218,7 +241,9 @@ impl Found {
     /// # Errors
     /// When the store cannot read it, or it was erased.
     pub(crate) async fn slot(&self, cx: &Context) -> Result<SlotSecret, Failure> {
-        let mut secret = cx.store.read_slot(self.version.value.slot).await?;
+        let slot = self.version.value.slot;
+        let slot = slot.ok_or(Failure::Bug("a version without material was to be used"))?;
+        let mut secret = cx.store.read_slot(slot).await?;
         Ok(SlotSecret::import(&mut secret)?)
     }
 
@@ -260,11 +285,23 @@ pub(crate) async fn load_ring(
     Ok(ring)
 }
 
-/// Loads a key and its ring.
+/// Loads a key and its ring. A deleted key is not there.
 ///
 /// # Errors
 /// As [`load_ring`].
 pub(crate) async fn load_key(
+    cx: &Context,
+    name: &KeyName,
+) -> Result<Option<(Stored<Ring>, Stored<Key>)>, Early> {
+    let found = load_key_or_tombstone(cx, name).await?;
+    Ok(found.filter(|(_, key)| key.value.deleted_at.is_none()))
+}
+
+/// As [`load_key`], for who must know that the name is taken.
+///
+/// # Errors
+/// As [`load_ring`].
+pub(crate) async fn load_key_or_tombstone(
     cx: &Context,
     name: &KeyName,
 ) -> Result<Option<(Stored<Ring>, Stored<Key>)>, Early> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kms_core::action::Action;
 use kms_core::caller::Caller;
 use kms_core::id::{PrincipalName, Resource, Segment, Timestamp, VersionName};
-use kms_core::permit::Refusal;
+use kms_core::permit::{self, Refusal};
 use kms_core::quorum::{self, Approved, Circumstances, Proposal, QuorumPolicy};
 use kms_core::sshsig::SshKey;
 use kms_proto::v1;
@@ -70,9 +70,9 @@ pub(crate) fn proposable(action: Action) -> Result<Action, Refusal> {
 }
 
 /// The quorum that guards `action` on the version, if one does: the ring's first.
-pub(crate) fn policy(found: &Found, action: Action) -> Option<&QuorumPolicy> {
-    let (ring, key) = (found.ring.value.quorum.as_ref(), found.key.value.quorum.as_ref());
-    QuorumPolicy::guarding(ring, key, action)
+pub(crate) fn policy(found: &Found, action: Action, now: Timestamp) -> Option<&QuorumPolicy> {
+    let Found { ring, key, version } = found;
+    permit::guarding(&ring.value, &key.value, &version.value, action, now)
 }
 
 impl Loaded {
@@ -84,7 +84,7 @@ impl Loaded {
         with: impl FnOnce(&Circumstances<'_>) -> R,
     ) -> Option<R> {
         let found = self.found.as_ref()?;
-        let policy = policy(found, self.proposal.action)?;
+        let policy = policy(found, self.proposal.action, now)?;
         let users = cx.users();
         let keys: BTreeMap<PrincipalName, Vec<SshKey>> =
             users.values().map(|user| (user.name.clone(), user.ssh_keys.clone())).collect();

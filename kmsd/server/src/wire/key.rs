@@ -116,7 +116,8 @@ pub(crate) fn length_bytes(algorithm: Algorithm, wire: u32) -> Result<u32, Refus
     u32::try_from(length).map_err(|_| invalid(FIELD, "too long"))
 }
 
-fn rotation(wire: Option<v1::Rotation>) -> Result<Option<Rotation>, Refusal> {
+/// Reads a rotation, if there is one; without a time it begins when it is set.
+pub(crate) fn rotation(wire: Option<v1::Rotation>) -> Result<Option<Rotation>, Refusal> {
     const FIELD: &str = "rotation";
     let Some(v1::Rotation { period, next_rotation_time, uses_max }) = wire else { return Ok(None) };
     let period_ms = match period {
