@@ -152,6 +152,8 @@ pub(crate) use reading::Reading;
 pub(crate) use using::{Use, Using};
 pub(crate) use writing::Writing;
 
+use std::sync::Arc;
+
 use kms_core::id::{KeyName, Resource, RingName};
 use kms_core::key::{Key, Ring, Version};
 use kms_core::lifecycle::Transition;
@@ -168,9 +170,9 @@ use crate::wire::{self, KeyOrVersion};
 /// A version with its key and ring, as the store has them.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
-    pub(crate) ring: Stored<Ring>,
-    pub(crate) key: Stored<Key>,
-    pub(crate) version: Stored<Version>,
+    pub(crate) ring: Arc<Stored<Ring>>,
+    pub(crate) key: Arc<Stored<Key>>,
+    pub(crate) version: Arc<Stored<Version>>,
 }
 
 /// A version that was asked for, found or not.
@@ -275,8 +277,13 @@ pub(crate) async fn load_ring(
     cx: &Context,
     name: &RingName,
 ) -> Result<Option<Stored<Ring>>, Early> {
+    Ok(ring_shared(cx, name).await?.map(|ring| Stored::clone(&ring)))
+}
+
+/// As [`load_ring`], for what is only looked at.
+async fn ring_shared(cx: &Context, name: &RingName) -> Result<Option<Arc<Stored<Ring>>>, Early> {
     let vault = cx.vault()?;
-    let ring = rows::load::<Ring>(cx, &rows::ring_place(name)).await?;
+    let ring = rows::load_shared::<Ring>(cx, &rows::ring_place(name)).await?;
     if let Some(ring) = ring.as_ref().filter(|_| !vault.ring_is_open(name)) {
         let wrapped = wire::hex_decode(&ring.value.wrapped_key)
             .ok_or(Failure::Bug("a ring key that is not hexadecimal"))?;
@@ -315,14 +322,15 @@ pub(crate) async fn load_key_or_tombstone(
 /// # Errors
 /// As [`load_ring`].
 pub(crate) async fn load_version(cx: &Context, name: &KeyOrVersion) -> Result<VersionFacts, Early> {
-    let Some((ring, key)) = load_key(cx, name.key()).await? else {
-        return Ok(VersionFacts { resource: named(name), found: None });
-    };
+    let absent = || VersionFacts { resource: named(name), found: None };
+    let Some(ring) = ring_shared(cx, &name.key().ring).await? else { return Ok(absent()) };
+    let key = rows::load_shared::<Key>(cx, &rows::key_place(name.key())).await?;
+    let Some(key) = key.filter(|key| key.value.deleted_at.is_none()) else { return Ok(absent()) };
     let version_name = match name {
         KeyOrVersion::Key(name) => name.version(key.value.primary),
         KeyOrVersion::Version(name) => name.clone(),
     };
-    let version = rows::load::<Version>(cx, &rows::version_place(&version_name)).await?;
+    let version = rows::load_shared::<Version>(cx, &rows::version_place(&version_name)).await?;
     let resource = Resource::Version(version_name);
     Ok(VersionFacts { resource, found: version.map(|version| Found { ring, key, version }) })
 }
