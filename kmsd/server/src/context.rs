@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::counting::Counts;
 use crate::failure::Failure;
+use crate::memo::Memo;
 use crate::metrics::Metrics;
 use crate::pin::{PinGuard, UnsealTries};
 use crate::rows::User;
@@ -51,6 +52,8 @@ pub(crate) struct Context {
     pub(crate) passphrases: PinGuard,
     /// Counts tries to open the root.
     pub(crate) unseal_tries: UnsealTries,
+    /// Rows that were believed lately.
+    pub(crate) memo: Memo,
     /// What versions have protected, where that counts.
     pub(crate) counts: Counts,
     /// Figures for operators.
@@ -128,6 +131,7 @@ impl Context {
             epoch: AtomicU64::new(0),
             unseal_tries: UnsealTries::default(),
             counts: Counts::default(),
+            memo: Memo::default(),
             metrics: Metrics::new(),
             opened: RwLock::default(),
             directory: RwLock::default(),
@@ -171,6 +175,7 @@ impl Context {
     /// Closes the root: the vault and everything it vouched for are dropped.
     pub(crate) fn close(&self) {
         *self.opened.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.memo.clear();
         self.set_users(Vec::new());
     }
 

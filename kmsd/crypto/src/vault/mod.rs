@@ -57,10 +57,12 @@ use crate::wrap;
 
 mod making;
 mod moving;
+mod opened;
 mod streams;
 mod transfer;
 mod uses;
 
+use self::opened::OpenedKeys;
 pub use making::NewVersion;
 pub use moving::{Ciphertext, DATA_KEY_BYTES_MAX, DATA_KEY_BYTES_MIN, DataKey};
 pub use streams::{CipherStream, STREAM_INPUT_BYTES_MAX, STREAM_SEGMENT_BYTES, stream_iv_bytes};
@@ -73,6 +75,7 @@ pub struct Vault {
     root: RootKey,
     row_key: Material,
     opened: RwLock<Opened>,
+    keys: OpenedKeys,
 }
 
 #[derive(Default)]
@@ -167,12 +170,22 @@ impl Vault {
         // Every key of the hierarchy rests under this one.
         tests.ensure(Mechanism::AesKwp)?;
         let row_key = kdf::derive(root.material(), b"", "kms-row", b"")?;
-        Ok(Self { tests, root, row_key, opened: RwLock::default() })
+        Ok(Self { tests, root, row_key, opened: RwLock::default(), keys: OpenedKeys::default() })
     }
 
     /// What has been tested so far, and what came of it.
     pub fn self_tests(&self) -> &Arc<SelfTests> {
         &self.tests
+    }
+
+    /// Drops opened keys that were not used since the call before; to be called every minute.
+    pub fn age_opened_keys(&self) {
+        self.keys.age();
+    }
+
+    /// Drops all opened keys: one of them is no more. The others are opened again when they are used.
+    pub fn forget_opened_keys(&self) {
+        self.keys.forget();
     }
 
     /// Makes a tenant key, wrapped for the store. It is not open before [`Vault::open_tenant`].

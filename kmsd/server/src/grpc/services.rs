@@ -15,9 +15,10 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Api;
+use super::batch;
 use super::session::{self, SessionStream};
 use crate::ops;
-use crate::ops::{Reading, Using, Writing};
+use crate::ops::{MakingOf, Reading, Using, Writing};
 
 macro_rules! service {
     (
@@ -125,6 +126,12 @@ service!(SealService {
 });
 
 service!(CryptoService {
+    agree_key(AgreeKeyRequest) -> AgreeKeyResponse: MakingOf<ops::AgreeKey>;
+    copy_key(CopyKeyRequest) -> CopyKeyResponse: MakingOf<ops::CopyKey>;
+    decapsulate_key(DecapsulateKeyRequest) -> DecapsulateKeyResponse: MakingOf<ops::DecapsulateKey>;
+    derive_key(DeriveKeyRequest) -> DeriveKeyResponse: MakingOf<ops::DeriveKey>;
+    encapsulate_key(EncapsulateKeyRequest) -> EncapsulateKeyResponse: MakingOf<ops::EncapsulateKey>;
+    unwrap_key(UnwrapKeyRequest) -> UnwrapKeyResponse: MakingOf<ops::UnwrapKey>;
     decrypt(DecryptRequest) -> DecryptResponse: Using<ops::Decrypt>;
     digest(DigestRequest) -> DigestResponse: ops::Digest;
     generate_data_key(GenerateDataKeyRequest) -> GenerateDataKeyResponse: Using<ops::GenerateDataKey>;
@@ -139,6 +146,15 @@ service!(CryptoService {
 } streams {
     type SessionStream = SessionStream;
     type StreamStream = super::StreamAnswers;
+
+    async fn batch(
+        &self,
+        request: Request<v1::BatchRequest>,
+    ) -> Result<Response<v1::BatchResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let results = batch::run(&self.cx, &caller, request.into_inner().items).await?;
+        Ok(Response::new(v1::BatchResponse { results }))
+    }
 
     async fn session(
         &self,
@@ -155,14 +171,6 @@ service!(CryptoService {
     ) -> Result<Response<super::StreamAnswers>, Status> {
         Err(Status::unimplemented("not served by this version"))
     }
-} later {
-    agree_key(AgreeKeyRequest) -> AgreeKeyResponse;
-    batch(BatchRequest) -> BatchResponse;
-    copy_key(CopyKeyRequest) -> CopyKeyResponse;
-    decapsulate_key(DecapsulateKeyRequest) -> DecapsulateKeyResponse;
-    derive_key(DeriveKeyRequest) -> DeriveKeyResponse;
-    encapsulate_key(EncapsulateKeyRequest) -> EncapsulateKeyResponse;
-    unwrap_key(UnwrapKeyRequest) -> UnwrapKeyResponse;
 });
 
 /// All services, as routes.
@@ -175,7 +183,9 @@ pub(crate) fn routes(api: &Api) -> Routes {
     let mut routes = Routes::builder();
     routes
         .add_service(bounded!(AuditServiceServer))
-        .add_service(bounded!(CryptoServiceServer))
+        .add_service(
+            CryptoServiceServer::new(api.clone()).max_decoding_message_size(BATCH_BYTES_MAX),
+        )
         .add_service(bounded!(IdentityServiceServer))
         .add_service(bounded!(KeyManagementServiceServer))
         .add_service(bounded!(ProposalServiceServer))
@@ -185,5 +195,7 @@ pub(crate) fn routes(api: &Api) -> Routes {
     routes.routes()
 }
 
+/// Longest request of a batch.
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Longest request: two fields of 64 KiB of data, and what goes with them.
 const REQUEST_BYTES_MAX: usize = 256 * 1024;

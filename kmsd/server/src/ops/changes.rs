@@ -74,6 +74,9 @@ pub(crate) fn erased(before: &Version, after: &Version) -> Option<u64> {
 /// When the store fails; the order to erase stands, and the next start carries it out.
 pub(crate) async fn erase(cx: &Context, slot: u64) -> Result<(), Failure> {
     cx.store.erase_slot(slot).await?;
+    if let Ok(vault) = cx.vault() {
+        vault.forget_opened_keys();
+    }
     // The order is carried out. Were the daemon to stop here, the next start would do it again.
     let writes = vec![Write::Delete { key: Erasure { slot }.place() }];
     match cx.store.commit(Batch { writes, ..Batch::default() }).await? {
