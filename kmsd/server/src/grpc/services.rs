@@ -68,6 +68,7 @@ service!(KeyManagementService {
     get_key_statement(GetKeyStatementRequest) -> GetKeyStatementResponse: ops::GetKeyStatement;
     get_key_version(GetKeyVersionRequest) -> GetKeyVersionResponse: Reading<ops::GetKeyVersion>;
     get_public_key(GetPublicKeyRequest) -> GetPublicKeyResponse: Reading<ops::GetPublicKey>;
+    import_key_version(ImportKeyVersionRequest) -> ImportKeyVersionResponse: ops::ImportKeyVersion;
     list_key_history(ListKeyHistoryRequest) -> ListKeyHistoryResponse: Reading<ops::ListKeyHistory>;
     list_key_rings(ListKeyRingsRequest) -> ListKeyRingsResponse: Reading<ops::ListKeyRings>;
     list_key_versions(ListKeyVersionsRequest) -> ListKeyVersionsResponse: Reading<ops::ListKeyVersions>;
@@ -82,8 +83,6 @@ service!(KeyManagementService {
     suspend_key_version(SuspendKeyVersionRequest) -> SuspendKeyVersionResponse: Writing<ops::SuspendKeyVersion>;
     undo_key_version_step(UndoKeyVersionStepRequest) -> UndoKeyVersionStepResponse: Writing<ops::UndoKeyVersionStep>;
     update_key(UpdateKeyRequest) -> UpdateKeyResponse: Writing<ops::UpdateKey>;
-} later {
-    import_key_version(ImportKeyVersionRequest) -> ImportKeyVersionResponse;
 });
 
 service!(TokenService {
