@@ -56,7 +56,7 @@ use crate::audit::{CommitReceipt, Leaf, LeafOutcome};
 use crate::caller::{Authentication, Caller, Role};
 use crate::claims::Appraised;
 use crate::id::{Digest, OperationId, Resource, Timestamp};
-use crate::key::{Key, Ring, Version};
+use crate::key::{Key, Ring, Rotation, Version};
 use crate::lifecycle::{self, Allowance, IllegalTransition, Transition};
 use crate::mechanism::Mechanism;
 use crate::quorum::{Approved, QuorumPolicy};
@@ -174,12 +174,23 @@ pub enum Refusal {
     /// The life cycle does not allow the step.
     #[error("{0}")]
     IllegalTransition(#[from] IllegalTransition),
+    /// The key has versions that are not destroyed.
+    #[error(
+        "version {number} is not destroyed; a key is deleted when all its versions are (kmsctl key destroy)"
+    )]
+    LiveVersion {
+        /// The first of them.
+        number: u32,
+    },
     /// The key is not made for this mechanism.
     #[error("the key does not permit this mechanism; its description lists those it does")]
     MechanismRefused,
     /// A quorum must approve first.
     #[error("this needs the approval of a quorum: make a proposal (kmsctl proposal create)")]
     NeedsApproval,
+    /// The import job is not there any more, or its time is over.
+    #[error("the import job has expired; make a new one")]
+    ImportJobExpired,
     /// The approval is for something else.
     #[error("the approved proposal is for another action or resource")]
     ApprovalMismatch,
@@ -250,6 +261,12 @@ pub enum Refusal {
     /// The approval does not count.
     #[error("{0}")]
     Approval(#[from] crate::quorum::ApprovalError),
+    /// What only tightens would be loosened.
+    #[error("{field}: this only tightens; make another key for what this one may not do")]
+    OnlyTightens {
+        /// Which field, as in the proto.
+        field: &'static str,
+    },
     /// Only the proposer may cancel or execute.
     #[error("only who made the proposal may do this")]
     NotTheProposer,
@@ -282,8 +299,10 @@ impl Refusal {
             Self::EvidenceRefused { .. } => "EVIDENCE_REFUSED",
             Self::EvidenceRequired => "EVIDENCE_REQUIRED",
             Self::IllegalTransition(_) => "ILLEGAL_TRANSITION",
+            Self::ImportJobExpired => "IMPORT_JOB_EXPIRED",
             Self::InvalidArgument { .. } => "INVALID_ARGUMENT",
             Self::InvocationLimit { .. } => "INVOCATION_LIMIT",
+            Self::LiveVersion { .. } => "LIVE_VERSION",
             Self::MechanismRefused => "MECHANISM_REFUSED",
             Self::NeedsApproval => "NEEDS_APPROVAL",
             Self::NotExportable => "NOT_EXPORTABLE",
@@ -292,6 +311,7 @@ impl Refusal {
             Self::NotTrusted => "NOT_TRUSTED",
             Self::NothingToUndo => "NOTHING_TO_UNDO",
             Self::NotTheProposer => "NOT_THE_PROPOSER",
+            Self::OnlyTightens { .. } => "ONLY_TIGHTENS",
             Self::PinIncorrect => "PIN_INCORRECT",
             Self::PinLocked => "PIN_LOCKED",
             Self::RingPolicy(_) => "RING_POLICY",
@@ -441,21 +461,42 @@ fn judge_subject(
     if caller.authentication() == Authentication::Daemon {
         return Ok(());
     }
-    let mut guarded = vec![asked.action];
-    if asked.action == Action::UndoKeyVersionStep {
-        let back = version.undoable(intent.now).ok_or(Refusal::NothingToUndo)?;
-        // Whoever guards the way into a state guards the way out of it.
-        guarded
-            .extend(lifecycle::step_between(back, version.state).and_then(Action::of_transition));
+    let undoes = asked.action == Action::UndoKeyVersionStep;
+    if undoes && version.undoable(intent.now).is_none() {
+        return Err(Refusal::NothingToUndo);
     }
-    let (ring, key) = (ring.quorum.as_ref(), key.quorum.as_ref());
-    let policy = guarded.iter().find_map(|action| QuorumPolicy::guarding(ring, key, *action));
+    let policy = guarding(ring, key, version, asked.action, intent.now);
     match policy {
         Some(policy) => judge_quorum(asked, policy, grounds),
         // A key that leaves the appliance leaves it by the will of more than one.
         None if intent.action == Action::ExportKeyVersion => Err(Refusal::NeedsApproval),
         None => Ok(()),
     }
+}
+
+/// The quorum that guards `action` on `version`, if one does. Whoever guards the way into a state
+/// guards the way out of it, and the date on which it is entered.
+pub fn guarding<'a>(
+    ring: &'a Ring,
+    key: &'a Key,
+    version: &Version,
+    action: Action,
+    now: Timestamp,
+) -> Option<&'a QuorumPolicy> {
+    let taken_back = || {
+        let back = version.undoable(now)?;
+        lifecycle::step_between(back, version.state).and_then(Action::of_transition)
+    };
+    let also: Vec<Action> = match action {
+        Action::SetKeyVersionDates => {
+            vec![Action::ActivateKeyVersion, Action::DeactivateKeyVersion]
+        }
+        Action::UndoKeyVersionStep => taken_back().into_iter().collect(),
+        _ => Vec::new(),
+    };
+    let (ring, key) = (ring.quorum.as_ref(), key.quorum.as_ref());
+    let mut guarded = core::iter::once(action).chain(also);
+    guarded.find_map(|action| QuorumPolicy::guarding(ring, key, action))
 }
 
 fn judge_role(
@@ -491,7 +532,11 @@ fn is_due(action: Action, subject: Subject<'_>, now: Timestamp) -> bool {
         Subject::Version { version, transition: Some(transition), .. } => {
             lifecycle::due(version.state, &version.dates, now) == Some(transition)
         }
-        Subject::Key(key) => action == Action::CreateKeyVersion && key.rotation.is_some(),
+        // Whether the uses are used up is in the version, which the housekeeper has read.
+        Subject::Key(key) => {
+            let rotates = |rotation: &Rotation| rotation.uses_max != 0 || rotation.is_due(now);
+            action == Action::CreateKeyVersion && key.rotation.as_ref().is_some_and(rotates)
+        }
         _ => false,
     }
 }

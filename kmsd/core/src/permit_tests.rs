@@ -89,7 +89,7 @@ fn version(key: &Key, state: State) -> Version {
         protections_reserved: 0,
         certificate: String::new(),
         public_key: String::new(),
-        slot: 0,
+        slot: Some(0),
     }
 }
 
@@ -356,4 +356,56 @@ fn a_key_leaves_only_if_it_may_and_only_by_the_will_of_more_than_one() {
     assert_eq!(export(&key), Err(Refusal::NotExportable));
     key.exportable = true;
     assert_eq!(export(&key), Err(Refusal::NeedsApproval));
+}
+
+#[test]
+fn whoever_guards_a_step_guards_its_date_and_the_way_back() {
+    let alice = Member::Principal("users/alice".parse().unwrap());
+    let guards = BTreeSet::from([Action::DeactivateKeyVersion]);
+    let quorum = QuorumPolicy::new(guards, Approvers { n: 1, members: vec![alice] }).unwrap();
+    let guarded = Key { quorum: Some(quorum), ..key() };
+    let manager = caller(Role::KeyManager, "r");
+    let ask = |action| {
+        let version = version(&guarded, State::Active)
+            .after_step(Transition::Deactivate, Timestamp(4), 100)
+            .unwrap();
+        ask(&manager, action, subject(&guarded, &version))
+    };
+    assert_eq!(ask(Action::SetKeyVersionDates), Err(Refusal::NeedsApproval));
+    assert_eq!(ask(Action::UndoKeyVersionStep), Err(Refusal::NeedsApproval));
+    assert_eq!(ask(Action::DisableKeyVersion), Ok(()));
+}
+
+#[test]
+fn only_the_last_step_is_undone_and_only_in_its_time() {
+    let key = key();
+    let manager = caller(Role::KeyManager, "r");
+    let undo =
+        |version: &Version| ask(&manager, Action::UndoKeyVersionStep, subject(&key, version));
+    let suspended = |window_ms| {
+        version(&key, State::Active)
+            .after_step(Transition::Suspend, Timestamp(4), window_ms)
+            .unwrap()
+    };
+    assert_eq!(undo(&suspended(2)), Ok(()));
+    assert_eq!(undo(&suspended(1)), Err(Refusal::NothingToUndo));
+    assert_eq!(undo(&version(&key, State::Active)), Err(Refusal::NothingToUndo));
+}
+
+#[test]
+fn the_daemon_rotates_when_the_schedule_or_the_count_says_so() {
+    let rotation = Rotation { period_ms: 10, next_at: Timestamp(5), uses_max: 0 };
+    let rotate = |rotation, action| {
+        let key = Key { rotation, ..key() };
+        let daemon = "apps/kmsd".parse().unwrap();
+        let daemon = Caller::authenticated(daemon, Authentication::Daemon, vec![]);
+        ask(&daemon, action, Subject::Key(&key))
+    };
+    let at =
+        |next_at, uses_max| Some(Rotation { next_at: Timestamp(next_at), uses_max, ..rotation });
+    assert_eq!(rotate(at(5, 0), Action::CreateKeyVersion), Ok(()));
+    assert_eq!(rotate(at(6, 7), Action::CreateKeyVersion), Ok(()));
+    assert!(rotate(at(6, 0), Action::CreateKeyVersion).is_err());
+    assert!(rotate(None, Action::CreateKeyVersion).is_err());
+    assert!(rotate(at(5, 0), Action::UpdateKey).is_err());
 }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use kms_core::action::Action;
-use kms_core::caller::Caller;
-use kms_core::id::{Digest, Home, OperationId, Resource, Timestamp};
-use kms_core::permit::{self, Grounds, Intent, Permit, Recorded, Refusal, Subject};
+use kms_core::caller::{Authentication, Caller};
+use kms_core::id::{Digest, Home, OperationId, PrincipalName, Resource, Timestamp};
+use kms_core::permit::{self, Grounds, Intent, Other, Permit, Recorded, Refusal, Subject};
 use kms_proto::v1;
 use kms_store::{Batch, Committed, Condition, Outcome};
 use prost::Message;
@@ -67,6 +67,11 @@ pub(crate) trait Operation: Send + Sync + Sized {
     /// What the rules are to know of the resource.
     fn subject<'a>(&self, facts: &'a Self::Facts) -> Subject<'a>;
 
+    /// What else is touched, where the request needs leave for two things.
+    fn other<'a>(&self, _facts: &'a Self::Facts) -> Option<Other<'a>> {
+        None
+    }
+
     /// Evidence and approvals that came with the request, checked.
     fn grounds(
         &self,
@@ -118,6 +123,10 @@ pub(crate) struct Stamp {
     pub(crate) now: Timestamp,
     /// What makes a retry the same write, when the caller gave a `request_id`.
     pub(crate) idempotency: Option<Digest>,
+    /// Who asks.
+    pub(crate) actor: PrincipalName,
+    /// Whether that is the daemon itself, which takes the steps that are due.
+    pub(crate) by_daemon: bool,
 }
 
 impl Stamp {
@@ -144,7 +153,10 @@ impl Stamp {
             None => operation_id()?,
         };
         let request_digest = Digest::of(&[&salt, action.as_str().as_bytes(), &wire]);
-        Ok(Self { operation_id, request_digest, salt, now: cx.now(), idempotency })
+        let actor = caller.principal().clone();
+        let by_daemon = caller.authentication() == Authentication::Daemon;
+        let now = cx.now();
+        Ok(Self { operation_id, request_digest, salt, now, idempotency, actor, by_daemon })
     }
 }
 
@@ -225,7 +237,10 @@ async fn steps<O: Operation>(
         Err(early) => return Err(end_early::<O>(cx, caller, stamp, resource, early).await),
     };
     let action = operation.action(&facts);
-    let intent = intent(cx, stamp, action, resource.clone(), operation.subject(&facts));
+    let intent = Intent {
+        other: operation.other(&facts),
+        ..intent(cx, stamp, action, resource.clone(), operation.subject(&facts))
+    };
     let permit = match permit::decide(caller, &intent, grounds, earlier) {
         Ok(permit) => permit,
         Err(denial) => return Err(record_denial(cx, denial).await),
@@ -259,6 +274,7 @@ fn intent<'a>(
         operation_id: stamp.operation_id,
         request_digest: stamp.request_digest,
         subject,
+        other: None,
         region: cx.home.region.as_str(),
         now: stamp.now,
     }
@@ -272,17 +288,20 @@ async fn record(
     conditions: Vec<Condition>,
     drafts: Vec<Draft>,
 ) -> Result<Option<Recorded>, Failure> {
-    let unrecorded = permit.record(drafts.iter().map(|draft| draft.digest).collect());
+    let unrecorded = permit.record(drafts.iter().filter_map(|draft| draft.digest).collect());
     let mut batch = Batch {
         conditions,
         leaves: vec![unrecorded.leaf().to_bytes()],
         // A read is a read each time; only writes are done once.
-        idempotency: stamp.idempotency.filter(|_| !drafts.is_empty()).map(|digest| digest.0),
+        idempotency: stamp
+            .idempotency
+            .filter(|_| drafts.iter().any(|draft| draft.write.is_some()))
+            .map(|digest| digest.0),
         ..Batch::default()
     };
     for draft in drafts {
         batch.conditions.push(draft.condition);
-        batch.writes.push(draft.write);
+        batch.writes.extend(draft.write);
     }
     match cx.store.commit(batch).await? {
         // A retry that overtook its first attempt; asked once more, it finds what that one made.

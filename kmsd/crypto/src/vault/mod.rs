@@ -5,9 +5,11 @@
 //! row key      = HKDF(root,       info = lp("kms-row")     || lp(""))
 //! tenant key   = random, KWP under HKDF(root,       info = lp("kms-tenant")  || lp(tenant))
 //! log seed     = random, KWP under HKDF(root,       info = lp("kms-log")     || lp(""))
+//! statements   = random, KWP under HKDF(root,       info = lp("kms-statement") || lp(""))
 //! ring key     = random, KWP under HKDF(tenant key, info = lp("kms-ring")    || lp(ring name))
 //! version key  =         KWP under HKDF(ring key, salt = slot secret,
 //!                                                   info = lp("kms-version") || lp(header))
+//! import key   = random, KWP under HKDF(ring key, info = lp("kms-import-job") || lp(job name))
 //! ```
 //!
 //! A use takes a recorded permit by value, compares it with the deed in one private place, before any
@@ -37,8 +39,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use kms_core::algorithm::Algorithm;
 use kms_core::id::{OperationId, RingName, Segment};
 use kms_core::key::SealHeader;
+use kms_core::mechanism::Mechanism;
 
 use crate::CryptoError;
 use crate::kdf::{self, DERIVED_BYTES};
@@ -47,17 +51,20 @@ use crate::material::Material;
 use crate::provider::{self, NewKey, Provider};
 use crate::row::{self, OpenedRow};
 use crate::selftest::SelfTests;
+use crate::statement_key::StatementSigner;
 use crate::unlock::RootKey;
 use crate::wrap;
 
 mod making;
 mod moving;
 mod streams;
+mod transfer;
 mod uses;
 
 pub use making::NewVersion;
 pub use moving::{Ciphertext, DATA_KEY_BYTES_MAX, DATA_KEY_BYTES_MIN, DataKey};
 pub use streams::{CipherStream, STREAM_INPUT_BYTES_MAX, STREAM_SEGMENT_BYTES, stream_iv_bytes};
+pub use transfer::{ExportTo, ImportJobRef, Incoming};
 pub use uses::{RANDOM_BYTES_MAX, Sealed};
 
 /// The unsealed hierarchy. Dropping it seals: everything in it is wiped.
@@ -155,8 +162,10 @@ impl Vault {
     /// The same with self-tests that outlive this vault, so that their error state does too.
     ///
     /// # Errors
-    /// The arena's errors.
+    /// [`CryptoError::SelfTest`] in the error state, or the arena's errors.
     pub fn with_self_tests(root: RootKey, tests: Arc<SelfTests>) -> Result<Self, CryptoError> {
+        // Every key of the hierarchy rests under this one.
+        tests.ensure(Mechanism::AesKwp)?;
         let row_key = kdf::derive(root.material(), b"", "kms-row", b"")?;
         Ok(Self { tests, root, row_key, opened: RwLock::default() })
     }
@@ -224,6 +233,22 @@ impl Vault {
         LogSigner::new(unwrap_parent(&self.log_wrapping_key()?, wrapped)?)
     }
 
+    /// Makes the key that signs statements, wrapped for the store.
+    ///
+    /// # Errors
+    /// [`CryptoError::StatementFailed`], or the arena's errors.
+    pub fn create_statement_key(&self) -> Result<Vec<u8>, CryptoError> {
+        wrap::wrap(&self.statement_wrapping_key()?, &StatementSigner::generate()?)
+    }
+
+    /// Opens the key that signs statements.
+    ///
+    /// # Errors
+    /// [`CryptoError::WrapRefused`] when `wrapped` was edited or is of another root.
+    pub fn open_statement_key(&self, wrapped: &[u8]) -> Result<StatementSigner, CryptoError> {
+        StatementSigner::new(wrap::unwrap(&self.statement_wrapping_key()?, wrapped)?)
+    }
+
     /// Makes the key of a version and wraps it under its header and slot secret. Secrets have the length
     /// that the header says.
     ///
@@ -235,18 +260,22 @@ impl Vault {
         header: &SealHeader,
         slot: &SlotSecret,
     ) -> Result<Generated, CryptoError> {
-        let algorithm = header.algorithm;
+        let key = self.generate_key(header.algorithm, header.length_bytes as usize)?;
+        self.seal_version(header, slot, &key)
+    }
+
+    /// Makes a key by an algorithm that has passed its self-test. A pair that does not fit together is a
+    /// failed self-test like any other.
+    fn generate_key(&self, algorithm: Algorithm, length: usize) -> Result<NewKey, CryptoError> {
         self.tests.state()?;
         if let Some(mechanism) = algorithm.default_mechanism() {
             self.tests.ensure(mechanism)?;
         }
-        let key = provider::generate(self.provider(), algorithm, header.length_bytes as usize)
-            .inspect_err(|error| {
-                if let CryptoError::SelfTest(failed) = error {
-                    self.tests.fail(*failed);
-                }
-            })?;
-        self.seal_version(header, slot, &key)
+        provider::generate(self.provider(), algorithm, length).inspect_err(|error| {
+            if let CryptoError::SelfTest(failed) = error {
+                self.tests.fail(*failed);
+            }
+        })
     }
 
     /// Wraps a key under its header and slot secret.
@@ -275,7 +304,7 @@ impl Vault {
 
     fn ring_wrapping_key(&self, ring: &RingName) -> Result<Material, CryptoError> {
         let tenant = &ring.home.tenant;
-        let opened = self.opened();
+        let opened = self.opened()?;
         let parent = opened
             .tenants
             .get(tenant)
@@ -287,6 +316,10 @@ impl Vault {
         kdf::derive(self.root.material(), b"", "kms-log", b"")
     }
 
+    fn statement_wrapping_key(&self) -> Result<Material, CryptoError> {
+        kdf::derive(self.root.material(), b"", "kms-statement", b"")
+    }
+
     fn version_wrapping_key(
         &self,
         header: &SealHeader,
@@ -294,15 +327,17 @@ impl Vault {
     ) -> Result<Material, CryptoError> {
         let bytes = header.to_bytes().map_err(|_| CryptoError::HeaderUnreadable)?;
         let ring = &header.version.key.ring;
-        let opened = self.opened();
+        let opened = self.opened()?;
         let parent =
             opened.rings.get(ring).ok_or_else(|| CryptoError::RingClosed { ring: ring.clone() })?;
         kdf::derive(parent, slot.0.expose(), "kms-version", &bytes)
     }
 
-    /// Nothing panics under this lock and each map is whole at every step.
-    fn opened(&self) -> RwLockReadGuard<'_, Opened> {
-        self.opened.read().unwrap_or_else(PoisonError::into_inner)
+    /// The one way to the keys of tenants and rings, and through them to all others: shut once a
+    /// self-test has failed. Nothing panics under this lock and each map is whole at every step.
+    fn opened(&self) -> Result<RwLockReadGuard<'_, Opened>, CryptoError> {
+        self.tests.state()?;
+        Ok(self.opened.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Opened) -> T) {
