@@ -11,6 +11,7 @@ mod vectors;
 use kms_core::algorithm::{Algorithm, Usage};
 use kms_core::mechanism::Mechanism;
 use kms_crypto::CryptoError;
+use kms_crypto::material::Material;
 use kms_crypto::provider::awslc::AwsLc;
 use kms_crypto::provider::purerust::PureRust;
 use kms_crypto::provider::{CipherParameters, NewKey, Provider, SignInput};
@@ -137,8 +138,7 @@ fn both_providers_agree_to_the_same_secret() {
                 let here = opened.agree(&peer.public_key).unwrap();
                 let there = other.private_key(algorithm, &peer.material).unwrap();
                 let there = there.agree(&own.public_key).unwrap();
-                let tag =
-                    |key| one.mac(Mechanism::HmacSha256, key, b"compare").unwrap();
+                let tag = |key: &Material| one.mac(Mechanism::HmacSha256, key, b"compare").unwrap();
                 assert_eq!((here.len(), tag(&here)), (there.len(), tag(&there)), "{algorithm}");
             }
         }
@@ -150,16 +150,17 @@ fn what_one_provider_encapsulates_the_other_decapsulates() {
     for (sender, holder) in BOTH_WAYS {
         for (algorithm, _) in with_usage(Usage::Encapsulate) {
             let NewKey { material, public_key } = key(holder, algorithm);
-            let opened =
-                [holder, sender].map(|p| p.private_key(algorithm, &material).unwrap());
+            let opened = [holder, sender].map(|p| p.private_key(algorithm, &material).unwrap());
             for _ in 0..200 {
                 let (mut ciphertext, sent) = sender.encapsulate(algorithm, &public_key).unwrap();
-                let tag = |key| sender.mac(Mechanism::HmacSha256, key, b"compare").unwrap();
+                let tag =
+                    |key: &Material| sender.mac(Mechanism::HmacSha256, key, b"compare").unwrap();
                 let found = opened[0].decapsulate(&ciphertext).unwrap();
                 assert_eq!(tag(&found), tag(&sent), "{algorithm}");
                 // A changed ciphertext gives both the same other secret (FIPS 203 §6.3).
                 ciphertext[0] ^= 1;
-                let changed = opened.each_ref().map(|key| tag(&key.decapsulate(&ciphertext).unwrap()));
+                let changed =
+                    opened.each_ref().map(|key| tag(&key.decapsulate(&ciphertext).unwrap()));
                 assert_ne!(changed[0], tag(&sent));
                 assert_eq!(changed[0], changed[1]);
             }

@@ -66,4 +66,5 @@ fn time(times: usize, work: &mut impl FnMut()) -> Duration {
     start.elapsed()
 }
 
-const MESSAGE: &[u8] = b"a message of about the length that is signed most often: a digest or a token";
+const MESSAGE: &[u8] =
+    b"a message of about the length that is signed most often: a digest or a token";

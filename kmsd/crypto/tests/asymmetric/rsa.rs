@@ -488,30 +488,27 @@ fn rsa_laboratories_and_derived() {
         let Some(text) = text(&path) else { continue };
         for provider in PROVIDERS {
             let mut tally = Tally::default();
-            let each = |tally: &mut Tally,
-                        algorithm,
-                        key: &NewKey,
-                        message: &[u8],
-                        value: &[u8]| {
-                let opened = provider.private_key(algorithm, &key.material).unwrap();
-                let none = CipherParameters::default();
-                if name.contains("pss") {
-                    refused_by_all(provider, algorithm, PSS, &key.public_key, message, value);
-                    tally.skip("PSS with SHA-1, refused");
-                } else if name.contains("oaep") {
-                    for mechanism in OAEP {
-                        let found = opened.decrypt(mechanism, none, value).err();
-                        assert_eq!(found, Some(CryptoError::CiphertextRefused));
-                    }
-                    tally.skip(
+            let each =
+                |tally: &mut Tally, algorithm, key: &NewKey, message: &[u8], value: &[u8]| {
+                    let opened = provider.private_key(algorithm, &key.material).unwrap();
+                    let none = CipherParameters::default();
+                    if name.contains("pss") {
+                        refused_by_all(provider, algorithm, PSS, &key.public_key, message, value);
+                        tally.skip("PSS with SHA-1, refused");
+                    } else if name.contains("oaep") {
+                        for mechanism in OAEP {
+                            let found = opened.decrypt(mechanism, none, value).err();
+                            assert_eq!(found, Some(CryptoError::CiphertextRefused));
+                        }
+                        tally.skip(
                         "OAEP with SHA-1, SHA-224 or another hash function for the mask, refused",
                     );
-                } else {
-                    let found = opened.decrypt(Mechanism::RsaPkcs1, none, value).unwrap();
-                    assert!(is(provider, &found, message));
-                    tally.pass(true);
-                }
-            };
+                    } else {
+                        let found = opened.decrypt(Mechanism::RsaPkcs1, none, value).unwrap();
+                        assert!(is(provider, &found, message));
+                        tally.pass(true);
+                    }
+                };
             let pairs = with_keys_of(provider, &text, &mut tally, each);
             tally.finish(&path, provider.name(), pairs);
         }
