@@ -60,7 +60,9 @@ impl Openssl {
             Algorithm::Rsa3072 => "-algorithm RSA -pkeyopt rsa_keygen_bits:3072",
             _ => "-algorithm RSA -pkeyopt rsa_keygen_bits:4096",
         };
-        self.must(&format!("genpkey {options} -outform DER -out key"));
+        self.must(&format!("genpkey {options} -out pem"));
+        // Version 3.0 writes the older forms of a key where DER is asked of it.
+        self.must("pkcs8 -topk8 -nocrypt -in pem -outform DER -out key");
         self.must("pkey -inform DER -in key -pubout -outform DER -out public");
         self.read("key")
     }
