@@ -6,7 +6,7 @@
 //! the vault, which asks before every use, then uses no key at all. The daemon keeps one for all its life,
 //! so that closing and opening the root does not clear the state.
 //!
-//! The answers stand in `symmetric.rs` and `asymmetric.rs`.
+//! The answers stand in `symmetric.rs` and `asymmetric/`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
