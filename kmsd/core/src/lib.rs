@@ -26,6 +26,8 @@ pub mod quorum;
 pub mod receipt;
 pub mod ring_policy;
 pub mod sshsig;
+pub mod statement;
 pub mod step;
 pub mod transcript;
+pub mod transfer;
 pub mod tries;

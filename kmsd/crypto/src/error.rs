@@ -144,6 +144,10 @@ pub enum CryptoError {
     /// A signature that is not one of the format asked for. The caller's mistake.
     #[error("the signature is malformed")]
     SignatureMalformed,
+    /// A statement about a key cannot be signed or put into a certificate. Our own bug, or a key
+    /// whose public half has no SubjectPublicKeyInfo.
+    #[error("the statement cannot be signed")]
+    StatementFailed,
     /// The tenant has not been opened. Our own bug: the daemon opens tenants as it starts.
     #[error("the tenant {tenant} is not open")]
     TenantClosed {

@@ -94,6 +94,12 @@ impl Report {
         }
     }
 
+    /// What programs get.
+    #[cfg(test)]
+    pub(crate) fn to_json(&self) -> Value {
+        serde_json::from_str(&self.render(Format::Json)).unwrap()
+    }
+
     fn render(&self, format: Format) -> String {
         match (&self.shown, format) {
             (Shown::Nothing, _) => String::new(),

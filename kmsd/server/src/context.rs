@@ -11,6 +11,7 @@ use kms_core::challenge::Challenges;
 use kms_core::id::{Digest, Home, OperationId, PrincipalKind, PrincipalName, Timestamp};
 use kms_core::permit::Refusal;
 use kms_crypto::log_key::LogSigner;
+use kms_crypto::statement_key::StatementSigner;
 use kms_crypto::selftest::SelfTests;
 use kms_crypto::vault::Vault;
 use kms_store::Store;
@@ -67,6 +68,8 @@ pub(crate) struct Opened {
     pub(crate) vault: Arc<Vault>,
     /// Signs heads of the audit log.
     pub(crate) log_signer: Arc<LogSigner>,
+    /// Signs statements about keys.
+    pub(crate) statement_signer: Arc<StatementSigner>,
 }
 
 /// What a [`Context`] is made of.

@@ -1,6 +1,6 @@
 //! The root of everything: made once, opened at start or by Unseal.
 //!
-//! Three rows stand outside the vault's protection, since they are needed to open it. Each is
+//! Four rows stand outside the vault's protection, since they are needed to open it. Each is
 //! protected by what it holds: a wrap that does not open under its parent is refused.
 
 use std::sync::Arc;
@@ -38,6 +38,12 @@ enum SealRow {
 struct LogRow {
     origin: String,
     public_key: String,
+    wrapped_key: String,
+}
+
+/// The key that signs statements about keys.
+#[derive(Debug, Serialize, Deserialize)]
+struct StatementRow {
     wrapped_key: String,
 }
 
@@ -85,6 +91,7 @@ pub(crate) async fn create(
         wrapped_key: hex_encode(&wrapped),
     };
     let tenant = TenantRow { wrapped_key: hex_encode(&vault.create_tenant_key(&home.tenant)?) };
+    let statement = StatementRow { wrapped_key: hex_encode(&vault.create_statement_key()?) };
     let LogRow { origin, public_key, wrapped_key: _ } = &log;
     let name = LogName { origin: origin.clone(), public_key: public_key.clone() };
     let name = rows::create(&vault, &operation_id()?, &name, &[])?;
@@ -93,6 +100,7 @@ pub(crate) async fn create(
     for (key, value) in [
         (SEAL.to_owned(), json(&seal)?),
         (LOG.to_owned(), json(&log)?),
+        (STATEMENT.to_owned(), json(&statement)?),
         (tenant_place(&home.tenant), json(&tenant)?),
     ] {
         batch.conditions.push(Condition { key: key.clone(), expected: Expected::Absent });
@@ -159,12 +167,15 @@ pub(crate) async fn open(cx: &Context, root: RootKey) -> Result<(), Failure> {
         let problem = "the audit log's name or key was edited outside the daemon";
         return Err(Failure::Tampered(problem.to_owned()));
     }
+    let statement = get::<StatementRow>(&*cx.store, STATEMENT).await?;
+    let statement = statement.ok_or(Failure::Bug("a store without a statement key"))?;
+    let statement_signer = Arc::new(vault.open_statement_key(&unhex(&statement.wrapped_key)?)?);
     let users = all::<User>(cx, &vault, USERS).await?;
     let erasures = all::<Erasure>(cx, &vault, ERASURES).await?;
     for Erasure { slot } in erasures {
         erase(cx, slot).await?;
     }
-    cx.open(Opened { vault, log_signer }, users);
+    cx.open(Opened { vault, log_signer, statement_signer }, users);
     Ok(())
 }
 
@@ -208,4 +219,5 @@ fn tenant_place(tenant: &Segment) -> String {
 
 const SEAL: &str = "boot/seal";
 const LOG: &str = "boot/log";
+const STATEMENT: &str = "boot/statement";
 const PAGE: usize = 500;

@@ -304,3 +304,228 @@ fn decrypts_its_own(
 }
 
 const PAIRWISE_MESSAGE: &[u8] = b"pairwise consistency";
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use kms_core::mechanism::Mechanism::{AesGcm, AesKwp, HmacSha256};
+
+    use super::*;
+    use crate::provider::awslc::AwsLc;
+    use crate::provider::{self, MacStream, PrivateKey};
+
+    /// The default provider with one fault.
+    struct Faulty {
+        fault: FaultOf,
+        mac_streams: AtomicUsize,
+    }
+
+    #[derive(Clone, Copy, PartialEq)]
+    enum FaultOf {
+        Decryption,
+        Digest,
+        Generation,
+        Macs,
+        Verification,
+    }
+
+    impl Faulty {
+        fn new(fault: FaultOf) -> Arc<Self> {
+            Arc::new(Self { fault, mac_streams: AtomicUsize::new(0) })
+        }
+    }
+
+    impl Provider for Faulty {
+        fn name(&self) -> &'static str {
+            "faulty"
+        }
+        fn generate_unchecked(&self, of: Algorithm, length: usize) -> Result<NewKey, CryptoError> {
+            let mut key = AwsLc.generate_unchecked(of, length)?;
+            if self.fault == FaultOf::Generation {
+                key.public_key = AwsLc.generate_unchecked(of, length)?.public_key;
+            }
+            Ok(key)
+        }
+        fn import(&self, of: Algorithm, material: &Material) -> Result<NewKey, CryptoError> {
+            AwsLc.import(of, material)
+        }
+        fn check_public_key(&self, of: Algorithm, public_key: &[u8]) -> Result<(), CryptoError> {
+            AwsLc.check_public_key(of, public_key)
+        }
+        fn private_key(
+            &self,
+            of: Algorithm,
+            key: &Material,
+        ) -> Result<Box<dyn PrivateKey>, CryptoError> {
+            AwsLc.private_key(of, key)
+        }
+        fn verify(
+            &self,
+            of: Algorithm,
+            mechanism: Mechanism,
+            public_key: &[u8],
+            input: SignInput<'_>,
+            context: &[u8],
+            signature: &[u8],
+        ) -> Result<bool, CryptoError> {
+            let valid = AwsLc.verify(of, mechanism, public_key, input, context, signature)?;
+            Ok(valid || self.fault == FaultOf::Verification)
+        }
+        fn encrypt(
+            &self,
+            mechanism: Mechanism,
+            key: &Material,
+            parameters: CipherParameters<'_>,
+            plaintext: &[u8],
+        ) -> Result<Vec<u8>, CryptoError> {
+            AwsLc.encrypt(mechanism, key, parameters, plaintext)
+        }
+        fn decrypt(
+            &self,
+            mechanism: Mechanism,
+            key: &Material,
+            parameters: CipherParameters<'_>,
+            ciphertext: &[u8],
+        ) -> Result<Vec<u8>, CryptoError> {
+            let mut text = AwsLc.decrypt(mechanism, key, parameters, ciphertext)?;
+            text[0] ^= u8::from(self.fault == FaultOf::Decryption);
+            Ok(text)
+        }
+        fn public_encrypt(
+            &self,
+            of: Algorithm,
+            mechanism: Mechanism,
+            public_key: &[u8],
+            parameters: CipherParameters<'_>,
+            plaintext: &[u8],
+        ) -> Result<Vec<u8>, CryptoError> {
+            AwsLc.public_encrypt(of, mechanism, public_key, parameters, plaintext)
+        }
+        fn mac_stream(
+            &self,
+            mechanism: Mechanism,
+            key: &Material,
+        ) -> Result<Box<dyn MacStream>, CryptoError> {
+            self.mac_streams.fetch_add(1, Ordering::Relaxed);
+            let mut stream = AwsLc.mac_stream(mechanism, key)?;
+            if self.fault == FaultOf::Macs {
+                stream.update(b"x");
+            }
+            Ok(stream)
+        }
+        fn wrap(
+            &self,
+            mechanism: Mechanism,
+            key: &Material,
+            target: &Material,
+        ) -> Result<Vec<u8>, CryptoError> {
+            AwsLc.wrap(mechanism, key, target)
+        }
+        fn unwrap(
+            &self,
+            mechanism: Mechanism,
+            key: &Material,
+            wrapped: &[u8],
+        ) -> Result<Material, CryptoError> {
+            AwsLc.unwrap(mechanism, key, wrapped)
+        }
+        fn derive(
+            &self,
+            mechanism: Mechanism,
+            key: &Material,
+            parameters: provider::DeriveParameters<'_>,
+            length_bytes: usize,
+        ) -> Result<Material, CryptoError> {
+            AwsLc.derive(mechanism, key, parameters, length_bytes)
+        }
+        fn encapsulate(
+            &self,
+            of: Algorithm,
+            public_key: &[u8],
+        ) -> Result<(Vec<u8>, Material), CryptoError> {
+            AwsLc.encapsulate(of, public_key)
+        }
+        fn digest(&self, hash: Hash, data: &[u8]) -> Vec<u8> {
+            let mut digest = AwsLc.digest(hash, data);
+            digest[0] ^= u8::from(self.fault == FaultOf::Digest);
+            digest
+        }
+    }
+
+    #[test]
+    fn every_mechanism_and_hash_function_gives_its_known_answers() {
+        let providers: [Arc<dyn Provider>; _] = [
+            Arc::new(AwsLc),
+            #[cfg(feature = "purerust")]
+            Arc::new(provider::purerust::PureRust),
+        ];
+        for provider in providers {
+            let tests = SelfTests::new(provider);
+            for mechanism in Mechanism::ALL.iter().filter(|m| known_answer(**m).is_some()) {
+                assert_eq!(tests.ensure(*mechanism), Ok(()), "{}", tests.provider().name());
+            }
+            for hash in Hash::ALL {
+                assert_eq!(tests.ensure_hash(hash), Ok(()), "{}", tests.provider().name());
+            }
+            assert_eq!(tests.state(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn each_fault_is_found_and_named_and_after_it_nothing_passes() {
+        let of = |mechanism| SelfTestFailed::Mechanism { mechanism };
+        let faults = [
+            (FaultOf::Decryption, AesGcm, of(AesGcm)),
+            (FaultOf::Macs, HmacSha256, of(HmacSha256)),
+            (FaultOf::Verification, Mechanism::EcdsaSha256, of(Mechanism::EcdsaSha256)),
+        ];
+        for (fault, mechanism, failed) in faults {
+            let tests = SelfTests::new(Faulty::new(fault));
+            assert_eq!(tests.ensure(AesKwp), Ok(()));
+            assert_eq!(tests.ensure(mechanism), Err(failed));
+            assert_eq!(tests.ensure(AesKwp), Err(failed), "also what has passed before");
+            assert_eq!((tests.state(), tests.run()), (Err(failed), Err(failed)));
+        }
+        let tests = SelfTests::new(Faulty::new(FaultOf::Digest));
+        let failed = SelfTestFailed::Hash { hash: Hash::Sha384 };
+        assert_eq!(tests.ensure_hash(Hash::Sha384), Err(failed));
+        assert_eq!(tests.state(), Err(failed));
+    }
+
+    #[test]
+    fn a_mechanism_is_tested_once_however_many_ask_at_once() {
+        let provider = Faulty::new(FaultOf::Generation);
+        let tests = SelfTests::new(provider.clone());
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..100).for_each(|_| assert_eq!(tests.ensure(HmacSha256), Ok(()))));
+            }
+        });
+        assert_eq!(provider.mac_streams.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_key_pair_that_does_not_fit_together_is_not_handed_out() {
+        let faulty = Faulty::new(FaultOf::Generation);
+        for algorithm in [Algorithm::EcP256, Algorithm::Rsa3072] {
+            let refused = provider::generate(faulty.as_ref(), algorithm, 0).err();
+            let failed = SelfTestFailed::Pair { algorithm };
+            assert_eq!(refused, Some(CryptoError::SelfTest(failed)));
+        }
+        assert!(provider::generate(faulty.as_ref(), Algorithm::Aes256, 32).is_ok());
+    }
+
+    /// The hook of the feature `selftest-faults`: one constant of each mechanism, corrupted.
+    #[cfg(feature = "selftest-faults")]
+    #[test]
+    fn one_corrupted_constant_is_found_in_every_mechanism() {
+        for mechanism in Mechanism::ALL.iter().copied().filter(|m| known_answer(*m).is_some()) {
+            let tests = SelfTests::with_fault(Arc::new(AwsLc), mechanism);
+            let failed = Err(SelfTestFailed::Mechanism { mechanism });
+            assert_eq!(tests.ensure(mechanism), failed);
+            assert_eq!(tests.state(), failed);
+            assert_eq!(tests.ensure(AesGcm), failed);
+        }
+    }
+}

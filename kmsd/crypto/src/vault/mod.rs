@@ -5,9 +5,11 @@
 //! row key      = HKDF(root,       info = lp("kms-row")     || lp(""))
 //! tenant key   = random, KWP under HKDF(root,       info = lp("kms-tenant")  || lp(tenant))
 //! log seed     = random, KWP under HKDF(root,       info = lp("kms-log")     || lp(""))
+//! statements   = random, KWP under HKDF(root,       info = lp("kms-statement") || lp(""))
 //! ring key     = random, KWP under HKDF(tenant key, info = lp("kms-ring")    || lp(ring name))
 //! version key  =         KWP under HKDF(ring key, salt = slot secret,
 //!                                                   info = lp("kms-version") || lp(header))
+//! import key   = random, KWP under HKDF(ring key, info = lp("kms-import-job") || lp(job name))
 //! ```
 //!
 //! A use takes a recorded permit by value, compares it with the deed in one private place, before any
@@ -47,17 +49,20 @@ use crate::material::Material;
 use crate::provider::{self, NewKey, Provider};
 use crate::row::{self, OpenedRow};
 use crate::selftest::SelfTests;
+use crate::statement_key::StatementSigner;
 use crate::unlock::RootKey;
 use crate::wrap;
 
 mod making;
 mod moving;
 mod streams;
+mod transfer;
 mod uses;
 
 pub use making::NewVersion;
 pub use moving::{Ciphertext, DATA_KEY_BYTES_MAX, DATA_KEY_BYTES_MIN, DataKey};
 pub use streams::{CipherStream, STREAM_INPUT_BYTES_MAX, STREAM_SEGMENT_BYTES, stream_iv_bytes};
+pub use transfer::{ExportTo, ImportJobRef, Incoming};
 pub use uses::{RANDOM_BYTES_MAX, Sealed};
 
 /// The unsealed hierarchy. Dropping it seals: everything in it is wiped.
@@ -224,6 +229,22 @@ impl Vault {
         LogSigner::new(unwrap_parent(&self.log_wrapping_key()?, wrapped)?)
     }
 
+    /// Makes the key that signs statements, wrapped for the store.
+    ///
+    /// # Errors
+    /// [`CryptoError::StatementFailed`], or the arena's errors.
+    pub fn create_statement_key(&self) -> Result<Vec<u8>, CryptoError> {
+        wrap::wrap(&self.statement_wrapping_key()?, &StatementSigner::generate()?)
+    }
+
+    /// Opens the key that signs statements.
+    ///
+    /// # Errors
+    /// [`CryptoError::WrapRefused`] when `wrapped` was edited or is of another root.
+    pub fn open_statement_key(&self, wrapped: &[u8]) -> Result<StatementSigner, CryptoError> {
+        StatementSigner::new(wrap::unwrap(&self.statement_wrapping_key()?, wrapped)?)
+    }
+
     /// Makes the key of a version and wraps it under its header and slot secret. Secrets have the length
     /// that the header says.
     ///
@@ -285,6 +306,10 @@ impl Vault {
 
     fn log_wrapping_key(&self) -> Result<Material, CryptoError> {
         kdf::derive(self.root.material(), b"", "kms-log", b"")
+    }
+
+    fn statement_wrapping_key(&self) -> Result<Material, CryptoError> {
+        kdf::derive(self.root.material(), b"", "kms-statement", b"")
     }
 
     fn version_wrapping_key(

@@ -356,3 +356,181 @@ const TOO_MUCH: CryptoError = CryptoError::InputRefused {
     problem: "too much for this stream: 4 MiB in one part, 2^32 segments or the end of the counter in \
               all",
 };
+
+#[cfg(test)]
+mod tests {
+    use aead_stream::{DecryptorBE32, Key};
+    use aes_gcm::Aes256Gcm;
+    use aes_gcm::aead::{KeyInit, Payload};
+    use hkdf::Hkdf;
+    use sha2::Sha256;
+
+    use super::*;
+    use crate::provider::Provider;
+    use crate::provider::awslc::AwsLc;
+
+    const AEADS: [Mechanism; 2] = [Mechanism::AesGcm, Mechanism::ChaCha20Poly1305];
+    const KEY: [u8; 32] = [7; 32];
+    const SEGMENT: usize = STREAM_SEGMENT_BYTES;
+    const LENGTHS: [usize; 8] =
+        [0, 1, SEGMENT - 1, SEGMENT, SEGMENT + 1, 2 * SEGMENT, 200_000, 300_000];
+
+    fn stream(mechanism: Mechanism, usage: Usage, aad: &[u8]) -> CipherStream {
+        let tests = Arc::new(SelfTests::new(Arc::new(AwsLc)));
+        let iv = (1..).take(stream_iv_bytes(mechanism).unwrap()).collect();
+        let key = Material::copied(&KEY).unwrap();
+        CipherStream::begin(&tests, key, mechanism, usage, iv, aad).unwrap()
+    }
+
+    /// All of it, in parts of odd sizes.
+    fn run(mut stream: CipherStream, input: &[u8]) -> Result<Vec<u8>, CryptoError> {
+        let mut out = Vec::new();
+        let (mut rest, mut size) = (input, 1);
+        while !rest.is_empty() {
+            let (part, left) = rest.split_at(size.min(rest.len()));
+            out.extend(stream.update(part)?);
+            (rest, size) = (left, size * 5 % 70_001 + 3);
+        }
+        out.extend(stream.finish()?);
+        Ok(out)
+    }
+
+    fn text(length: usize) -> Vec<u8> {
+        (0..length).map(|place| (place * 7 + place / 251) as u8).collect()
+    }
+
+    #[test]
+    fn the_format_is_the_documented_one_to_another_library() {
+        let stream = || stream(Mechanism::AesGcm, Usage::Encrypt, b"aad");
+        let iv = stream().iv().to_vec();
+        let info = b"\0\0\0\x0akms-stream\0\0\0\x07AES_GCM";
+        let mut key = [0; 32];
+        Hkdf::<Sha256>::new(Some(&iv[..32]), &KEY).expand(info, &mut key).unwrap();
+        for length in LENGTHS {
+            let ciphertext = run(stream(), &text(length)).unwrap();
+            let prefix = iv[32..].try_into().unwrap();
+            let cipher = Aes256Gcm::new(&Key::<Aes256Gcm>::from(key));
+            let mut decryptor = DecryptorBE32::from_aead(cipher, &prefix);
+            let mut plaintext = Vec::new();
+            let mut segments: Vec<_> = ciphertext.chunks(SEGMENT + 16).collect();
+            let last = segments.pop().unwrap();
+            for msg in segments {
+                let payload = Payload { msg, aad: b"aad" };
+                plaintext.extend(decryptor.decrypt_next(payload).unwrap());
+            }
+            plaintext.extend(decryptor.decrypt_last(Payload { msg: last, aad: b"aad" }).unwrap());
+            assert!(plaintext == text(length), "{length}");
+        }
+    }
+
+    #[test]
+    fn every_mechanism_gives_back_what_it_took() {
+        for mechanism in [Mechanism::AesCtr, Mechanism::AesCbc, Mechanism::AesCbcPad] {
+            for length in LENGTHS.map(|length| match mechanism {
+                Mechanism::AesCbc => length / 16 * 16,
+                _ => length,
+            }) {
+                let encrypting = stream(mechanism, Usage::Encrypt, b"");
+                let (iv, key) = (encrypting.iv().to_vec(), Material::copied(&KEY).unwrap());
+                let ciphertext = run(encrypting, &text(length)).unwrap();
+                let parameters = CipherParameters { iv: &iv, aad: b"" };
+                let one_call = AwsLc.encrypt(mechanism, &key, parameters, &text(length)).unwrap();
+                assert!(ciphertext == one_call, "{mechanism} {length}");
+                let decrypting = stream(mechanism, Usage::Decrypt, b"");
+                assert!(run(decrypting, &ciphertext).unwrap() == text(length));
+            }
+        }
+        for mechanism in AEADS {
+            for length in LENGTHS {
+                let encrypting = stream(mechanism, Usage::Encrypt, b"aad");
+                let ciphertext = run(encrypting, &text(length)).unwrap();
+                let segments = length.div_ceil(SEGMENT).max(1);
+                assert_eq!(ciphertext.len(), length + 16 * segments);
+                let decrypting = stream(mechanism, Usage::Decrypt, b"aad");
+                assert!(run(decrypting, &ciphertext).unwrap() == text(length));
+            }
+        }
+    }
+
+    #[test]
+    fn no_plaintext_comes_of_a_stream_that_was_changed_and_none_after_it() {
+        let refused = Err(CryptoError::CiphertextRefused);
+        for mechanism in AEADS {
+            let open =
+                |ciphertext: &[u8], aad| run(stream(mechanism, Usage::Decrypt, aad), ciphertext);
+            let good = run(stream(mechanism, Usage::Encrypt, b"aad"), &text(200_000)).unwrap();
+            assert_eq!(open(&good, b"other"), refused);
+            let cut = |at| SEGMENT * at + 16 * at;
+            let [a, b, c, d] =
+                [&good[..cut(1)], &good[cut(1)..cut(2)], &good[cut(2)..cut(3)], &good[cut(3)..]];
+            for changed in [
+                &[][..],
+                &[a],
+                &[a, b, c],
+                &[a, b, d],
+                &[b, a, c, d],
+                &[a, a, b, c, d],
+                &[a, b, c, d, d],
+                &[a, b, c, d, &[0]],
+                &[a, b, c, &d[..d.len() - 1]],
+                &[a, b, c, &d[..15]],
+            ] {
+                assert_eq!(open(&changed.concat(), b"aad"), refused);
+            }
+            for place in [0, cut(1) - 1, cut(1), good.len() - 1] {
+                let mut edited = good.clone();
+                edited[place] ^= 1;
+                assert_eq!(open(&edited, b"aad"), refused, "{place}");
+            }
+            let mut failing = stream(mechanism, Usage::Decrypt, b"aad");
+            assert_eq!(failing.update(&vec![0; SEGMENT + 17]), refused);
+            assert_eq!(failing.update(b"more"), Err(ENDED));
+            assert_eq!(failing.finish(), Err(ENDED));
+        }
+    }
+
+    #[test]
+    fn a_plaintext_has_one_ciphertext() {
+        for mechanism in AEADS {
+            let mut encrypting = stream(mechanism, Usage::Encrypt, b"");
+            // By hand: a full segment that is not the last, and an empty last one.
+            let full = encrypting.segment(&text(SEGMENT), false).unwrap();
+            let empty = encrypting.segment(b"", true).unwrap();
+            let refused = run(stream(mechanism, Usage::Decrypt, b""), &[full, empty].concat());
+            assert_eq!(refused, Err(CryptoError::CiphertextRefused));
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let mut counting = stream(Mechanism::AesCtr, Usage::Encrypt, b"");
+        counting.place = Place::Block(Some([0xff; BLOCK_BYTES]));
+        assert_eq!(counting.update(&[0; 16]).unwrap().len(), 16);
+        assert_eq!(counting.update(&[0; 16]), Err(TOO_MUCH));
+        let mut segments = stream(Mechanism::AesGcm, Usage::Encrypt, b"");
+        segments.place = Place::Segment(u64::from(u32::MAX));
+        assert!(segments.update(&vec![0; SEGMENT + 1]).is_ok());
+        assert_eq!(segments.invocations(), 1 << 32);
+        assert_eq!(segments.finish(), Err(TOO_MUCH));
+        let mut parts = stream(Mechanism::AesCbc, Usage::Encrypt, b"");
+        assert_eq!(parts.update(&vec![0; STREAM_INPUT_BYTES_MAX + 1]), Err(TOO_MUCH));
+        for usage in [Usage::Encrypt, Usage::Decrypt] {
+            let part = run(stream(Mechanism::AesCbc, usage, b""), &[0; 17]);
+            assert!(matches!(part, Err(CryptoError::InputRefused { .. })));
+        }
+        for length in [0, 15, 16, 17, 33] {
+            let found = run(stream(Mechanism::AesCbcPad, Usage::Decrypt, b""), &vec![0; length]);
+            assert_eq!(found, Err(CryptoError::CiphertextRefused), "{length}");
+        }
+    }
+
+    #[test]
+    fn little_is_held_back_and_the_segments_are_counted() {
+        let mut stream = stream(Mechanism::AesGcm, Usage::Encrypt, b"");
+        for _ in 0..64 {
+            assert!(stream.update(&text(50_000)).is_ok());
+            assert!(stream.held.len() <= SEGMENT);
+        }
+        assert_eq!(stream.invocations(), (64 * 50_000 - 1) as u64 / SEGMENT as u64);
+    }
+}

@@ -105,7 +105,7 @@ async fn create(
 ) -> Result<Report, Failure> {
     let lifetime_seconds = lifetime.unwrap_or_default();
     let request_id = input::request_id()?;
-    let request = v1::CreateProposalRequest { action, resource, lifetime_seconds, request_id };
+    let request = v1::CreateProposalRequest { action, resource, lifetime_seconds, request_id, recipient: None };
     let client = connection.open().await?;
     let answer =
         client.retry(async || client.proposals().create_proposal(request.clone()).await).await?;

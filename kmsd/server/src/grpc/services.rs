@@ -51,6 +51,7 @@ macro_rules! service {
 service!(KeyManagementService {
     activate_key_version(ActivateKeyVersionRequest) -> ActivateKeyVersionResponse: Writing<ops::ActivateKeyVersion>;
     compromise_key_version(CompromiseKeyVersionRequest) -> CompromiseKeyVersionResponse: Writing<ops::CompromiseKeyVersion>;
+    create_import_job(CreateImportJobRequest) -> CreateImportJobResponse: ops::CreateImportJob;
     create_key(CreateKeyRequest) -> CreateKeyResponse: ops::CreateKey;
     create_key_ring(CreateKeyRingRequest) -> CreateKeyRingResponse: ops::CreateKeyRing;
     create_key_version(CreateKeyVersionRequest) -> CreateKeyVersionResponse: ops::CreateKeyVersion;
@@ -59,8 +60,11 @@ service!(KeyManagementService {
     destroy_key_version(DestroyKeyVersionRequest) -> DestroyKeyVersionResponse: Writing<ops::DestroyKeyVersion>;
     disable_key_version(DisableKeyVersionRequest) -> DisableKeyVersionResponse: Writing<ops::DisableKeyVersion>;
     enable_key_version(EnableKeyVersionRequest) -> EnableKeyVersionResponse: Writing<ops::EnableKeyVersion>;
+    export_key_version(ExportKeyVersionRequest) -> ExportKeyVersionResponse: ops::ExportKeyVersion;
+    get_import_job(GetImportJobRequest) -> GetImportJobResponse: Reading<ops::GetImportJob>;
     get_key(GetKeyRequest) -> GetKeyResponse: Reading<ops::GetKey>;
     get_key_ring(GetKeyRingRequest) -> GetKeyRingResponse: Reading<ops::GetKeyRing>;
+    get_key_statement(GetKeyStatementRequest) -> GetKeyStatementResponse: ops::GetKeyStatement;
     get_key_version(GetKeyVersionRequest) -> GetKeyVersionResponse: Reading<ops::GetKeyVersion>;
     get_public_key(GetPublicKeyRequest) -> GetPublicKeyResponse: Reading<ops::GetPublicKey>;
     list_key_history(ListKeyHistoryRequest) -> ListKeyHistoryResponse: Reading<ops::ListKeyHistory>;
@@ -78,10 +82,6 @@ service!(KeyManagementService {
     undo_key_version_step(UndoKeyVersionStepRequest) -> UndoKeyVersionStepResponse: Writing<ops::UndoKeyVersionStep>;
     update_key(UpdateKeyRequest) -> UpdateKeyResponse: Writing<ops::UpdateKey>;
 } later {
-    create_import_job(CreateImportJobRequest) -> CreateImportJobResponse;
-    export_key_version(ExportKeyVersionRequest) -> ExportKeyVersionResponse;
-    get_import_job(GetImportJobRequest) -> GetImportJobResponse;
-    get_key_statement(GetKeyStatementRequest) -> GetKeyStatementResponse;
     import_key_version(ImportKeyVersionRequest) -> ImportKeyVersionResponse;
 });
 

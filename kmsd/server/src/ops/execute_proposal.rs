@@ -9,6 +9,7 @@ use kms_core::permit::{Grounds, Permit, Recorded, Refusal, Subject};
 use kms_proto::v1;
 
 use super::changes::{change_version, erase, erased};
+use super::export_key_version::export;
 use super::proposals::{self, Loaded, present};
 use super::step_key_version::stepped;
 use crate::context::Context;
@@ -88,8 +89,15 @@ impl Operation for ExecuteProposal {
     ) -> Result<(Self::Prepared, Vec<Draft>), Early> {
         let loaded = present(loaded)?;
         let before = &loaded.found.as_ref().ok_or(super::ABSENT)?.version;
-        let after = stepped(cx, stamp, permit.action(), &before.value)?;
-        let mut drafts = change_version(cx, stamp, permit.action(), before, &after)?;
+        // Nothing of a version changes when it is handed out.
+        let after = match permit.action() {
+            Action::ExportKeyVersion => before.value.clone(),
+            action => stepped(cx, stamp, action, &before.value)?,
+        };
+        let mut drafts = match permit.action() {
+            Action::ExportKeyVersion => Vec::new(),
+            action => change_version(cx, stamp, action, before, &after)?,
+        };
         let row = ProposalRow { state: ProposalState::Executed, ..loaded.row.value.clone() };
         drafts.push(rows::replace(&*cx.vault()?, &stamp.operation_id, &row, &[], &loaded.row)?);
         Ok(((row, erased(&before.value, &after)), drafts))
@@ -105,12 +113,21 @@ impl Operation for ExecuteProposal {
         audit: v1::AuditReference,
     ) -> Result<v1::ExecuteProposalResponse, Failure> {
         let (action, resource) = (self.action(&loaded), self.resource(&loaded));
-        let _spent = recorded.spend(action, &resource, &stamp.request_digest)?;
         let loaded = loaded.ok_or(super::ABSENT)?;
+        let mut wrapped_key = Vec::new();
+        if action == Action::ExportKeyVersion {
+            let found = loaded.found.as_ref().ok_or(super::ABSENT)?;
+            let recipient = loaded.proposal.recipient.as_ref();
+            let recipient = recipient.ok_or(Failure::Bug("an export to nobody was approved"))?;
+            let digest = &stamp.request_digest;
+            wrapped_key = export(cx, recorded, digest, found, recipient).await?;
+        } else {
+            let _spent = recorded.spend(action, &resource, &stamp.request_digest)?;
+        }
         if let Some(slot) = erased {
             erase(cx, slot).await?;
         }
-        let proposal = loaded.shown_with(cx, row);
-        Ok(v1::ExecuteProposalResponse { proposal: Some(proposal), audit: Some(audit) })
+        let (proposal, audit) = (Some(loaded.shown_with(cx, row)), Some(audit));
+        Ok(v1::ExecuteProposalResponse { proposal, audit, wrapped_key })
     }
 }

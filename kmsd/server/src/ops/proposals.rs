@@ -60,15 +60,13 @@ pub(crate) fn resource(id: &Segment, loaded: Option<&Loaded>) -> Resource {
     Resource::Proposal { id: id.clone(), ring }
 }
 
-/// Holds that `action` can be proposed: a step of a version's life, or the way back from one.
+/// Whether an action can be proposed at all.
 ///
 /// # Errors
-/// [`Refusal::InvalidArgument`] for actions that cannot be proposed.
-pub(crate) fn check_proposable(action: Action) -> Result<(), Refusal> {
-    match action.guardable() && action != Action::ExportKeyVersion {
-        true => Ok(()),
-        false => Err(invalid("action", "only steps of a key version's life can be proposed")),
-    }
+/// [`Refusal::InvalidArgument`] for actions that cannot.
+pub(crate) fn proposable(action: Action) -> Result<Action, Refusal> {
+    let problem = "only steps of a key version's life, and its export, can be proposed";
+    Some(action).filter(|action| action.guardable()).ok_or_else(|| invalid("action", problem))
 }
 
 /// The quorum that guards `action` on the version, if one does: the ring's first.

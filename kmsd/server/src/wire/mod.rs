@@ -9,12 +9,14 @@ mod identity;
 mod key;
 mod name;
 mod quorum;
+mod transfer;
 
 pub(crate) use enums::*;
 pub(crate) use identity::*;
 pub(crate) use key::*;
 pub(crate) use name::*;
 pub(crate) use quorum::*;
+pub(crate) use transfer::*;
 
 /// A field of the request is not what it should be.
 pub(crate) fn invalid(field: &'static str, problem: impl ToString) -> Refusal {

@@ -6,13 +6,14 @@
 
 mod applier;
 mod committer;
-mod folder;
-mod format;
+pub(crate) mod folder;
+pub(crate) mod format;
+mod guard;
 mod index;
 mod journal;
-mod recovery;
+pub(crate) mod recovery;
 mod shared;
-mod slots;
+pub(crate) mod slots;
 #[cfg(test)]
 mod tests;
 
@@ -53,7 +54,9 @@ pub struct Settings {
     /// Size of a journal segment, preallocated. At most 64 MiB; a record that is longer gets a
     /// segment of its own size.
     pub segment_bytes: u64,
-    /// How long the index may take to open before it is put aside.
+    /// How long the index may take to open or to close before it counts as hanging. A read or a
+    /// write of it has as much, but 30 seconds at most. A hang is found after one to two times
+    /// the patience.
     pub index_patience: Duration,
 }
 
@@ -74,6 +77,10 @@ pub struct SledStore {
 /// # Errors
 /// [`StoreError::Locked`], [`StoreError::JournalDamaged`], [`StoreError::SlotTableDamaged`], and
 /// what the environment refuses. A store that does not open is left as it was.
+/// [`StoreError::IndexHangs`] when only the index is at fault: then this process must end, and
+/// the next one makes the index anew.
+///
+/// An index that hangs later ends this process, with exit code 70 and a message.
 pub fn open(path: &Path) -> Result<(SledStore, Opened), StoreError> {
     open_with(path, &Settings::default())
 }
@@ -83,6 +90,9 @@ pub fn open(path: &Path) -> Result<(SledStore, Opened), StoreError> {
 /// # Errors
 /// As [`open`].
 pub fn open_with(path: &Path, settings: &Settings) -> Result<(SledStore, Opened), StoreError> {
+    if path.join(OTHER_BACKEND).exists() {
+        return Err(StoreError::OtherBackend { path: path.to_owned() });
+    }
     let segment_bytes = settings.segment_bytes.min(journal::SEGMENT_BYTES_MAX);
     recovery::open(path, &Settings { segment_bytes, ..*settings })
 }
@@ -201,7 +211,9 @@ impl Store for SledStore {
     }
 
     async fn read_slot(&self, slot: u64) -> Result<Zeroizing<[u8; 32]>, StoreError> {
-        self.blocking(move |shared| shared.slots()?.read(slot)).await
+        // One read of 64 bytes that the kernel most likely holds: handing it to another thread
+        // costs ten times as much.
+        self.shared.read_slot(slot)
     }
 
     async fn erase_slot(&self, slot: u64) -> Result<(), StoreError> {
@@ -237,5 +249,7 @@ impl Drop for SledStore {
     }
 }
 
+/// A file that only the other backend on disk makes, whether it is compiled in or not.
+const OTHER_BACKEND: &str = "store.redb";
 /// How many bytes of batches may be on their way; more wait outside.
 const ROOM_BYTES: u32 = 64 * 1024 * 1024;

@@ -261,6 +261,33 @@ async fn a_whole_record_that_the_index_lacks_is_applied() {
     assert_eq!(store.get("torn").await.unwrap().unwrap().value.len(), 1200);
 }
 
+/// Leaves are not brought to the index one by one. What a killed process had not brought there is
+/// made good out of the journal, and reads the same before and after.
+#[tokio::test]
+async fn leaves_that_the_index_does_not_have_yet_are_served_and_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open_with(folder.path(), &Settings::default()).unwrap();
+    committed(&store, put("row", b"value")).await;
+    let leaf = |i: u32| format!("leaf {i}").into_bytes();
+    let (few, many) = (700, 70 * 256 + 9);
+    for leaves in [0..few, few..many].map(|range| range.map(leaf).collect::<Vec<_>>()) {
+        for leaves in leaves.chunks(50) {
+            let leaves = leaves.to_vec();
+            committed(&store, crate::Batch { leaves, ..crate::Batch::default() }).await;
+        }
+        let expected = content(&store).await;
+        // The folder as a kill at this moment leaves it.
+        let killed = copy(folder.path());
+        let (again, opened) = open_with(killed.path(), &Settings::default()).unwrap();
+        assert!(!opened.rebuilt_index && opened.replayed_records > 0, "{opened:?}");
+        assert!(content(&again).await == expected);
+        again.close().await.unwrap();
+        let (again, opened) = open_with(killed.path(), &Settings::default()).unwrap();
+        assert_eq!(opened, Opened::default(), "closing brings everything to the index");
+        assert!(content(&again).await == expected);
+    }
+}
+
 #[tokio::test]
 async fn no_flipped_bit_before_the_last_record_goes_unnoticed() {
     let (folder, _) = filled().await;
@@ -423,6 +450,93 @@ async fn an_index_that_was_open_when_the_machine_stopped_is_made_anew() {
     assert!(!folder.path().join("index.open").exists());
 }
 
+#[tokio::test]
+async fn an_index_that_panics_ends_the_store_and_is_made_anew() {
+    let (folder, expected) = filled().await;
+    let (_, committer) = recovery::prepare(folder.path(), &SMALL).unwrap();
+    let shared = committer.shared.clone();
+    let store = recovery::start(committer).unwrap();
+    let panics = shared.indexed(|index| index.misbehave(|| panic!("on purpose")));
+    assert!(matches!(panics, Err(StoreError::Poisoned)));
+    assert!(matches!(store.get("row/01").await, Err(StoreError::Poisoned)));
+    drop((shared, store));
+    let (store, opened) = reopen(folder.path());
+    assert!(opened.rebuilt_index);
+    assert_eq!(content(&store).await, expected);
+}
+
+/// The folder of a store that a child process of these tests is to open.
+const HANG_FOLDER: &str = "KMS_STORE_HANG_FOLDER";
+
+/// What a child process does that runs only the named test; its exit code and standard error.
+fn child(test: &str, folder: &Path) -> (Option<i32>, String) {
+    let name = format!("sled::tests::{test}");
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &name, "--nocapture", "--test-threads=1"])
+        .env(HANG_FOLDER, folder)
+        .output()
+        .unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// A thread that hangs cannot be ended, so the process must, and the next one goes on.
+#[tokio::test]
+async fn an_index_that_hangs_ends_the_process_and_is_made_anew() {
+    let (folder, expected) = filled().await;
+    let (code, said) = child("the_process_whose_index_hangs", folder.path());
+    assert_eq!(code, Some(super::guard::HANG_EXIT_CODE), "{said}");
+    assert!(said.contains("has not answered") && said.contains("next start"), "{said}");
+    let (store, opened) = reopen(folder.path());
+    assert!(opened.rebuilt_index);
+    assert_eq!(content(&store).await, expected);
+}
+
+/// Not a test of its own: without the variable there is nothing to do.
+#[test]
+fn the_process_whose_index_hangs() {
+    let Some(folder) = std::env::var_os(HANG_FOLDER) else { return };
+    let settings = Settings { index_patience: Duration::from_millis(500), ..SMALL };
+    let (_, committer) = recovery::prepare(Path::new(&folder), &settings).unwrap();
+    let index_hangs = || std::thread::sleep(Duration::from_secs(600));
+    let came_back = committer.shared.indexed(|index| index.misbehave(index_hangs));
+    panic!("{came_back:?}");
+}
+
+#[tokio::test]
+async fn an_index_that_hangs_while_it_is_opened_is_refused_and_made_anew_by_the_next_process() {
+    let (folder, expected) = filled().await;
+    // sled opens this file to read it, and nobody ever writes into the pipe.
+    let conf = folder.path().join("index/conf");
+    fs::remove_file(&conf).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &conf, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let (code, said) = child("the_process_whose_index_does_not_open", folder.path());
+    assert_eq!(code, Some(0), "{said}");
+    let (store, opened) = reopen(folder.path());
+    assert!(opened.rebuilt_index);
+    assert_eq!(content(&store).await, expected);
+}
+
+/// Not a test of its own: without the variable there is nothing to do.
+#[test]
+fn the_process_whose_index_does_not_open() {
+    let Some(folder) = std::env::var_os(HANG_FOLDER) else { return };
+    let settings = Settings { index_patience: Duration::from_millis(500), ..SMALL };
+    let refused = open_with(Path::new(&folder), &settings);
+    assert!(matches!(refused, Err(StoreError::IndexHangs { .. })));
+}
+
+#[tokio::test]
+async fn an_index_whose_opening_ended_the_process_is_made_anew() {
+    let (folder, expected) = filled().await;
+    fs::write(folder.path().join("index.open"), "opening").unwrap();
+    let (store, opened) = reopen(folder.path());
+    assert!(opened.rebuilt_index);
+    assert_eq!(content(&store).await, expected);
+    store.close().await.unwrap();
+    assert_eq!(reopen(folder.path()).1, Opened::default());
+}
+
 /// Damage in the index may be found when it opens or when it is read; in no case does it change
 /// what the store says.
 #[tokio::test]
@@ -433,7 +547,12 @@ async fn flipped_bits_in_the_index_never_change_an_answer() {
         let folder = copy(good.path());
         let used = db.min(200_000);
         flip(&folder.path().join("index/db"), (i * used / 40 + i * 7) % db);
-        let (store, _) = reopen(folder.path());
+        // Where the index hangs, another process would make it anew; here it is the same one.
+        let opened = open_with(folder.path(), &SMALL);
+        let (store, _) = match opened {
+            Err(StoreError::IndexHangs { .. }) => reopen(folder.path()),
+            opened => opened.unwrap(),
+        };
         let mut poisoned = false;
         for (key, revision, value) in &expected.rows {
             match store.get(key).await {

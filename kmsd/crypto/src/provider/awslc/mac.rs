@@ -51,6 +51,9 @@ pub(super) fn derive(
     length_bytes: usize,
 ) -> Result<Material, CryptoError> {
     use KbkdfCtrHmacAlgorithmId::{Sha256, Sha384, Sha512};
+    if length_bytes == 0 {
+        return Err(TOO_MUCH);
+    }
     match mechanism {
         Mechanism::HkdfSha256 => expand(hkdf::HKDF_SHA256, key, parameters, length_bytes),
         Mechanism::HkdfSha384 => expand(hkdf::HKDF_SHA384, key, parameters, length_bytes),

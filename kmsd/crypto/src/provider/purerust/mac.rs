@@ -39,6 +39,9 @@ pub(super) fn derive(
     parameters: DeriveParameters<'_>,
     length_bytes: usize,
 ) -> Result<Material, CryptoError> {
+    if length_bytes == 0 {
+        return Err(TOO_MUCH);
+    }
     match mechanism {
         Mechanism::HkdfSha256 => expand::<Sha256>(key, parameters, length_bytes),
         Mechanism::HkdfSha384 => expand::<Sha384>(key, parameters, length_bytes),

@@ -4,6 +4,7 @@
 mod lifecycle;
 mod manage;
 mod operate;
+mod shape;
 
 use clap::Subcommand;
 
@@ -16,11 +17,16 @@ pub(crate) enum Key {
     /// Make a key and its first version. Needs the role key-manager.
     #[command(after_help = manage::CREATE_HELP)]
     Create(manage::Create),
-    /// List the keys of a ring.
-    List {
-        /// Ring name.
-        ring: String,
+    /// List algorithms, their mechanisms and usages.
+    #[command(after_help = manage::ALGORITHMS_HELP)]
+    Algorithms {
+        /// Only this one.
+        #[arg(value_parser = shape::algorithm_names())]
+        algorithm: Option<String>,
     },
+    /// List the keys of a ring.
+    #[command(after_help = manage::LIST_HELP)]
+    List(manage::List),
     /// Show one key.
     Show {
         /// Key name.
@@ -30,12 +36,31 @@ pub(crate) enum Key {
     #[command(after_help = manage::UPDATE_HELP)]
     Update(manage::Update),
     /// Make the next version, which new signatures and ciphertexts use. Needs key-manager.
-    Rotate {
+    #[command(after_help = manage::ROTATE_HELP)]
+    Rotate(manage::Rotate),
+    /// Retire the name of a key all of whose versions are destroyed.
+    #[command(after_help = manage::DELETE_HELP)]
+    Delete(manage::Delete),
+    /// Trust a key to wrap others. Needs the role security-officer.
+    #[command(after_help = manage::TRUST_HELP)]
+    Trust {
+        /// Key name.
+        name: String,
+    },
+    /// Cease to trust it. Needs the role security-officer.
+    #[command(after_help = manage::TRUST_HELP)]
+    Untrust {
         /// Key name.
         name: String,
     },
     /// List the versions of a key.
     Versions {
+        /// Key name.
+        name: String,
+    },
+    /// Show what has happened to a key and its versions, newest first.
+    #[command(after_help = manage::HISTORY_HELP)]
+    History {
         /// Key name.
         name: String,
     },
@@ -49,8 +74,30 @@ pub(crate) enum Key {
     Resume(lifecycle::Target),
     /// ACTIVE or SUSPENDED to DEACTIVATED: protects nothing new.
     Deactivate(lifecycle::Target),
-    /// Any live state to COMPROMISED.
-    Compromise(lifecycle::Target),
+    /// Any live state to COMPROMISED, with date and reason.
+    #[command(after_help = lifecycle::COMPROMISE_HELP)]
+    Compromise(lifecycle::Compromise),
+    /// Set the date of destruction; restore takes it back until then.
+    #[command(after_help = lifecycle::SCHEDULE_DESTROY_HELP)]
+    ScheduleDestroy(lifecycle::ScheduleDestroy),
+    /// DESTROY_SCHEDULED to DEACTIVATED.
+    #[command(after_help = lifecycle::SCHEDULE_DESTROY_HELP)]
+    Restore(lifecycle::Target),
+    /// Take the last step of a version's life back, while there is time.
+    #[command(after_help = lifecycle::UNDO_HELP)]
+    Undo(lifecycle::Target),
+    /// Switch a version on.
+    #[command(after_help = lifecycle::ENABLE_HELP)]
+    Enable(lifecycle::Target),
+    /// Switch a version off, whatever its state.
+    #[command(after_help = lifecycle::ENABLE_HELP)]
+    Disable(lifecycle::Target),
+    /// Set the dates on which a version is activated and deactivated.
+    #[command(after_help = lifecycle::SET_DATES_HELP)]
+    SetDates(lifecycle::SetDates),
+    /// Put a certificate on a version, or take it off.
+    #[command(after_help = lifecycle::SET_CERTIFICATE_HELP)]
+    SetCertificate(lifecycle::SetCertificate),
     /// Erase the material of a version that is not ACTIVE or SUSPENDED. Cannot be undone.
     #[command(after_help = lifecycle::DESTROY_HELP)]
     Destroy(lifecycle::Target),
@@ -74,17 +121,29 @@ impl Key {
     pub(crate) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
         match self {
             Self::Create(command) => command.run(connection).await,
-            Self::List { ring } => manage::list(connection, ring).await,
+            Self::Algorithms { algorithm } => Ok(manage::algorithms(algorithm.as_deref())),
+            Self::List(list) => manage::list(connection, list).await,
             Self::Show { name } => manage::show(connection, name).await,
             Self::Update(command) => command.run(connection).await,
-            Self::Rotate { name } => manage::rotate(connection, name).await,
+            Self::Rotate(command) => command.run(connection).await,
+            Self::Delete(command) => command.run(connection).await,
+            Self::Trust { name } => manage::set_trusted(connection, name, true).await,
+            Self::Untrust { name } => manage::set_trusted(connection, name, false).await,
             Self::Versions { name } => manage::versions(connection, name).await,
+            Self::History { name } => manage::history(connection, name).await,
             Self::Public(command) => command.run(connection).await,
             Self::Activate(target) => target.activate(connection).await,
             Self::Suspend(target) => target.suspend(connection).await,
             Self::Resume(target) => target.resume(connection).await,
             Self::Deactivate(target) => target.deactivate(connection).await,
-            Self::Compromise(target) => target.compromise(connection).await,
+            Self::Compromise(command) => command.run(connection).await,
+            Self::ScheduleDestroy(command) => command.run(connection).await,
+            Self::Restore(target) => target.restore(connection).await,
+            Self::Undo(target) => target.undo(connection).await,
+            Self::Enable(target) => target.enable(connection).await,
+            Self::Disable(target) => target.disable(connection).await,
+            Self::SetDates(command) => command.run(connection).await,
+            Self::SetCertificate(command) => command.run(connection).await,
             Self::Destroy(target) => target.destroy(connection).await,
             Self::Sign(command) => command.run(connection).await,
             Self::Verify(command) => command.run(connection).await,

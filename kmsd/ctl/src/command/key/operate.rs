@@ -63,11 +63,14 @@ impl Sign {
             Data::Message(bytes) => {
                 (crc32c::crc32c(&bytes), v1::sign_request::Data::Message(bytes))
             }
-            Data::Digest(bytes) => {
-                (crc32c::crc32c(&bytes), v1::sign_request::Data::Sha256Digest(bytes))
-            }
+            Data::Digest(bytes) => (crc32c::crc32c(&bytes), v1::sign_request::Data::Digest(bytes)),
         };
-        let request = v1::SignRequest { name, data: Some(data), data_crc32c: Some(crc) };
+        let request = v1::SignRequest {
+            name,
+            data: Some(data),
+            data_crc32c: Some(crc),
+            ..Default::default()
+        };
         let client = connection.open().await?;
         let answer = client.retry(async || client.crypto().sign(request.clone()).await).await?;
         if crc32c::crc32c(&answer.signature) != answer.signature_crc32c {
@@ -93,10 +96,10 @@ impl Verify {
         let Self { name, signed, signature } = self;
         let data = match signed.read()? {
             Data::Message(bytes) => v1::verify_request::Data::Message(bytes),
-            Data::Digest(bytes) => v1::verify_request::Data::Sha256Digest(bytes),
+            Data::Digest(bytes) => v1::verify_request::Data::Digest(bytes),
         };
         let signature = input::read(&signature, SIGNATURE_BYTES_MAX)?;
-        let request = v1::VerifyRequest { name, data: Some(data), signature };
+        let request = v1::VerifyRequest { name, data: Some(data), signature, ..Default::default() };
         let client = connection.open().await?;
         let answer = client.retry(async || client.crypto().verify(request.clone()).await).await?;
         Ok(valid(answer.valid, answer.audit))
@@ -138,6 +141,7 @@ impl Encrypt {
             plaintext_crc32c: Some(crc32c::crc32c(&plaintext)),
             plaintext,
             additional_authenticated_data: aad(aad_file.as_deref())?,
+            ..Default::default()
         };
         let client = connection.open().await?;
         let answer = client.retry(async || client.crypto().encrypt(request.clone()).await).await?;
@@ -179,6 +183,7 @@ impl Decrypt {
             ciphertext_crc32c: Some(crc32c::crc32c(&ciphertext)),
             ciphertext,
             additional_authenticated_data: aad(aad_file.as_deref())?,
+            ..Default::default()
         };
         let client = connection.open().await?;
         let answer = client.retry(async || client.crypto().decrypt(request.clone()).await).await?;
@@ -205,7 +210,7 @@ impl Mac {
     pub(crate) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
         let Self { name, input, out } = self;
         let data = message(&input, "authenticate its digest")?;
-        let request = v1::MacSignRequest { name, data };
+        let request = v1::MacSignRequest { name, data, ..Default::default() };
         let client = connection.open().await?;
         let answer = client.retry(async || client.crypto().mac_sign(request.clone()).await).await?;
         written(&out, &answer.mac, Secrecy::Public, answer.name, answer.audit)
@@ -229,7 +234,7 @@ impl MacVerify {
         let Self { name, input, mac } = self;
         let data = message(&input, "authenticate its digest")?;
         let mac = input::read(&mac, SIGNATURE_BYTES_MAX)?;
-        let request = v1::MacVerifyRequest { name, data, mac };
+        let request = v1::MacVerifyRequest { name, data, mac, ..Default::default() };
         let client = connection.open().await?;
         let answer =
             client.retry(async || client.crypto().mac_verify(request.clone()).await).await?;
