@@ -292,6 +292,15 @@ impl Version {
         stands.then_some(undo.state)
     }
 
+    /// Whether what this line of keys was put to first has to be remembered: its sealing lets it encrypt
+    /// or decrypt as well as wrap or unwrap, or it is a copy of one that may have been let.
+    pub fn may_conflict(&self) -> bool {
+        let does =
+            |kind| self.header.usages.iter().any(|usage| Commitment::of(*usage) == Some(kind));
+        let (data, keys) = (does(Commitment::Data), does(Commitment::Keys));
+        (data && keys) || (self.header.lineage != self.header.version && (data || keys))
+    }
+
     /// Whether it was generated here (CKA_LOCAL).
     pub const fn is_local(&self) -> bool {
         matches!(self.header.origin, Origin::Generated)

@@ -22,6 +22,7 @@ pub mod key;
 pub mod lifecycle;
 pub mod mechanism;
 pub mod permit;
+pub mod protections;
 pub mod quorum;
 pub mod receipt;
 pub mod ring_policy;

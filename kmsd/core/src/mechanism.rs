@@ -251,6 +251,11 @@ impl Mechanism {
         matches!(self, Self::RsaPkcs1 | Self::RsaRaw)
     }
 
+    /// Whether it authenticates what it encrypts, and breaks when an IV is used twice.
+    pub const fn is_aead(self) -> bool {
+        matches!(self, Self::AesGcm | Self::ChaCha20Poly1305)
+    }
+
     /// Whether `usage` can be had by this mechanism.
     pub fn offers(self, usage: Usage) -> bool {
         self.usages().contains(&usage)

@@ -56,7 +56,7 @@ use crate::audit::{CommitReceipt, Leaf, LeafOutcome};
 use crate::caller::{Authentication, Caller, Role};
 use crate::claims::Appraised;
 use crate::id::{Digest, OperationId, Resource, Timestamp};
-use crate::key::{Key, Ring, Rotation, Version};
+use crate::key::{Commitment, Key, Ring, Rotation, Version};
 use crate::lifecycle::{self, Allowance, IllegalTransition, Transition};
 use crate::mechanism::Mechanism;
 use crate::quorum::{Approved, QuorumPolicy};
@@ -117,7 +117,22 @@ pub enum Subject<'a> {
         transition: Option<Transition>,
         /// The mechanism asked for, for uses; none means the key's own preference.
         mechanism: Option<Mechanism>,
+        /// What else the rules are to know of a use.
+        manner: Manner,
     },
+}
+
+/// What the rules are to know of a use, besides its mechanism. The default is a use that brings nothing
+/// along and was preceded by none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner {
+    /// Whether the caller brings the IV of an encryption.
+    pub callers_iv: bool,
+    /// What the line of keys, of which this is one, was put to first; none when it was to neither, or
+    /// permits only one of the two.
+    pub committed: Option<Commitment>,
+    /// Which protection with this version this one is, counted from 1; 0 where none are counted.
+    pub protection: u64,
 }
 
 /// What the caller brings besides its identity.
@@ -235,7 +250,7 @@ pub enum Refusal {
     )]
     UseConflict {
         /// What it was used for.
-        committed: crate::key::Commitment,
+        committed: Commitment,
     },
     /// The key is not made for this use.
     #[error("the key is not made for this use")]
@@ -435,12 +450,12 @@ fn judge_subject(
     asked: Asked<'_>,
     grounds: &Grounds,
 ) -> Result<(), Refusal> {
-    let (ring, key, version, transition, mechanism) = match asked.subject {
+    let (ring, key, version, transition, mechanism, manner) = match asked.subject {
         Subject::Absent => return Err(Refusal::NotFound),
         // A quorum guards what is done to a version and nothing else.
         Subject::Key(_) | Subject::Plain => return Ok(()),
-        Subject::Version { ring, key, version, transition, mechanism } => {
-            (ring, key, version, transition, mechanism)
+        Subject::Version { ring, key, version, transition, mechanism, manner } => {
+            (ring, key, version, transition, mechanism, manner)
         }
     };
     if !version.header.matches(key) {
@@ -455,7 +470,7 @@ fn judge_subject(
         lifecycle::next(state, transition)?;
     }
     if let Some(usage) = asked.action.usage() {
-        judge_usage(intent, asked, (ring, key, version), (usage, mechanism), grounds)?;
+        judge_usage(intent, asked, (ring, key, version), (usage, mechanism, manner), grounds)?;
     }
     // What a date brings about was decided when the date was set.
     if caller.authentication() == Authentication::Daemon {
@@ -545,7 +560,7 @@ fn judge_usage(
     intent: &Intent<'_>,
     asked: Asked<'_>,
     (ring, key, version): (&Ring, &Key, &Version),
-    (usage, mechanism): (Usage, Option<Mechanism>),
+    (usage, mechanism, manner): (Usage, Option<Mechanism>, Manner),
     grounds: &Grounds,
 ) -> Result<(), Refusal> {
     if usage == Usage::Release && key.requirement.is_none() {
@@ -561,9 +576,16 @@ fn judge_usage(
         let mechanism = key.mechanism_for(usage, mechanism).ok_or(Refusal::MechanismRefused)?;
         if usage.protects() {
             ring.policy.takes(mechanism)?;
+            judge_protection(mechanism, manner.protection)?;
+        }
+        if manner.callers_iv {
+            ring.policy.takes_iv(mechanism)?;
         }
     }
     ring.policy.judge(key, usage)?;
+    if ring.policy.kind == RingKind::Hardened {
+        judge_commitment(usage, manner.committed)?;
+    }
     if usage == Usage::Wrap && ring.policy.kind == RingKind::Hardened && !key.trusted {
         return Err(Refusal::NotTrusted);
     }
@@ -602,6 +624,24 @@ fn judge_usage(
         reasons.push("release-policy: appraised under another requirement".to_owned());
     }
     if reasons.is_empty() { Ok(()) } else { Err(Refusal::EvidenceRefused { reasons }) }
+}
+
+/// A mechanism that bears so many protections and no more makes no other one.
+fn judge_protection(mechanism: Mechanism, protection: u64) -> Result<(), Refusal> {
+    match mechanism.invocations_max() {
+        Some(max) if protection > max => Err(Refusal::InvocationLimit { max }),
+        _ => Ok(()),
+    }
+}
+
+/// Whoever could wrap a key and then decrypt what came out would have it in the clear.
+fn judge_commitment(usage: Usage, committed: Option<Commitment>) -> Result<(), Refusal> {
+    match (committed, Commitment::of(usage)) {
+        (Some(committed), Some(kind)) if committed != kind => {
+            Err(Refusal::UseConflict { committed })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn judge_quorum(asked: Asked<'_>, policy: &QuorumPolicy, grounds: &Grounds) -> Result<(), Refusal> {

@@ -11,14 +11,15 @@ use kms_core::challenge::Challenges;
 use kms_core::id::{Digest, Home, OperationId, PrincipalKind, PrincipalName, Timestamp};
 use kms_core::permit::Refusal;
 use kms_crypto::log_key::LogSigner;
-use kms_crypto::statement_key::StatementSigner;
 use kms_crypto::selftest::SelfTests;
+use kms_crypto::statement_key::StatementSigner;
 use kms_crypto::vault::Vault;
 use kms_store::Store;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::Clock;
 use crate::config;
+use crate::counting::Counts;
 use crate::failure::Failure;
 use crate::metrics::Metrics;
 use crate::pin::{PinGuard, UnsealTries};
@@ -50,6 +51,8 @@ pub(crate) struct Context {
     pub(crate) passphrases: PinGuard,
     /// Counts tries to open the root.
     pub(crate) unseal_tries: UnsealTries,
+    /// What versions have protected, where that counts.
+    pub(crate) counts: Counts,
     /// Figures for operators.
     pub(crate) metrics: Metrics,
     /// Places for operations under way, of programs and people that somebody vouches for.
@@ -124,6 +127,7 @@ impl Context {
             workload_slots: Arc::new(Semaphore::new(WORKLOADS_IN_FLIGHT_MAX)),
             epoch: AtomicU64::new(0),
             unseal_tries: UnsealTries::default(),
+            counts: Counts::default(),
             metrics: Metrics::new(),
             opened: RwLock::default(),
             directory: RwLock::default(),

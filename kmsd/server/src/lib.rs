@@ -11,6 +11,7 @@ pub mod cli;
 mod clock;
 pub mod config;
 mod context;
+mod counting;
 #[cfg(feature = "dev")]
 mod dev;
 mod failure;

@@ -35,6 +35,10 @@ pub(crate) trait Operation: Send + Sync + Sized {
     /// Which operation this is.
     const ACTION: Action;
 
+    /// How often the request is judged anew when a row that it was judged by has changed before it was
+    /// on record. What cannot be judged twice, since its nonce or its PIN is used up, is not.
+    const JUDGED_ANEW_MAX: usize = 0;
+
     /// Reads the request into a type that cannot be wrong.
     fn parse(wire: Self::Wire, home: &Home) -> Result<Self, Refusal>;
 
@@ -224,41 +228,43 @@ async fn steps<O: Operation>(
             return Err(refuse::<O>(cx, caller, stamp, Resource::Appliance, refusal).await);
         }
     };
-    let facts = match operation.load(cx, caller, stamp).await {
-        Ok(facts) => facts,
-        Err(early) => {
-            return Err(end_early::<O>(cx, caller, stamp, operation.named(), early).await);
+    let mut resource = operation.named();
+    for _ in 0..=O::JUDGED_ANEW_MAX {
+        let facts = match operation.load(cx, caller, stamp).await {
+            Ok(facts) => facts,
+            Err(early) => {
+                return Err(end_early::<O>(cx, caller, stamp, operation.named(), early).await);
+            }
+        };
+        resource = operation.resource(&facts);
+        let (grounds, earlier) = match operation.grounds(cx, caller, stamp, &facts).await {
+            Ok(grounds) => (grounds, None),
+            Err(Early::Refuse(refusal)) => (Grounds::default(), Some(refusal)),
+            Err(early) => return Err(end_early::<O>(cx, caller, stamp, resource, early).await),
+        };
+        let action = operation.action(&facts);
+        let intent = Intent {
+            other: operation.other(&facts),
+            ..intent(cx, stamp, action, resource.clone(), operation.subject(&facts))
+        };
+        let permit = match permit::decide(caller, &intent, grounds, earlier) {
+            Ok(permit) => permit,
+            Err(denial) => return Err(record_denial(cx, denial).await),
+        };
+        let (prepared, drafts) = match operation.prepare(cx, &permit, stamp, &facts).await {
+            Ok(prepared) => prepared,
+            Err(early) => return Err(end_early::<O>(cx, caller, stamp, resource, early).await),
+        };
+        let unchanged = operation.unchanged(&facts);
+        if let Some(recorded) = record(cx, permit, stamp, unchanged, drafts).await? {
+            let audit = v1::AuditReference {
+                audit_index: recorded.audit_index(),
+                request_salt: stamp.salt.to_vec(),
+            };
+            return operation.perform(cx, recorded, stamp, facts, prepared, audit).await;
         }
-    };
-    let resource = operation.resource(&facts);
-    let (grounds, earlier) = match operation.grounds(cx, caller, stamp, &facts).await {
-        Ok(grounds) => (grounds, None),
-        Err(Early::Refuse(refusal)) => (Grounds::default(), Some(refusal)),
-        Err(early) => return Err(end_early::<O>(cx, caller, stamp, resource, early).await),
-    };
-    let action = operation.action(&facts);
-    let intent = Intent {
-        other: operation.other(&facts),
-        ..intent(cx, stamp, action, resource.clone(), operation.subject(&facts))
-    };
-    let permit = match permit::decide(caller, &intent, grounds, earlier) {
-        Ok(permit) => permit,
-        Err(denial) => return Err(record_denial(cx, denial).await),
-    };
-    let (prepared, drafts) = match operation.prepare(cx, &permit, stamp, &facts).await {
-        Ok(prepared) => prepared,
-        Err(early) => return Err(end_early::<O>(cx, caller, stamp, resource, early).await),
-    };
-    let unchanged = operation.unchanged(&facts);
-    let recorded = match record(cx, permit, stamp, unchanged, drafts).await? {
-        Some(recorded) => recorded,
-        None => return Err(refuse::<O>(cx, caller, stamp, resource, Refusal::Stale).await),
-    };
-    let audit = v1::AuditReference {
-        audit_index: recorded.audit_index(),
-        request_salt: stamp.salt.to_vec(),
-    };
-    operation.perform(cx, recorded, stamp, facts, prepared, audit).await
+    }
+    Err(refuse::<O>(cx, caller, stamp, resource, Refusal::Stale).await)
 }
 
 fn intent<'a>(

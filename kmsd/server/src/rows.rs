@@ -9,7 +9,7 @@ use kms_core::canonical;
 use kms_core::id::{
     Digest, KeyName, OperationId, PrincipalName, RingName, Segment, Timestamp, VersionName,
 };
-use kms_core::key::{Key, Ring, Version};
+use kms_core::key::{Commitment, Key, Ring, Version};
 use kms_core::lifecycle::State;
 use kms_core::sshsig::SshKey;
 use kms_core::transfer::{ImportJob, ImportJobName};
@@ -190,6 +190,16 @@ pub(crate) struct Credential {
     pub(crate) holder: PrincipalName,
 }
 
+/// What a line of keys was put to first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CommitmentRow {
+    /// The first version of the line.
+    pub(crate) lineage: VersionName,
+    /// What.
+    pub(crate) commitment: Commitment,
+}
+
 /// Prefix of all erasure rows.
 pub(crate) const ERASURES: &str = "erasure/";
 /// Prefix of all due marks, the earliest first.
@@ -229,6 +239,11 @@ pub(crate) fn version_place(name: &VersionName) -> String {
 /// Prefix of a key's history, the newest first.
 pub(crate) fn history_prefix(key: &KeyName) -> String {
     format!("history/{key}/events/")
+}
+
+/// Where the commitment of a line of keys lies.
+pub(crate) fn commitment_place(lineage: &VersionName) -> String {
+    format!("commitment/{lineage}")
 }
 
 /// Where a PIN lies.
@@ -316,6 +331,12 @@ impl Record for Credential {
 impl Record for LogName {
     fn place(&self) -> String {
         LOG_NAME.to_owned()
+    }
+}
+
+impl Record for CommitmentRow {
+    fn place(&self) -> String {
+        commitment_place(&self.lineage)
     }
 }
 

@@ -126,6 +126,10 @@ service!(SealService {
 
 service!(CryptoService {
     decrypt(DecryptRequest) -> DecryptResponse: Using<ops::Decrypt>;
+    digest(DigestRequest) -> DigestResponse: ops::Digest;
+    generate_data_key(GenerateDataKeyRequest) -> GenerateDataKeyResponse: Using<ops::GenerateDataKey>;
+    re_encrypt(ReEncryptRequest) -> ReEncryptResponse: ops::ReEncrypt;
+    wrap_key(WrapKeyRequest) -> WrapKeyResponse: ops::WrapKey;
     encrypt(EncryptRequest) -> EncryptResponse: Using<ops::Encrypt>;
     generate_random(GenerateRandomRequest) -> GenerateRandomResponse: ops::GenerateRandom;
     mac_sign(MacSignRequest) -> MacSignResponse: Using<ops::MacSign>;
@@ -157,12 +161,8 @@ service!(CryptoService {
     copy_key(CopyKeyRequest) -> CopyKeyResponse;
     decapsulate_key(DecapsulateKeyRequest) -> DecapsulateKeyResponse;
     derive_key(DeriveKeyRequest) -> DeriveKeyResponse;
-    digest(DigestRequest) -> DigestResponse;
     encapsulate_key(EncapsulateKeyRequest) -> EncapsulateKeyResponse;
-    generate_data_key(GenerateDataKeyRequest) -> GenerateDataKeyResponse;
-    re_encrypt(ReEncryptRequest) -> ReEncryptResponse;
     unwrap_key(UnwrapKeyRequest) -> UnwrapKeyResponse;
-    wrap_key(WrapKeyRequest) -> WrapKeyResponse;
 });
 
 /// All services, as routes.

@@ -136,6 +136,8 @@ async fn answer(cx: &Arc<Context>, caller: &Caller, asked: Asked) -> Answered {
         Asked::DestroyObject(wire) => {
             one::<Writing<ops::DestroyObject>>(cx, caller, wire, A::DestroyObject).await
         }
+        Asked::Digest(wire) => one::<ops::Digest>(cx, caller, wire, A::Digest).await,
+        Asked::WrapKey(wire) => one::<ops::WrapKey>(cx, caller, wire, A::WrapKey).await,
         Asked::Encrypt(wire) => one::<Using<ops::Encrypt>>(cx, caller, wire, A::Encrypt).await,
         Asked::FindObjects(wire) => {
             one::<Reading<ops::FindObjects>>(cx, caller, wire, A::FindObjects).await

@@ -10,8 +10,8 @@ use kms_proto::v1;
 
 use super::using::{KeyUse, Use};
 use crate::wire::{
-    DATA_BYTES_MAX, IV_BYTES_MAX, KeyOrVersion, bounded, check_crc, mechanism as mechanism_asked,
-    version_name,
+    DATA_BYTES_MAX, IV_BYTES_MAX, KeyOrVersion, TAG_BYTES, bounded, check_crc,
+    mechanism as mechanism_asked, version_name,
 };
 
 /// The parsed request.
@@ -70,6 +70,3 @@ impl Use for Decrypt {
         })
     }
 }
-
-/// A tag, or the padding of a last block.
-const TAG_BYTES: usize = 16;

@@ -58,6 +58,10 @@ impl Use for Encrypt {
         self.mechanism
     }
 
+    fn callers_iv(&self) -> bool {
+        self.iv.is_some()
+    }
+
     fn apply(self, vault: &Vault, key: KeyUse<'_>) -> Result<v1::EncryptResponse, CryptoError> {
         let KeyUse { recorded, request_digest, version, mechanism, version_name, audit } = key;
         let (iv, aad) = (self.iv.as_deref(), &self.aad);

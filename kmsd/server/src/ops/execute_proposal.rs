@@ -5,7 +5,7 @@
 use kms_core::action::Action;
 use kms_core::caller::Caller;
 use kms_core::id::{Home, Resource, Segment};
-use kms_core::permit::{Grounds, Permit, Recorded, Refusal, Subject};
+use kms_core::permit::{Grounds, Manner, Permit, Recorded, Refusal, Subject};
 use kms_proto::v1;
 
 use super::changes::{change_version, erase, erased};
@@ -64,6 +64,7 @@ impl Operation for ExecuteProposal {
             version: &found.version.value,
             transition: loaded.proposal.action.transition(),
             mechanism: None,
+            manner: Manner::default(),
         })
     }
 

@@ -16,10 +16,12 @@ mod create_user;
 mod decrypt;
 mod delete_key;
 mod destroy_object;
+mod digest;
 mod encrypt;
 mod execute_proposal;
 mod export_key_version;
 mod find_objects;
+mod generate_data_key;
 mod generate_random;
 mod get_checkpoint;
 mod get_import_job;
@@ -43,6 +45,7 @@ mod login_token;
 mod mac_sign;
 mod mac_verify;
 mod proposals;
+mod re_encrypt;
 mod reading;
 mod release_key;
 mod schedule_destroy_key_version;
@@ -62,6 +65,7 @@ mod update_key;
 mod using;
 mod verify;
 mod who_am_i;
+mod wrap_key;
 mod writing;
 
 pub(crate) use approve_proposal::ApproveProposal;
@@ -80,10 +84,12 @@ pub(crate) use create_user::CreateUser;
 pub(crate) use decrypt::Decrypt;
 pub(crate) use delete_key::DeleteKey;
 pub(crate) use destroy_object::DestroyObject;
+pub(crate) use digest::Digest;
 pub(crate) use encrypt::Encrypt;
 pub(crate) use execute_proposal::ExecuteProposal;
 pub(crate) use export_key_version::ExportKeyVersion;
 pub(crate) use find_objects::FindObjects;
+pub(crate) use generate_data_key::GenerateDataKey;
 pub(crate) use generate_random::GenerateRandom;
 pub(crate) use get_checkpoint::{GetCheckpoint, signed_checkpoint};
 pub(crate) use get_import_job::GetImportJob;
@@ -106,6 +112,7 @@ pub(crate) use list_users::ListUsers;
 pub(crate) use login_token::{Login, LoginToken};
 pub(crate) use mac_sign::MacSign;
 pub(crate) use mac_verify::MacVerify;
+pub(crate) use re_encrypt::ReEncrypt;
 pub(crate) use release_key::ReleaseKey;
 pub(crate) use schedule_destroy_key_version::ScheduleDestroyKeyVersion;
 pub(crate) use seal::Seal;
@@ -125,16 +132,17 @@ pub(crate) use unseal::Unseal;
 pub(crate) use update_key::{UpdateKey, UpdateObject};
 pub(crate) use verify::Verify;
 pub(crate) use who_am_i::WhoAmI;
+pub(crate) use wrap_key::WrapKey;
 
 pub(crate) use reading::Reading;
 pub(crate) use using::Using;
 pub(crate) use writing::Writing;
 
-use kms_core::id::{Digest, KeyName, Resource, RingName};
+use kms_core::id::{KeyName, Resource, RingName};
 use kms_core::key::{Key, Ring, Version};
 use kms_core::lifecycle::Transition;
 use kms_core::mechanism::Mechanism;
-use kms_core::permit::Subject;
+use kms_core::permit::{Manner, Subject};
 use kms_crypto::vault::{SlotSecret, VersionRef};
 use kms_store::{Condition, Expected};
 
@@ -161,22 +169,28 @@ pub(crate) struct VersionFacts {
 impl VersionFacts {
     /// What the rules are to know, when the operation takes `transition`.
     pub(crate) fn subject(&self, transition: Option<Transition>) -> Subject<'_> {
-        self.asked(transition, None)
+        self.asked(transition, None, Manner::default())
     }
 
     /// What the rules are to know, when the operation uses the key by `mechanism`, or by the one that
     /// the key prefers.
-    pub(crate) fn subject_used(&self, mechanism: Option<Mechanism>) -> Subject<'_> {
-        self.asked(None, mechanism)
+    pub(crate) fn subject_used(&self, mechanism: Option<Mechanism>, manner: Manner) -> Subject<'_> {
+        self.asked(None, mechanism, manner)
     }
 
-    fn asked(&self, transition: Option<Transition>, mechanism: Option<Mechanism>) -> Subject<'_> {
+    fn asked(
+        &self,
+        transition: Option<Transition>,
+        mechanism: Option<Mechanism>,
+        manner: Manner,
+    ) -> Subject<'_> {
         self.found.as_ref().map_or(Subject::Absent, |found| Subject::Version {
             ring: &found.ring.value,
             key: &found.key.value,
             version: &found.version.value,
             transition,
             mechanism,
+            manner,
         })
     }
 
@@ -312,7 +326,10 @@ pub(crate) fn named(name: &KeyOrVersion) -> Resource {
 ///
 /// # Errors
 /// When the store fails.
-pub(crate) async fn is_retry(cx: &Context, idempotency: Option<Digest>) -> Result<bool, Early> {
+pub(crate) async fn is_retry(
+    cx: &Context,
+    idempotency: Option<kms_core::id::Digest>,
+) -> Result<bool, Early> {
     match idempotency {
         Some(digest) => Ok(cx.store.outcome_of(&digest.0).await?.is_some()),
         None => Ok(false),

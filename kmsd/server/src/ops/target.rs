@@ -240,6 +240,7 @@ impl Target for Found {
             version: &self.version.value,
             transition,
             mechanism: None,
+            manner: kms_core::permit::Manner::default(),
         }
     }
 

@@ -151,6 +151,8 @@ pub(crate) const PAGE_SIZE_MAX: usize = 500;
 pub(crate) const IV_BYTES_MAX: usize = 16;
 /// Most bytes of data in one request.
 pub(crate) const DATA_BYTES_MAX: usize = 64 * 1024;
+/// A tag, or the padding of a last block.
+pub(crate) const TAG_BYTES: usize = 16;
 /// The end of the year 9999, as in RFC 3339.
 const SECONDS_MAX: u64 = 253_402_300_799;
 const TOKEN: &str = "expected a next_page_token of this listing";
