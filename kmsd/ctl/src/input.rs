@@ -67,6 +67,21 @@ pub(crate) fn secret(
     Ok(Zeroizing::new(text.to_owned()))
 }
 
+/// The passphrase of a key file: from `path`, else from the environment, else from whoever sits at the
+/// terminal.
+pub(crate) fn passphrase(path: Option<&Path>, prompt: &str) -> Result<Zeroizing<String>, Failure> {
+    use std::io::IsTerminal as _;
+    let asks =
+        path.is_none() && std::env::var_os(PASSPHRASE).is_none() && io::stdin().is_terminal();
+    if asks {
+        let typed = rpassword::prompt_password(prompt);
+        return typed.map(Zeroizing::new).map_err(|cause| Failure::input("passphrase", cause));
+    }
+    secret(path, "--passphrase-file", PASSPHRASE)
+}
+
+const PASSPHRASE: &str = "KMS_KEY_PASSPHRASE";
+
 /// Who may read a file that is written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Secrecy {

@@ -10,6 +10,8 @@
 //! SLH-DSA and ML-KEM; X-Wing keys are their 32-byte seed. Public keys are SubjectPublicKeyInfo in DER;
 //! X-Wing public keys are the 1,216 raw bytes.
 
+use std::borrow::Cow;
+
 use kms_core::algorithm::{
     Algorithm, GENERIC_SECRET_BYTES_MAX, GENERIC_SECRET_BYTES_MIN, KeyKind,
     OPAQUE_SECRET_BYTES_MAX, Usage,
@@ -377,7 +379,43 @@ fn check_secret_length(algorithm: Algorithm, length: usize) -> Result<(), Crypto
     if fits { Ok(()) } else { Err(CryptoError::MaterialRefused) }
 }
 
+/// The digest that a mechanism signs: the given one if it has the right length, or that of the message.
+fn checked_digest(
+    mechanism: Mechanism,
+    input: SignInput<'_>,
+    hash: impl FnOnce(Hash, &[u8]) -> Vec<u8>,
+) -> Result<Cow<'_, [u8]>, CryptoError> {
+    let function = mechanism.hash().ok_or(CryptoError::MechanismUnsupported { mechanism })?;
+    match input {
+        SignInput::Digest(digest) if digest.len() == function.digest_bytes() => Ok(digest.into()),
+        SignInput::Digest(_) => Err(DIGEST_LENGTH),
+        SignInput::Message(message) => Ok(hash(function, message).into()),
+    }
+}
+
+/// What is signed by a mechanism that has no digest to be made beforehand.
+const fn message_only(input: SignInput<'_>) -> Result<&[u8], CryptoError> {
+    match input {
+        SignInput::Digest(_) => Err(MESSAGES_ONLY),
+        SignInput::Message(message) => Ok(message),
+    }
+}
+
+/// Refuses a context where there is no place for one: it would not be signed.
+const fn check_no_context(context: &[u8]) -> Result<(), CryptoError> {
+    if context.is_empty() { Ok(()) } else { Err(NO_CONTEXT) }
+}
+
 /// For a digest that is not one of the mechanism's hash function.
 const DIGEST_LENGTH: CryptoError = CryptoError::InputRefused {
     problem: "the digest has another length than those of the mechanism's hash function",
 };
+
+/// For a digest where only messages are signed.
+const MESSAGES_ONLY: CryptoError = CryptoError::InputRefused {
+    problem: "this mechanism signs messages, not digests; hand in the message itself",
+};
+
+/// For a context with a mechanism other than ML-DSA and SLH-DSA.
+const NO_CONTEXT: CryptoError =
+    CryptoError::InputRefused { problem: "only ML-DSA and SLH-DSA sign with a context" };

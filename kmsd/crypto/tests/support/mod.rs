@@ -17,7 +17,7 @@ use kms_core::key::{
 };
 use kms_core::lifecycle::{Dates, State};
 use kms_core::mechanism::Mechanism;
-use kms_core::permit::{Grounds, Intent, Other, Recorded, Subject, decide};
+use kms_core::permit::{Grounds, Intent, Manner, Other, Recorded, Subject, decide};
 use kms_core::ring_policy::{RingKind, RingPolicy};
 use kms_core::transcript::{BindingProfile, Channel, Recipient, Transcript};
 use kms_crypto::CryptoError;
@@ -149,6 +149,7 @@ impl Stored {
             version: &version,
             transition: None,
             mechanism: None,
+            manner: Manner::default(),
         };
         let resource = Resource::Version(other.header.version.clone());
         let other = Other { action: other_action, resource, subject };
@@ -182,8 +183,14 @@ fn permitted(
     grounds: Grounds,
 ) -> Recorded {
     let (ring, key, version) = rows(header);
-    let subject =
-        Subject::Version { ring: &ring, key: &key, version: &version, transition: None, mechanism };
+    let subject = Subject::Version {
+        ring: &ring,
+        key: &key,
+        version: &version,
+        transition: None,
+        mechanism,
+        manner: Manner::default(),
+    };
     recorded_both(action, Resource::Version(header.version.clone()), subject, other, grounds)
 }
 
@@ -228,7 +235,7 @@ fn rows(header: &SealHeader) -> (Ring, Key, Version) {
         protections_reserved: 0,
         certificate: String::new(),
         public_key: String::new(),
-        slot: 0,
+        slot: Some(0),
     };
     (ring, key, version)
 }

@@ -1,105 +1,164 @@
 //! ECDSA and ECDH on the curves of NIST and on secp256k1, by the RustCrypto crates.
 
-use kms_core::algorithm::Algorithm;
+use kms_core::algorithm::{Algorithm, Usage};
 use kms_core::mechanism::Mechanism;
 use p256::ecdsa::signature::hazmat::{PrehashSigner, PrehashVerifier};
-use p256::ecdsa::{Signature, SigningKey, VerifyingKey};
 use p256::elliptic_curve::Generate;
-use p256::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey};
-use sha2::{Digest, Sha256};
+use p256::pkcs8::DecodePrivateKey;
 
+use super::mac::hash;
 use crate::CryptoError;
 use crate::material::Material;
-use crate::mechanism::ecdsa;
-use crate::provider::{Claim, DIGEST_LENGTH, NewKey, PrivateKey, SignInput};
+use crate::mechanism::{ecdsa, key_form};
+use crate::provider::{Claim, NewKey, PrivateKey, SignInput, check_no_context, checked_digest};
 use crate::random::LatchedRng;
 
 pub(super) fn generate(algorithm: Algorithm) -> Result<NewKey, CryptoError> {
-    let failed = CryptoError::ProviderFailed { algorithm };
-    if algorithm != Algorithm::EcP256 {
-        return Err(failed);
-    }
     let mut rng = LatchedRng::default();
-    let private = p256::SecretKey::generate_from_rng(&mut rng);
+    let key = match algorithm {
+        Algorithm::EcP256 => {
+            ecdsa::new_key(algorithm, &p256::SecretKey::generate_from_rng(&mut rng))
+        }
+        Algorithm::EcP384 => {
+            ecdsa::new_key(algorithm, &p384::SecretKey::generate_from_rng(&mut rng))
+        }
+        Algorithm::EcP521 => {
+            ecdsa::new_key(algorithm, &p521::SecretKey::generate_from_rng(&mut rng))
+        }
+        Algorithm::EcSecp256k1 => {
+            ecdsa::new_key(algorithm, &k256::SecretKey::generate_from_rng(&mut rng))
+        }
+        _ => Err(CryptoError::ProviderFailed { algorithm }),
+    };
     rng.check()?;
-    let document = private.to_pkcs8_der().map_err(|_| failed)?;
-    let material = Material::copied(document.as_bytes())?;
-    Ok(NewKey { material, public_key: public_key(algorithm, &private)? })
+    key
 }
 
 pub(super) fn import(algorithm: Algorithm, material: &Material) -> Result<NewKey, CryptoError> {
-    let private = p256::SecretKey::from_pkcs8_der(material.expose())
-        .map_err(|_| CryptoError::MaterialRefused)?;
-    Ok(NewKey {
-        material: Material::copied(material.expose())?,
-        public_key: public_key(algorithm, &private)?,
-    })
+    key_form::import(algorithm, material)
 }
 
 pub(super) fn check_public_key(algorithm: Algorithm, public_key: &[u8]) -> Result<(), CryptoError> {
-    match algorithm {
-        Algorithm::EcP256 => ecdsa::check_public_key(public_key),
-        _ => Err(CryptoError::ProviderFailed { algorithm }),
-    }
+    key_form::check_public_key(algorithm, public_key)
 }
 
 pub(super) fn private_key(
     algorithm: Algorithm,
     key: &Material,
 ) -> Result<Box<dyn PrivateKey>, CryptoError> {
-    let failed = CryptoError::ProviderFailed { algorithm };
-    if algorithm != Algorithm::EcP256 {
-        return Err(failed);
+    let failed = |_| CryptoError::ProviderFailed { algorithm };
+    let key = key.expose();
+    match algorithm {
+        Algorithm::EcP256 => {
+            Ok(Box::new(P256(p256::SecretKey::from_pkcs8_der(key).map_err(failed)?)))
+        }
+        Algorithm::EcP384 => {
+            Ok(Box::new(P384(p384::SecretKey::from_pkcs8_der(key).map_err(failed)?)))
+        }
+        Algorithm::EcP521 => {
+            Ok(Box::new(P521(p521::SecretKey::from_pkcs8_der(key).map_err(failed)?)))
+        }
+        Algorithm::EcSecp256k1 => {
+            Ok(Box::new(Secp256k1(k256::SecretKey::from_pkcs8_der(key).map_err(failed)?)))
+        }
+        _ => Err(CryptoError::ProviderFailed { algorithm }),
     }
-    let key = SigningKey::from_pkcs8_der(key.expose()).map_err(|_| failed)?;
-    Ok(Box::new(Opened { algorithm, key }))
 }
 
 pub(super) fn verify(algorithm: Algorithm, claim: Claim<'_>) -> Result<bool, CryptoError> {
-    let Claim { mechanism, public_key, input, context: _, signature } = claim;
-    check_public_key(algorithm, public_key)?;
-    let digest = digest_of(mechanism, input)?;
-    let key = VerifyingKey::from_public_key_der(public_key)
-        .map_err(|_| CryptoError::PublicKeyInvalid { algorithm })?;
-    let signature = Signature::from_der(signature);
-    Ok(signature.is_ok_and(|s| key.verify_prehash(&digest, &s).is_ok()))
+    let Claim { mechanism, public_key, input, context, signature } = claim;
+    check_no_context(context)?;
+    let digest = number(algorithm, mechanism, input)?;
+    let raw = key_form::raw_public_key(algorithm, public_key)?;
+    let verdict = match algorithm {
+        Algorithm::EcP256 => verify_on::<P256>(raw, &digest, signature),
+        Algorithm::EcP384 => verify_on::<P384>(raw, &digest, signature),
+        Algorithm::EcP521 => verify_on::<P521>(raw, &digest, signature),
+        Algorithm::EcSecp256k1 => verify_on::<Secp256k1>(raw, &digest, signature),
+        _ => None,
+    };
+    verdict.ok_or(CryptoError::PublicKeyInvalid { algorithm })
 }
 
-struct Opened {
+/// What is signed, as long as the digest of the curve's own hash function.
+fn number(
     algorithm: Algorithm,
-    key: SigningKey,
-}
-
-impl PrivateKey for Opened {
-    fn algorithm(&self) -> Algorithm {
-        self.algorithm
+    mechanism: Mechanism,
+    input: SignInput<'_>,
+) -> Result<Vec<u8>, CryptoError> {
+    if !algorithm.mechanisms().contains(&mechanism) || !mechanism.offers(Usage::Verify) {
+        return Err(CryptoError::MechanismRefused { algorithm, mechanism });
     }
-
-    fn sign(
-        &self,
-        mechanism: Mechanism,
-        input: SignInput<'_>,
-        _: &[u8],
-    ) -> Result<Vec<u8>, CryptoError> {
-        let digest = digest_of(mechanism, input)?;
-        let failed = |_| CryptoError::ProviderFailed { algorithm: self.algorithm };
-        let signature: Signature = self.key.sign_prehash(&digest).map_err(failed)?;
-        Ok(signature.to_der().as_bytes().to_vec())
-    }
+    ecdsa::representative(algorithm, &*checked_digest(mechanism, input, hash)?)
 }
 
-fn public_key(algorithm: Algorithm, private: &p256::SecretKey) -> Result<Vec<u8>, CryptoError> {
-    let failed = |_| CryptoError::ProviderFailed { algorithm };
-    let public = private.public_key().to_public_key_der().map_err(failed)?;
-    Ok(public.as_bytes().to_vec())
+/// A curve of one of the crates, which look alike but share no type for it.
+trait OnCurve {
+    /// `None` for what is not a point of the curve.
+    fn verify(raw: &[u8], digest: &[u8], signature: &[u8]) -> Option<bool>;
 }
 
-fn digest_of(mechanism: Mechanism, input: SignInput<'_>) -> Result<[u8; 32], CryptoError> {
-    match (mechanism, input) {
-        (Mechanism::EcdsaSha256, SignInput::Digest(digest)) => {
-            digest.try_into().map_err(|_| DIGEST_LENGTH)
+fn verify_on<C: OnCurve>(raw: &[u8], digest: &[u8], signature: &[u8]) -> Option<bool> {
+    C::verify(raw, digest, signature)
+}
+
+macro_rules! curve {
+    ($name:ident, $library:ident, $algorithm:expr) => {
+        struct $name($library::SecretKey);
+
+        impl OnCurve for $name {
+            fn verify(raw: &[u8], digest: &[u8], signature: &[u8]) -> Option<bool> {
+                let key = $library::ecdsa::VerifyingKey::from_sec1_bytes(raw).ok()?;
+                let signature = $library::ecdsa::Signature::from_der(signature);
+                // With r, s and -s are both signatures. The crate of secp256k1 takes only the lower one;
+                // FIPS 186-5 knows no such rule.
+                Some(signature.is_ok_and(|signature| {
+                    key.verify_prehash(digest, &signature.normalize_s()).is_ok()
+                }))
+            }
         }
-        (Mechanism::EcdsaSha256, SignInput::Message(message)) => Ok(Sha256::digest(message).into()),
-        _ => Err(CryptoError::MechanismUnsupported { mechanism }),
-    }
+
+        impl PrivateKey for $name {
+            fn algorithm(&self) -> Algorithm {
+                $algorithm
+            }
+
+            fn sign(
+                &self,
+                mechanism: Mechanism,
+                input: SignInput<'_>,
+                context: &[u8],
+            ) -> Result<Vec<u8>, CryptoError> {
+                let algorithm = self.algorithm();
+                check_no_context(context)?;
+                let digest = number(algorithm, mechanism, input)?;
+                let key = $library::ecdsa::SigningKey::from(&self.0);
+                let signature: $library::ecdsa::Signature = key
+                    .sign_prehash(&digest)
+                    .map_err(|_| CryptoError::ProviderFailed { algorithm })?;
+                Ok(signature.to_der().as_bytes().to_vec())
+            }
+
+            fn agree(&self, peer: &[u8]) -> Result<Material, CryptoError> {
+                let algorithm = self.algorithm();
+                if !algorithm.mechanisms().contains(&Mechanism::Ecdh) {
+                    return Err(CryptoError::UsageRefused { algorithm, usage: Usage::Derive });
+                }
+                check_public_key(algorithm, peer)?;
+                let raw = key_form::raw_public_key(algorithm, peer)?;
+                let peer = $library::PublicKey::from_sec1_bytes(raw)
+                    .map_err(|_| CryptoError::PublicKeyInvalid { algorithm })?;
+                let secret = p256::elliptic_curve::ecdh::diffie_hellman(
+                    self.0.to_nonzero_scalar(),
+                    peer.as_affine(),
+                );
+                Material::copied(secret.raw_secret_bytes())
+            }
+        }
+    };
 }
+
+curve!(P256, p256, Algorithm::EcP256);
+curve!(P384, p384, Algorithm::EcP384);
+curve!(P521, p521, Algorithm::EcP521);
+curve!(Secp256k1, k256, Algorithm::EcSecp256k1);

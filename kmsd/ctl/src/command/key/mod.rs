@@ -1,10 +1,13 @@
 //! `kmsctl key`: making and turning keys in `manage`, their life in `lifecycle`, their use in
 //! `operate`.
 
+mod large;
 mod lifecycle;
+mod making;
 mod manage;
 mod operate;
 mod shape;
+pub(crate) mod transfer;
 
 use clap::Subcommand;
 
@@ -101,20 +104,60 @@ pub(crate) enum Key {
     /// Erase the material of a version that is not ACTIVE or SUSPENDED. Cannot be undone.
     #[command(after_help = lifecycle::DESTROY_HELP)]
     Destroy(lifecycle::Target),
-    /// Sign a message or its SHA-256 digest. Needs the role crypto-user, as all that follow.
+    /// Bring a key from outside. Needs the role key-manager.
+    #[command(after_help = transfer::IMPORT_HELP)]
+    Import(transfer::Import),
+    /// Hand a version out, sealed, as a quorum approved.
+    #[command(after_help = transfer::EXPORT_HELP)]
+    Export(transfer::Export),
+    /// Sign a message or its digest. Needs the role crypto-user, as all that follow.
     #[command(after_help = operate::SIGN_HELP)]
     Sign(operate::Sign),
     /// Check a signature. Exit code 3 when it is not valid.
+    #[command(after_help = operate::VERIFY_HELP)]
     Verify(operate::Verify),
-    /// Encrypt a file of at most 64 KiB.
+    /// Encrypt a file.
     #[command(after_help = operate::ENCRYPT_HELP)]
     Encrypt(operate::Encrypt),
     /// Decrypt what encrypt wrote.
+    #[command(after_help = operate::ENCRYPT_HELP)]
     Decrypt(operate::Decrypt),
     /// Make a message authentication code.
+    #[command(after_help = operate::MAC_HELP)]
     Mac(operate::Mac),
     /// Check a message authentication code. Exit code 3 when it is not valid.
+    #[command(after_help = operate::MAC_HELP)]
     MacVerify(operate::MacVerify),
+    /// Hash a file.
+    #[command(after_help = operate::DIGEST_HELP)]
+    Digest(operate::Digest),
+    /// Protect a key of the appliance with a wrapping key of the appliance.
+    #[command(after_help = making::WRAP_HELP)]
+    Wrap(making::Wrap),
+    /// Take in a key that a wrapping key protected.
+    #[command(after_help = making::UNWRAP_HELP)]
+    Unwrap(making::Unwrap),
+    /// Make a new key out of one.
+    #[command(after_help = making::DERIVE_HELP)]
+    Derive(making::Derive),
+    /// Agree on a new key with the owner of a public key.
+    #[command(after_help = making::AGREE_HELP)]
+    Agree(making::Agree),
+    /// Make a new key, and tell it to the owner of a public key.
+    #[command(after_help = making::ENCAPSULATE_HELP)]
+    Encapsulate(making::Encapsulate),
+    /// Make the key that encapsulate told.
+    #[command(after_help = making::ENCAPSULATE_HELP)]
+    Decapsulate(making::Decapsulate),
+    /// Give the material of a version another name.
+    #[command(after_help = making::COPY_HELP)]
+    Copy(making::Copy),
+    /// Move a ciphertext to another key or version, unseen.
+    #[command(after_help = making::RE_ENCRYPT_HELP)]
+    ReEncrypt(making::ReEncrypt),
+    /// Make a key for your own use, wrapped by a key of the appliance.
+    #[command(after_help = making::DATA_KEY_HELP)]
+    DataKey(making::DataKey),
 }
 
 impl Key {
@@ -145,12 +188,24 @@ impl Key {
             Self::SetDates(command) => command.run(connection).await,
             Self::SetCertificate(command) => command.run(connection).await,
             Self::Destroy(target) => target.destroy(connection).await,
+            Self::Import(command) => command.run(connection).await,
+            Self::Export(command) => command.run(connection).await,
             Self::Sign(command) => command.run(connection).await,
             Self::Verify(command) => command.run(connection).await,
             Self::Encrypt(command) => command.run(connection).await,
             Self::Decrypt(command) => command.run(connection).await,
             Self::Mac(command) => command.run(connection).await,
             Self::MacVerify(command) => command.run(connection).await,
+            Self::Digest(command) => command.run(connection).await,
+            Self::Wrap(command) => command.run(connection).await,
+            Self::Unwrap(command) => command.run(connection).await,
+            Self::Derive(command) => command.run(connection).await,
+            Self::Agree(command) => command.run(connection).await,
+            Self::Encapsulate(command) => command.run(connection).await,
+            Self::Decapsulate(command) => command.run(connection).await,
+            Self::Copy(command) => command.run(connection).await,
+            Self::ReEncrypt(command) => command.run(connection).await,
+            Self::DataKey(command) => command.run(connection).await,
         }
     }
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use kms_client::v1;
 use kms_core::algorithm::{Algorithm, Usage};
-use kms_core::mechanism::Mechanism;
+use kms_core::mechanism::{Hash, Mechanism};
 
 use crate::command::policy;
 use crate::failure::Failure;
@@ -161,6 +161,18 @@ pub(crate) fn wire_usages(names: &[String]) -> Result<Vec<i32>, Failure> {
     names.iter().map(usage).collect()
 }
 
+/// The names that `--hash` takes.
+pub(crate) fn hash_names() -> PossibleValuesParser {
+    PossibleValuesParser::new(Hash::ALL.map(Hash::as_str))
+}
+
+/// A hash function as the contract has it.
+pub(crate) fn wire_hash(name: &str) -> Result<i32, Failure> {
+    v1::Hash::from_str_name(&format!("HASH_{name}"))
+        .map(i32::from)
+        .ok_or_else(|| Failure::input(name, "unknown hash function"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,6 +187,9 @@ mod tests {
         }
         for mechanism in Mechanism::ALL {
             assert!(wire_mechanism(Some(mechanism.as_str())).is_ok(), "{mechanism}");
+        }
+        for hash in Hash::ALL {
+            assert!(wire_hash(hash.as_str()).is_ok(), "{hash}");
         }
         assert_eq!(wire_mechanism(Some("ROT13")).unwrap_err().exit_code(), 2);
         assert_eq!(wire_mechanism(None).unwrap(), 0);
