@@ -1,6 +1,7 @@
 //! Which method runs which operation.
 
 use kms_proto::v1;
+use kms_proto::v1::appliance_service_server::{ApplianceService, ApplianceServiceServer};
 use kms_proto::v1::audit_service_server::{AuditService, AuditServiceServer};
 use kms_proto::v1::crypto_service_server::{CryptoService, CryptoServiceServer};
 use kms_proto::v1::identity_service_server::{IdentityService, IdentityServiceServer};
@@ -124,6 +125,11 @@ service!(SealService {
     unseal(UnsealRequest) -> UnsealResponse: ops::Unseal;
 });
 
+service!(ApplianceService {
+    get_provider_status(GetProviderStatusRequest) -> GetProviderStatusResponse: Reading<ops::GetProviderStatus>;
+    run_self_tests(RunSelfTestsRequest) -> RunSelfTestsResponse: Reading<ops::RunSelfTests>;
+});
+
 service!(CryptoService {
     agree_key(AgreeKeyRequest) -> AgreeKeyResponse: MakingOf<ops::AgreeKey>;
     copy_key(CopyKeyRequest) -> CopyKeyResponse: MakingOf<ops::CopyKey>;
@@ -181,6 +187,7 @@ pub(crate) fn routes(api: &Api) -> Routes {
     }
     let mut routes = Routes::builder();
     routes
+        .add_service(bounded!(ApplianceServiceServer))
         .add_service(bounded!(AuditServiceServer))
         .add_service(
             CryptoServiceServer::new(api.clone()).max_decoding_message_size(BATCH_BYTES_MAX),
