@@ -57,7 +57,7 @@ use crate::caller::{Authentication, Caller, Role};
 use crate::claims::Appraised;
 use crate::id::{Digest, OperationId, Resource, Timestamp};
 use crate::key::{Commitment, Key, Ring, Rotation, Version};
-use crate::lifecycle::{self, Allowance, IllegalTransition, Transition};
+use crate::lifecycle::{self, Allowance, IllegalTransition, State, Transition};
 use crate::mechanism::Mechanism;
 use crate::quorum::{Approved, QuorumPolicy};
 use crate::ring_policy::RingKind;
@@ -239,7 +239,7 @@ pub enum Refusal {
     #[error("a version that is {state} cannot be used so")]
     StateRefuses {
         /// Where the version stands.
-        state: lifecycle::State,
+        state: State,
     },
     /// Something with that name exists already, or did.
     #[error("the name is taken; names of deleted resources are never used again")]
@@ -292,6 +292,11 @@ pub enum Refusal {
         /// Which row.
         row: String,
     },
+    /// A self test has failed, and with it the trust in this machine.
+    #[error(
+        "a self test has failed, and nothing is served but status and destruction; see GetProviderStatus, and restart"
+    )]
+    SelfTestFailed,
     /// The root key is closed.
     #[error("the appliance is sealed; open it first (kmsctl seal unseal)")]
     Sealed,
@@ -332,6 +337,7 @@ impl Refusal {
             Self::RingPolicy(_) => "RING_POLICY",
             Self::RoleMissing { .. } => "ROLE_MISSING",
             Self::RowTampered { .. } => "ROW_TAMPERED",
+            Self::SelfTestFailed => "SELF_TEST_FAILED",
             Self::Sealed => "SEALED",
             Self::Stale => "STALE",
             Self::StateRefuses { .. } => "STATE_REFUSES",
@@ -406,7 +412,9 @@ fn judge(
     earlier: Option<Refusal>,
 ) -> Result<Option<Role>, Refusal> {
     // A malformed request names no resource, and a closed appliance answers everybody alike.
-    if let Some(Refusal::InvalidArgument { .. } | Refusal::Sealed) = earlier {
+    if let Some(Refusal::InvalidArgument { .. } | Refusal::Sealed | Refusal::SelfTestFailed) =
+        earlier
+    {
         return earlier.map_or(Ok(None), Err);
     }
     let Asked { action, resource, subject } = Asked::of(intent);
@@ -471,6 +479,9 @@ fn judge_subject(
     }
     if let Some(usage) = asked.action.usage() {
         judge_usage(intent, asked, (ring, key, version), (usage, mechanism, manner), grounds)?;
+    }
+    if asked.action == Action::CopyKey {
+        judge_copy(key, version, intent.now)?;
     }
     // What a date brings about was decided when the date was set.
     if caller.authentication() == Authentication::Daemon {
@@ -624,6 +635,18 @@ fn judge_usage(
         reasons.push("release-policy: appraised under another requirement".to_owned());
     }
     if reasons.is_empty() { Ok(()) } else { Err(Refusal::EvidenceRefused { reasons }) }
+}
+
+/// A copy begins its life in full use, so only what is in full use is copied: nothing comes back to life
+/// under another name.
+fn judge_copy(key: &Key, version: &Version, now: Timestamp) -> Result<(), Refusal> {
+    let (number, floor) = (version.header.version.number, key.floors.protect);
+    match version.state_at(now) {
+        _ if !version.enabled => Err(Refusal::Disabled),
+        _ if number < floor => Err(Refusal::BelowFloor { number, floor }),
+        State::Active => Ok(()),
+        state => Err(Refusal::StateRefuses { state }),
+    }
 }
 
 /// A mechanism that bears so many protections and no more makes no other one.

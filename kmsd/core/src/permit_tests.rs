@@ -514,3 +514,19 @@ fn a_copy_may_conflict_with_its_original_even_where_each_does_one_thing_only() {
     one.header.lineage = one.header.lineage.key.version(7);
     assert!(one.may_conflict());
 }
+
+#[test]
+fn only_what_is_in_full_use_is_copied() {
+    let key = key();
+    let user = caller(Role::CryptoUser, "r");
+    let copy = |version: &Version| ask(&user, Action::CopyKey, subject(&key, version));
+    for state in State::ALL {
+        let expected = match state {
+            State::Active => Ok(()),
+            state => Err(Refusal::StateRefuses { state }),
+        };
+        assert_eq!(copy(&version(&key, state)), expected);
+    }
+    let disabled = Version { enabled: false, ..version(&key, State::Active) };
+    assert_eq!(copy(&disabled), Err(Refusal::Disabled));
+}

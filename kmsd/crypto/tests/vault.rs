@@ -414,3 +414,46 @@ fn many_threads_use_one_vault_at_once() {
         }
     });
 }
+
+#[cfg(feature = "selftest-faults")]
+#[test]
+fn in_the_error_state_no_key_is_used_and_the_mechanism_is_named() {
+    use kms_crypto::selftest::{SelfTestFailed, SelfTests};
+
+    let (good, root) = (vault(), RootKey::generate().unwrap());
+    let key = Stored::new(&good, Algorithm::Aes256);
+    let tests = Arc::new(SelfTests::with_fault(Arc::new(AwsLc), Mechanism::AesCmac));
+    let vault = Vault::with_self_tests(root, Arc::clone(&tests)).unwrap();
+    let tenant = vault.create_tenant_key(&ring().home.tenant).unwrap();
+    vault.open_tenant(&ring().home.tenant, &tenant).unwrap();
+    let wrapped = vault.create_ring_key(&ring()).unwrap();
+    vault.open_ring(&ring(), &wrapped).unwrap();
+    let own = Stored::new(&vault, Algorithm::Aes256);
+    let encrypt = |key: &Stored| {
+        let permit = key.permit(Action::Encrypt);
+        vault.encrypt(permit, &REQUEST, key.as_ref(), AesGcm, None, b"", b"").map(|_| ())
+    };
+    assert_eq!(encrypt(&own), Ok(()));
+    let failed = SelfTestFailed::Mechanism { mechanism: Mechanism::AesCmac };
+    let refused = CryptoError::SelfTest(failed);
+    let permit = own.permit(Action::MacSign);
+    let (version, cmac) = (own.as_ref(), Mechanism::AesCmac);
+    assert_eq!(vault.mac_sign(permit, &REQUEST, version, cmac, b""), Err(refused.clone()));
+    assert_eq!(tests.state(), Err(failed));
+    // From here on nothing, neither what worked a moment ago nor what opens keys.
+    assert_eq!(encrypt(&own), Err(refused.clone()));
+    assert_eq!(encrypt(&key), Err(refused.clone()));
+    assert_eq!(vault.generate(&key.header, &key.slot).err(), Some(refused.clone()));
+    assert_eq!(vault.create_ring_key(&ring()).err(), Some(refused.clone()));
+    let permit = recorded(
+        Action::GenerateRandom,
+        Resource::Ring(ring()),
+        Subject::Plain,
+        Grounds::default(),
+    );
+    let random = vault.random(permit, &REQUEST, &Resource::Ring(ring()), 1);
+    assert_eq!(random, Err(refused.clone()));
+    // Closing and opening the root does not clear it.
+    let again = Vault::with_self_tests(RootKey::generate().unwrap(), tests);
+    assert_eq!(again.err(), Some(refused));
+}

@@ -19,6 +19,7 @@ mod grpc;
 mod housekeeper;
 mod identity;
 mod listener;
+mod memo;
 mod metrics;
 mod metrics_endpoint;
 mod ops;

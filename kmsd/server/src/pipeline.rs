@@ -195,6 +195,23 @@ where
     result
 }
 
+/// As [`serve`], for whoever is in a task already that goes on to its end whatever the caller does.
+///
+/// # Errors
+/// As [`serve`].
+pub(crate) async fn serve_in_task<O: Operation>(
+    cx: &Arc<Context>,
+    caller: &Caller,
+    wire: O::Wire,
+) -> Result<O::Reply, Failure> {
+    let started = Instant::now();
+    let _slot = cx.slot(caller).await.ok_or(Failure::Bug("the slots were closed"))?;
+    let result = request::<O>(cx, caller, wire).await;
+    cx.metrics.operation(O::ACTION, &result, started.elapsed());
+    trace(O::ACTION, &result);
+    result
+}
+
 async fn request<O: Operation>(
     cx: &Context,
     caller: &Caller,
@@ -202,6 +219,8 @@ async fn request<O: Operation>(
 ) -> Result<O::Reply, Failure> {
     let stamp = Stamp::new(cx, caller, O::ACTION, &wire, O::request_id(&wire))?;
     let parsed = wire::request_id(O::request_id(&wire)).and_then(|()| O::parse(wire, &cx.home));
+    let trusted = O::ACTION.works_in_error_state() || cx.self_tests.state().is_ok();
+    let parsed = if trusted { parsed } else { Err(Refusal::SelfTestFailed) };
     steps(cx, caller, &stamp, parsed).await
 }
 

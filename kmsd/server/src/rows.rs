@@ -4,6 +4,8 @@
 //! revision and operation id, so that a row that was edited, swapped or moved is refused by name.
 
 use kms_core::action::Action;
+use std::sync::Arc;
+
 use kms_core::caller::Grant;
 use kms_core::canonical;
 use kms_core::id::{
@@ -362,12 +364,29 @@ impl Record for ProposalRow {
 ///
 /// # Errors
 /// When the store fails, or the row is not one that this daemon wrote there.
-pub(crate) async fn load<T: Record>(cx: &Context, place: &str) -> Result<Option<Stored<T>>, Early> {
+pub(crate) async fn load<T: Record + 'static>(
+    cx: &Context,
+    place: &str,
+) -> Result<Option<Stored<T>>, Early> {
+    Ok(load_shared(cx, place).await?.map(|stored| Stored::clone(&stored)))
+}
+
+/// As [`load`], for what is only looked at.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) async fn load_shared<T: Record + 'static>(
+    cx: &Context,
+    place: &str,
+) -> Result<Option<Arc<Stored<T>>>, Early> {
     let vault = cx.vault()?;
-    match cx.store.get(place).await? {
-        Some(row) => Ok(Some(believe(&vault, place, row.revision, &row.value)?)),
-        None => Ok(None),
+    let Some(row) = cx.store.get(place).await? else { return Ok(None) };
+    if let Some(stored) = cx.memo.find(place, &row) {
+        return Ok(Some(stored));
     }
+    let stored = Arc::new(believe(&vault, place, row.revision, &row.value)?);
+    cx.memo.keep(place, row, stored.clone());
+    Ok(Some(stored))
 }
 
 /// Reads and believes up to `limit` rows under `prefix` that follow `after`.

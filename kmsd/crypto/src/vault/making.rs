@@ -107,6 +107,10 @@ impl Vault {
         match kdf {
             None => self.take_in(new, &shared),
             Some((mechanism, parameters)) => {
+                if !is_kdf(mechanism) {
+                    let problem = "what comes of an agreement goes through HKDF or KDF_COUNTER";
+                    return Err(CryptoError::InputRefused { problem });
+                }
                 self.tests.ensure(mechanism)?;
                 self.take_in(new, &self.derived(mechanism, &shared, parameters, new)?)
             }
@@ -218,6 +222,11 @@ fn keeps_protection(old: &SealHeader, new: &SealHeader) -> Result<(), CryptoErro
     } else {
         Err(CryptoError::ProtectionLost)
     }
+}
+
+/// Whether it makes a key out of a secret, and not out of a key pair.
+fn is_kdf(mechanism: Mechanism) -> bool {
+    mechanism.offers(Usage::Derive) && mechanism.hash().is_some()
 }
 
 fn is_no_more(old: &SealHeader, new: &SealHeader) -> Result<(), CryptoError> {

@@ -39,8 +39,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use kms_core::algorithm::Algorithm;
 use kms_core::id::{OperationId, RingName, Segment};
 use kms_core::key::SealHeader;
+use kms_core::mechanism::Mechanism;
 
 use crate::CryptoError;
 use crate::kdf::{self, DERIVED_BYTES};
@@ -55,10 +57,12 @@ use crate::wrap;
 
 mod making;
 mod moving;
+mod opened;
 mod streams;
 mod transfer;
 mod uses;
 
+use self::opened::OpenedKeys;
 pub use making::NewVersion;
 pub use moving::{Ciphertext, DATA_KEY_BYTES_MAX, DATA_KEY_BYTES_MIN, DataKey};
 pub use streams::{CipherStream, STREAM_INPUT_BYTES_MAX, STREAM_SEGMENT_BYTES, stream_iv_bytes};
@@ -71,6 +75,7 @@ pub struct Vault {
     root: RootKey,
     row_key: Material,
     opened: RwLock<Opened>,
+    keys: OpenedKeys,
 }
 
 #[derive(Default)]
@@ -160,15 +165,27 @@ impl Vault {
     /// The same with self-tests that outlive this vault, so that their error state does too.
     ///
     /// # Errors
-    /// The arena's errors.
+    /// [`CryptoError::SelfTest`] in the error state, or the arena's errors.
     pub fn with_self_tests(root: RootKey, tests: Arc<SelfTests>) -> Result<Self, CryptoError> {
+        // Every key of the hierarchy rests under this one.
+        tests.ensure(Mechanism::AesKwp)?;
         let row_key = kdf::derive(root.material(), b"", "kms-row", b"")?;
-        Ok(Self { tests, root, row_key, opened: RwLock::default() })
+        Ok(Self { tests, root, row_key, opened: RwLock::default(), keys: OpenedKeys::default() })
     }
 
     /// What has been tested so far, and what came of it.
     pub fn self_tests(&self) -> &Arc<SelfTests> {
         &self.tests
+    }
+
+    /// Drops opened keys that were not used since the call before; to be called every minute.
+    pub fn age_opened_keys(&self) {
+        self.keys.age();
+    }
+
+    /// Drops all opened keys: one of them is no more. The others are opened again when they are used.
+    pub fn forget_opened_keys(&self) {
+        self.keys.forget();
     }
 
     /// Makes a tenant key, wrapped for the store. It is not open before [`Vault::open_tenant`].
@@ -256,18 +273,22 @@ impl Vault {
         header: &SealHeader,
         slot: &SlotSecret,
     ) -> Result<Generated, CryptoError> {
-        let algorithm = header.algorithm;
+        let key = self.generate_key(header.algorithm, header.length_bytes as usize)?;
+        self.seal_version(header, slot, &key)
+    }
+
+    /// Makes a key by an algorithm that has passed its self-test. A pair that does not fit together is a
+    /// failed self-test like any other.
+    fn generate_key(&self, algorithm: Algorithm, length: usize) -> Result<NewKey, CryptoError> {
         self.tests.state()?;
         if let Some(mechanism) = algorithm.default_mechanism() {
             self.tests.ensure(mechanism)?;
         }
-        let key = provider::generate(self.provider(), algorithm, header.length_bytes as usize)
-            .inspect_err(|error| {
-                if let CryptoError::SelfTest(failed) = error {
-                    self.tests.fail(*failed);
-                }
-            })?;
-        self.seal_version(header, slot, &key)
+        provider::generate(self.provider(), algorithm, length).inspect_err(|error| {
+            if let CryptoError::SelfTest(failed) = error {
+                self.tests.fail(*failed);
+            }
+        })
     }
 
     /// Wraps a key under its header and slot secret.
@@ -296,7 +317,7 @@ impl Vault {
 
     fn ring_wrapping_key(&self, ring: &RingName) -> Result<Material, CryptoError> {
         let tenant = &ring.home.tenant;
-        let opened = self.opened();
+        let opened = self.opened()?;
         let parent = opened
             .tenants
             .get(tenant)
@@ -319,15 +340,17 @@ impl Vault {
     ) -> Result<Material, CryptoError> {
         let bytes = header.to_bytes().map_err(|_| CryptoError::HeaderUnreadable)?;
         let ring = &header.version.key.ring;
-        let opened = self.opened();
+        let opened = self.opened()?;
         let parent =
             opened.rings.get(ring).ok_or_else(|| CryptoError::RingClosed { ring: ring.clone() })?;
         kdf::derive(parent, slot.0.expose(), "kms-version", &bytes)
     }
 
-    /// Nothing panics under this lock and each map is whole at every step.
-    fn opened(&self) -> RwLockReadGuard<'_, Opened> {
-        self.opened.read().unwrap_or_else(PoisonError::into_inner)
+    /// The one way to the keys of tenants and rings, and through them to all others: shut once a
+    /// self-test has failed. Nothing panics under this lock and each map is whole at every step.
+    fn opened(&self) -> Result<RwLockReadGuard<'_, Opened>, CryptoError> {
+        self.tests.state()?;
+        Ok(self.opened.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Opened) -> T) {

@@ -25,7 +25,7 @@ use super::{Generated, SlotSecret, Vault, VersionRef};
 use crate::CryptoError;
 use crate::kdf;
 use crate::material::Material;
-use crate::provider::{CipherParameters, NewKey, generate};
+use crate::provider::{CipherParameters, NewKey};
 use crate::release;
 use crate::wrap;
 
@@ -71,7 +71,7 @@ impl Vault {
         method: ImportMethod,
     ) -> Result<Generated, CryptoError> {
         let wrapping_key = self.import_wrapping_key(name)?;
-        let NewKey { material, public_key } = generate(self.provider(), algorithm(method)?, 0)?;
+        let NewKey { material, public_key } = self.generate_key(algorithm(method)?, 0)?;
         Ok(Generated { sealed: wrap::wrap(&wrapping_key, &material)?, public_key })
     }
 
@@ -88,6 +88,7 @@ impl Vault {
         let private = wrap::unwrap(&self.import_wrapping_key(job.name)?, job.sealed)?;
         match job.method {
             ImportMethod::RsaOaep4096Sha256Aes256Kwp => {
+                self.tests.ensure(Mechanism::RsaOaepSha256)?;
                 let (wrapped_key, wrapped) = ciphertext
                     .split_at_checked(RSA_4096_BYTES)
                     .ok_or(CryptoError::CiphertextRefused)?;
@@ -173,6 +174,7 @@ impl Vault {
             .filter(|algorithm| algorithm.bits() >= EXPORT_RSA_BITS_MIN)
             .find(|algorithm| self.provider().check_public_key(*algorithm, public_key).is_ok())
             .ok_or(refused)?;
+        self.tests.ensure(Mechanism::RsaOaepSha256)?;
         let transport = Material::random(AES_256_BYTES)?;
         let wrapped_key = self.provider().public_encrypt(
             algorithm,
@@ -186,7 +188,7 @@ impl Vault {
     }
 
     fn import_wrapping_key(&self, name: &ImportJobName) -> Result<Material, CryptoError> {
-        let opened = self.opened();
+        let opened = self.opened()?;
         let closed = || CryptoError::RingClosed { ring: name.ring.clone() };
         let parent = opened.rings.get(&name.ring).ok_or_else(closed)?;
         kdf::derive(parent, b"", "kms-import-job", name.to_string().as_bytes())

@@ -3,6 +3,8 @@
 //! A use spends its permit first, opens the key for one call, and returns. The daemon's `ops` are the
 //! callers; the hierarchy that keys are opened from is in the parent module.
 
+use std::sync::Arc;
+
 use kms_core::action::Action;
 use kms_core::algorithm::Usage;
 use kms_core::id::{Digest, OperationId, Resource};
@@ -11,11 +13,12 @@ use kms_core::mechanism::{Hash, Mechanism};
 use kms_core::permit::{Recorded, Spent};
 use kms_core::transcript::answer_aad;
 
+use super::opened::{Entry, OpenedKey};
 use super::{Vault, VersionRef};
 use crate::CryptoError;
 use crate::material::Material;
 use crate::mechanism::{cipher, mac};
-use crate::provider::{CipherParameters, SignInput};
+use crate::provider::{CipherParameters, PrivateKey, SignInput};
 use crate::random;
 use crate::release::{self, SealedAnswer};
 use crate::wrap;
@@ -52,8 +55,7 @@ impl Vault {
     ) -> Result<Vec<u8>, CryptoError> {
         let deed = (Action::Sign, Usage::Sign, mechanism);
         let key = self.spend_and_open(recorded, deed, request_digest, version)?;
-        let algorithm = version.header.algorithm;
-        self.provider().private_key(algorithm, &key)?.sign(mechanism, input, context)
+        private(&key, version)?.sign(mechanism, input, context)
     }
 
     /// Checks a signature with the public key. Opens no key.
@@ -140,7 +142,7 @@ impl Vault {
     ) -> Result<Vec<u8>, CryptoError> {
         let deed = (Action::MacSign, Usage::MacSign, mechanism);
         let key = self.spend_and_open(recorded, deed, request_digest, version)?;
-        self.provider().mac(mechanism, &key, message)
+        self.provider().mac(mechanism, secret(&key, version)?, message)
     }
 
     /// Checks a message authentication code, whole and in constant time.
@@ -158,7 +160,7 @@ impl Vault {
     ) -> Result<bool, CryptoError> {
         let deed = (Action::MacVerify, Usage::MacVerify, mechanism);
         let key = self.spend_and_open(recorded, deed, request_digest, version)?;
-        Ok(mac::tags_match(&self.provider().mac(mechanism, &key, message)?, tag))
+        Ok(mac::tags_match(&self.provider().mac(mechanism, secret(&key, version)?, message)?, tag))
     }
 
     /// Hashes. `resource` is the one that the permit names.
@@ -237,10 +239,23 @@ impl Vault {
         (action, usage, mechanism): (Action, Usage, Mechanism),
         request_digest: &Digest,
         version: VersionRef<'_>,
-    ) -> Result<Material, CryptoError> {
+    ) -> Result<Arc<Entry>, CryptoError> {
         let _spent = spend(recorded, action, &resource(version), request_digest)?;
         self.admit(version.header, usage, mechanism)?;
-        self.open(version)
+        self.open_for_long(version)
+    }
+
+    /// Opens the key of a version, and keeps it open while it is in use. Whoever calls has compared a
+    /// permit and the header's uses.
+    fn open_for_long(&self, version: VersionRef<'_>) -> Result<Arc<Entry>, CryptoError> {
+        let algorithm = version.header.algorithm;
+        self.keys.find_or(version, || {
+            let key = self.open(version)?;
+            if algorithm.is_asymmetric() {
+                return Ok(OpenedKey::Private(self.provider().private_key(algorithm, &key)?));
+            }
+            Ok(OpenedKey::Secret(key))
+        })
     }
 
     /// Whether the sealed header permits the use in this way, and the mechanism has passed its
@@ -284,7 +299,8 @@ impl Vault {
             self.provider()
                 .public_encrypt(algorithm, mechanism, public_key, parameters, plaintext)?
         } else {
-            self.provider().encrypt(mechanism, &self.open(version)?, parameters, plaintext)?
+            let key = self.open_for_long(version)?;
+            self.provider().encrypt(mechanism, secret(&key, version)?, parameters, plaintext)?
         };
         Ok(Sealed { iv, ciphertext })
     }
@@ -298,14 +314,40 @@ impl Vault {
     ) -> Result<Vec<u8>, CryptoError> {
         let algorithm = version.header.algorithm;
         if !algorithm.is_asymmetric() {
-            let key = self.open(version)?;
-            return self.provider().decrypt(mechanism, &key, parameters, ciphertext);
+            let key = self.open_for_long(version)?;
+            let key = secret(&key, version)?;
+            return self.provider().decrypt(mechanism, key, parameters, ciphertext);
         }
         if !parameters.iv.is_empty() {
             return Err(NO_IV);
         }
-        let key = self.provider().private_key(algorithm, &self.open(version)?)?;
-        Ok(key.decrypt(mechanism, parameters, ciphertext)?.expose().to_vec())
+        let key = self.open_for_long(version)?;
+        let plaintext = private(&key, version)?.decrypt(mechanism, parameters, ciphertext)?;
+        Ok(plaintext.expose().to_vec())
+    }
+}
+
+/// The secret that was opened. A header says which kind of key it is, so another kind is our own bug.
+fn secret<'a>(entry: &'a Entry, version: VersionRef<'_>) -> Result<&'a Material, CryptoError> {
+    match entry.key() {
+        OpenedKey::Secret(key) => Ok(key),
+        OpenedKey::Private(_) => {
+            Err(CryptoError::ProviderFailed { algorithm: version.header.algorithm })
+        }
+    }
+}
+
+/// The private key that was opened.
+fn private<'a>(
+    entry: &'a Entry,
+    version: VersionRef<'_>,
+) -> Result<&'a dyn PrivateKey, CryptoError> {
+    match entry.key() {
+        OpenedKey::Private(key) => Ok(key.as_ref()),
+        OpenedKey::Secret(_) => Err(CryptoError::UsageRefused {
+            algorithm: version.header.algorithm,
+            usage: Usage::Sign,
+        }),
     }
 }
 

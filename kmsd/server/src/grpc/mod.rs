@@ -1,5 +1,6 @@
 //! The gRPC services: one line per method, each of which runs one operation through the pipeline.
 
+mod batch;
 mod services;
 mod session;
 

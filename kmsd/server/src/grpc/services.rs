@@ -1,6 +1,7 @@
 //! Which method runs which operation.
 
 use kms_proto::v1;
+use kms_proto::v1::appliance_service_server::{ApplianceService, ApplianceServiceServer};
 use kms_proto::v1::audit_service_server::{AuditService, AuditServiceServer};
 use kms_proto::v1::crypto_service_server::{CryptoService, CryptoServiceServer};
 use kms_proto::v1::identity_service_server::{IdentityService, IdentityServiceServer};
@@ -15,9 +16,10 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Api;
+use super::batch;
 use super::session::{self, SessionStream};
 use crate::ops;
-use crate::ops::{Reading, Using, Writing};
+use crate::ops::{MakingOf, Reading, Using, Writing};
 
 macro_rules! service {
     (
@@ -67,6 +69,7 @@ service!(KeyManagementService {
     get_key_statement(GetKeyStatementRequest) -> GetKeyStatementResponse: ops::GetKeyStatement;
     get_key_version(GetKeyVersionRequest) -> GetKeyVersionResponse: Reading<ops::GetKeyVersion>;
     get_public_key(GetPublicKeyRequest) -> GetPublicKeyResponse: Reading<ops::GetPublicKey>;
+    import_key_version(ImportKeyVersionRequest) -> ImportKeyVersionResponse: ops::ImportKeyVersion;
     list_key_history(ListKeyHistoryRequest) -> ListKeyHistoryResponse: Reading<ops::ListKeyHistory>;
     list_key_rings(ListKeyRingsRequest) -> ListKeyRingsResponse: Reading<ops::ListKeyRings>;
     list_key_versions(ListKeyVersionsRequest) -> ListKeyVersionsResponse: Reading<ops::ListKeyVersions>;
@@ -81,8 +84,6 @@ service!(KeyManagementService {
     suspend_key_version(SuspendKeyVersionRequest) -> SuspendKeyVersionResponse: Writing<ops::SuspendKeyVersion>;
     undo_key_version_step(UndoKeyVersionStepRequest) -> UndoKeyVersionStepResponse: Writing<ops::UndoKeyVersionStep>;
     update_key(UpdateKeyRequest) -> UpdateKeyResponse: Writing<ops::UpdateKey>;
-} later {
-    import_key_version(ImportKeyVersionRequest) -> ImportKeyVersionResponse;
 });
 
 service!(TokenService {
@@ -124,7 +125,18 @@ service!(SealService {
     unseal(UnsealRequest) -> UnsealResponse: ops::Unseal;
 });
 
+service!(ApplianceService {
+    get_provider_status(GetProviderStatusRequest) -> GetProviderStatusResponse: Reading<ops::GetProviderStatus>;
+    run_self_tests(RunSelfTestsRequest) -> RunSelfTestsResponse: Reading<ops::RunSelfTests>;
+});
+
 service!(CryptoService {
+    agree_key(AgreeKeyRequest) -> AgreeKeyResponse: MakingOf<ops::AgreeKey>;
+    copy_key(CopyKeyRequest) -> CopyKeyResponse: MakingOf<ops::CopyKey>;
+    decapsulate_key(DecapsulateKeyRequest) -> DecapsulateKeyResponse: MakingOf<ops::DecapsulateKey>;
+    derive_key(DeriveKeyRequest) -> DeriveKeyResponse: MakingOf<ops::DeriveKey>;
+    encapsulate_key(EncapsulateKeyRequest) -> EncapsulateKeyResponse: MakingOf<ops::EncapsulateKey>;
+    unwrap_key(UnwrapKeyRequest) -> UnwrapKeyResponse: MakingOf<ops::UnwrapKey>;
     decrypt(DecryptRequest) -> DecryptResponse: Using<ops::Decrypt>;
     digest(DigestRequest) -> DigestResponse: ops::Digest;
     generate_data_key(GenerateDataKeyRequest) -> GenerateDataKeyResponse: Using<ops::GenerateDataKey>;
@@ -139,6 +151,15 @@ service!(CryptoService {
 } streams {
     type SessionStream = SessionStream;
     type StreamStream = super::StreamAnswers;
+
+    async fn batch(
+        &self,
+        request: Request<v1::BatchRequest>,
+    ) -> Result<Response<v1::BatchResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let results = batch::run(&self.cx, &caller, request.into_inner().items).await?;
+        Ok(Response::new(v1::BatchResponse { results }))
+    }
 
     async fn session(
         &self,
@@ -155,14 +176,6 @@ service!(CryptoService {
     ) -> Result<Response<super::StreamAnswers>, Status> {
         Err(Status::unimplemented("not served by this version"))
     }
-} later {
-    agree_key(AgreeKeyRequest) -> AgreeKeyResponse;
-    batch(BatchRequest) -> BatchResponse;
-    copy_key(CopyKeyRequest) -> CopyKeyResponse;
-    decapsulate_key(DecapsulateKeyRequest) -> DecapsulateKeyResponse;
-    derive_key(DeriveKeyRequest) -> DeriveKeyResponse;
-    encapsulate_key(EncapsulateKeyRequest) -> EncapsulateKeyResponse;
-    unwrap_key(UnwrapKeyRequest) -> UnwrapKeyResponse;
 });
 
 /// All services, as routes.
@@ -174,8 +187,11 @@ pub(crate) fn routes(api: &Api) -> Routes {
     }
     let mut routes = Routes::builder();
     routes
+        .add_service(bounded!(ApplianceServiceServer))
         .add_service(bounded!(AuditServiceServer))
-        .add_service(bounded!(CryptoServiceServer))
+        .add_service(
+            CryptoServiceServer::new(api.clone()).max_decoding_message_size(BATCH_BYTES_MAX),
+        )
         .add_service(bounded!(IdentityServiceServer))
         .add_service(bounded!(KeyManagementServiceServer))
         .add_service(bounded!(ProposalServiceServer))
@@ -185,5 +201,7 @@ pub(crate) fn routes(api: &Api) -> Routes {
     routes.routes()
 }
 
+/// Longest request of a batch.
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Longest request: two fields of 64 KiB of data, and what goes with them.
 const REQUEST_BYTES_MAX: usize = 256 * 1024;

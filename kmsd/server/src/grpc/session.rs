@@ -18,7 +18,7 @@ use tonic::{Status, Streaming};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::identity::{self, Peer};
-use crate::ops::{self, Login, Reading, Using, Writing};
+use crate::ops::{self, Login, MakingOf, Reading, Using, Writing};
 use crate::pipeline::{self, Operation};
 use crate::status::{Told, tell};
 
@@ -136,6 +136,22 @@ async fn answer(cx: &Arc<Context>, caller: &Caller, asked: Asked) -> Answered {
         Asked::DestroyObject(wire) => {
             one::<Writing<ops::DestroyObject>>(cx, caller, wire, A::DestroyObject).await
         }
+        Asked::AgreeKey(wire) => {
+            one::<MakingOf<ops::AgreeKey>>(cx, caller, wire, A::AgreeKey).await
+        }
+        Asked::CopyKey(wire) => one::<MakingOf<ops::CopyKey>>(cx, caller, wire, A::CopyKey).await,
+        Asked::DecapsulateKey(wire) => {
+            one::<MakingOf<ops::DecapsulateKey>>(cx, caller, wire, A::DecapsulateKey).await
+        }
+        Asked::DeriveKey(wire) => {
+            one::<MakingOf<ops::DeriveKey>>(cx, caller, wire, A::DeriveKey).await
+        }
+        Asked::EncapsulateKey(wire) => {
+            one::<MakingOf<ops::EncapsulateKey>>(cx, caller, wire, A::EncapsulateKey).await
+        }
+        Asked::UnwrapKey(wire) => {
+            one::<MakingOf<ops::UnwrapKey>>(cx, caller, wire, A::UnwrapKey).await
+        }
         Asked::Digest(wire) => one::<ops::Digest>(cx, caller, wire, A::Digest).await,
         Asked::WrapKey(wire) => one::<ops::WrapKey>(cx, caller, wire, A::WrapKey).await,
         Asked::Encrypt(wire) => one::<Using<ops::Encrypt>>(cx, caller, wire, A::Encrypt).await,
@@ -161,7 +177,6 @@ async fn answer(cx: &Arc<Context>, caller: &Caller, asked: Asked) -> Answered {
         Asked::LoginToken(_) | Asked::LogoutToken(_) => {
             refused(&Failure::Bug("a login beside the stream"))
         }
-        _later => Answered::Error(unknown()),
     }
 }
 
@@ -171,7 +186,8 @@ fn refused(failure: &Failure) -> Answered {
     Answered::Error(v1::OperationError { code, reason, message, audit_index })
 }
 
-fn unknown() -> v1::OperationError {
+/// What is not known, since the client is newer.
+pub(crate) fn unknown() -> v1::OperationError {
     v1::OperationError {
         code: tonic::Code::Unimplemented.into(),
         reason: "UNKNOWN_REQUEST".to_owned(),

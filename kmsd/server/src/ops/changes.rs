@@ -24,9 +24,24 @@ pub(crate) fn change_version(
     before: &Stored<Version>,
     after: &Version,
 ) -> Result<Vec<Draft>, Early> {
-    let vault = cx.vault()?;
     let ends = erased(&before.value, after).is_some();
     let sealed = if ends { &[][..] } else { &before.sealed };
+    change_version_to(cx, stamp, action, before, after, sealed)
+}
+
+/// As [`change_version`], with other material.
+///
+/// # Errors
+/// When the cryptography fails.
+pub(crate) fn change_version_to(
+    cx: &Context,
+    stamp: &Stamp,
+    action: Action,
+    before: &Stored<Version>,
+    after: &Version,
+    sealed: &[u8],
+) -> Result<Vec<Draft>, Early> {
+    let vault = cx.vault()?;
     let mut drafts = vec![rows::replace(&vault, &stamp.operation_id, after, sealed, before)?];
     let name = &after.header.version;
     // Somebody sees what a date brought about as a state that was there before.
@@ -74,6 +89,9 @@ pub(crate) fn erased(before: &Version, after: &Version) -> Option<u64> {
 /// When the store fails; the order to erase stands, and the next start carries it out.
 pub(crate) async fn erase(cx: &Context, slot: u64) -> Result<(), Failure> {
     cx.store.erase_slot(slot).await?;
+    if let Ok(vault) = cx.vault() {
+        vault.forget_opened_keys();
+    }
     // The order is carried out. Were the daemon to stop here, the next start would do it again.
     let writes = vec![Write::Delete { key: Erasure { slot }.place() }];
     match cx.store.commit(Batch { writes, ..Batch::default() }).await? {

@@ -1,9 +1,11 @@
 //! The operations, one file each, and what several of them load.
 
+mod agree_key;
 mod approve_proposal;
 mod cancel_proposal;
 mod changes;
 mod compromise_key_version;
+mod copy_key;
 mod create_binding;
 mod create_import_job;
 mod create_key;
@@ -13,10 +15,13 @@ mod create_object_key;
 mod create_proposal;
 mod create_release_challenge;
 mod create_user;
+mod decapsulate_key;
 mod decrypt;
 mod delete_key;
+mod derive_key;
 mod destroy_object;
 mod digest;
+mod encapsulate_key;
 mod encrypt;
 mod execute_proposal;
 mod export_key_version;
@@ -33,6 +38,7 @@ mod get_key_version;
 mod get_proposal;
 mod get_public_key;
 mod get_seal_status;
+mod import_key_version;
 mod list_audit_leaves;
 mod list_key_history;
 mod list_key_rings;
@@ -44,7 +50,9 @@ mod list_users;
 mod login_token;
 mod mac_sign;
 mod mac_verify;
+mod making;
 mod proposals;
+mod provider_status;
 mod re_encrypt;
 mod reading;
 mod release_key;
@@ -61,6 +69,7 @@ mod step_key_version;
 mod switch_key_version;
 mod target;
 mod unseal;
+mod unwrap_key;
 mod update_key;
 mod using;
 mod verify;
@@ -68,10 +77,12 @@ mod who_am_i;
 mod wrap_key;
 mod writing;
 
+pub(crate) use agree_key::AgreeKey;
 pub(crate) use approve_proposal::ApproveProposal;
 pub(crate) use cancel_proposal::CancelProposal;
 pub(crate) use changes::erase;
 pub(crate) use compromise_key_version::CompromiseKeyVersion;
+pub(crate) use copy_key::CopyKey;
 pub(crate) use create_binding::CreateBinding;
 pub(crate) use create_import_job::CreateImportJob;
 pub(crate) use create_key::CreateKey;
@@ -81,10 +92,13 @@ pub(crate) use create_object_key::CreateObjectKey;
 pub(crate) use create_proposal::CreateProposal;
 pub(crate) use create_release_challenge::CreateReleaseChallenge;
 pub(crate) use create_user::CreateUser;
+pub(crate) use decapsulate_key::DecapsulateKey;
 pub(crate) use decrypt::Decrypt;
 pub(crate) use delete_key::DeleteKey;
+pub(crate) use derive_key::DeriveKey;
 pub(crate) use destroy_object::DestroyObject;
 pub(crate) use digest::Digest;
+pub(crate) use encapsulate_key::EncapsulateKey;
 pub(crate) use encrypt::Encrypt;
 pub(crate) use execute_proposal::ExecuteProposal;
 pub(crate) use export_key_version::ExportKeyVersion;
@@ -101,6 +115,7 @@ pub(crate) use get_key_version::GetKeyVersion;
 pub(crate) use get_proposal::GetProposal;
 pub(crate) use get_public_key::GetPublicKey;
 pub(crate) use get_seal_status::GetSealStatus;
+pub(crate) use import_key_version::ImportKeyVersion;
 pub(crate) use list_audit_leaves::ListAuditLeaves;
 pub(crate) use list_key_history::ListKeyHistory;
 pub(crate) use list_key_rings::ListKeyRings;
@@ -112,6 +127,7 @@ pub(crate) use list_users::ListUsers;
 pub(crate) use login_token::{Login, LoginToken};
 pub(crate) use mac_sign::MacSign;
 pub(crate) use mac_verify::MacVerify;
+pub(crate) use provider_status::{GetProviderStatus, RunSelfTests};
 pub(crate) use re_encrypt::ReEncrypt;
 pub(crate) use release_key::ReleaseKey;
 pub(crate) use schedule_destroy_key_version::ScheduleDestroyKeyVersion;
@@ -129,14 +145,18 @@ pub(crate) use step_key_version::{
 };
 pub(crate) use switch_key_version::{DisableKeyVersion, EnableKeyVersion};
 pub(crate) use unseal::Unseal;
+pub(crate) use unwrap_key::UnwrapKey;
 pub(crate) use update_key::{UpdateKey, UpdateObject};
 pub(crate) use verify::Verify;
 pub(crate) use who_am_i::WhoAmI;
 pub(crate) use wrap_key::WrapKey;
 
+pub(crate) use making::MakingOf;
 pub(crate) use reading::Reading;
-pub(crate) use using::Using;
+pub(crate) use using::{Use, Using};
 pub(crate) use writing::Writing;
+
+use std::sync::Arc;
 
 use kms_core::id::{KeyName, Resource, RingName};
 use kms_core::key::{Key, Ring, Version};
@@ -154,9 +174,9 @@ use crate::wire::{self, KeyOrVersion};
 /// A version with its key and ring, as the store has them.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
-    pub(crate) ring: Stored<Ring>,
-    pub(crate) key: Stored<Key>,
-    pub(crate) version: Stored<Version>,
+    pub(crate) ring: Arc<Stored<Ring>>,
+    pub(crate) key: Arc<Stored<Key>>,
+    pub(crate) version: Arc<Stored<Version>>,
 }
 
 /// A version that was asked for, found or not.
@@ -261,8 +281,13 @@ pub(crate) async fn load_ring(
     cx: &Context,
     name: &RingName,
 ) -> Result<Option<Stored<Ring>>, Early> {
+    Ok(ring_shared(cx, name).await?.map(|ring| Stored::clone(&ring)))
+}
+
+/// As [`load_ring`], for what is only looked at.
+async fn ring_shared(cx: &Context, name: &RingName) -> Result<Option<Arc<Stored<Ring>>>, Early> {
     let vault = cx.vault()?;
-    let ring = rows::load::<Ring>(cx, &rows::ring_place(name)).await?;
+    let ring = rows::load_shared::<Ring>(cx, &rows::ring_place(name)).await?;
     if let Some(ring) = ring.as_ref().filter(|_| !vault.ring_is_open(name)) {
         let wrapped = wire::hex_decode(&ring.value.wrapped_key)
             .ok_or(Failure::Bug("a ring key that is not hexadecimal"))?;
@@ -301,14 +326,15 @@ pub(crate) async fn load_key_or_tombstone(
 /// # Errors
 /// As [`load_ring`].
 pub(crate) async fn load_version(cx: &Context, name: &KeyOrVersion) -> Result<VersionFacts, Early> {
-    let Some((ring, key)) = load_key(cx, name.key()).await? else {
-        return Ok(VersionFacts { resource: named(name), found: None });
-    };
+    let absent = || VersionFacts { resource: named(name), found: None };
+    let Some(ring) = ring_shared(cx, &name.key().ring).await? else { return Ok(absent()) };
+    let key = rows::load_shared::<Key>(cx, &rows::key_place(name.key())).await?;
+    let Some(key) = key.filter(|key| key.value.deleted_at.is_none()) else { return Ok(absent()) };
     let version_name = match name {
         KeyOrVersion::Key(name) => name.version(key.value.primary),
         KeyOrVersion::Version(name) => name.clone(),
     };
-    let version = rows::load::<Version>(cx, &rows::version_place(&version_name)).await?;
+    let version = rows::load_shared::<Version>(cx, &rows::version_place(&version_name)).await?;
     let resource = Resource::Version(version_name);
     Ok(VersionFacts { resource, found: version.map(|version| Found { ring, key, version }) })
 }

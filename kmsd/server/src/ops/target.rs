@@ -182,7 +182,11 @@ impl Target for FoundObject {
         _is_retry: bool,
     ) -> Result<Option<Self>, Early> {
         let found = Found::load(cx, name, false).await?;
-        Ok(found.map(|Found { ring, key, version }| Self { ring, key, version }))
+        Ok(found.map(|Found { ring, key, version }| Self {
+            ring: Stored::clone(&ring),
+            key: Stored::clone(&key),
+            version: Stored::clone(&version),
+        }))
     }
 
     fn row(&self) -> &Stored<Key> {

@@ -33,6 +33,13 @@ pub(crate) fn mechanism(field: &'static str, number: i32) -> Result<Option<Mecha
     numbered(Mechanism::ALL, number).map(Some).ok_or_else(problem)
 }
 
+/// Holds that a mechanism derives keys out of secrets.
+pub(crate) fn derivation(field: &'static str, mechanism: Mechanism) -> Result<Mechanism, Refusal> {
+    let derives = mechanism.offers(Usage::Derive) && mechanism.hash().is_some();
+    let problem = || invalid(field, "expected an HKDF or a KDF_COUNTER mechanism");
+    Some(mechanism).filter(|_| derives).ok_or_else(problem)
+}
+
 /// Reads a set of mechanisms.
 pub(crate) fn mechanisms(
     field: &'static str,
