@@ -92,6 +92,17 @@ pub enum StoreError {
         /// Which.
         slot: u64,
     },
+    /// The environment, or somebody at the disk: the rows of the latest snapshot are damaged, and
+    /// there is no older one with all that follows it. The store does not open.
+    #[error("a snapshot is damaged: {damage} ({}, byte {offset}); restore the state folder from a backup, and keep the damaged one for examination", path.display())]
+    SnapshotDamaged {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// What is wrong there.
+        damage: Damage,
+    },
     /// The secret was erased, as somebody asked.
     #[error("slot {slot} is erased")]
     SlotErased {
@@ -158,6 +169,12 @@ pub enum Damage {
     /// A record that is not the last one.
     #[error("a record does not match its hash")]
     Record,
+    /// Rows that are not those which the records tell of.
+    #[error("the rows are not those that were written: one is missing, added, swapped or older")]
+    RowSet,
+    /// The file that holds the rows is not there.
+    #[error("the snapshot with the rows is missing")]
+    RowsMissing,
     /// A segment file that is not there.
     #[error("a segment is missing")]
     SegmentMissing,

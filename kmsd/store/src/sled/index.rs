@@ -29,6 +29,7 @@ use super::format::{Chain, Fields, StoreId};
 use super::journal::Location;
 use crate::batch::{RowChange, RowState};
 use crate::log::Tile;
+use crate::row_set::row_digest;
 use crate::store::Page;
 use crate::{IDEMPOTENCY_MAX, Row, StoreError};
 
@@ -108,6 +109,21 @@ impl Index {
         self.entry(&row_key(key), decode_row).map(Option::flatten)
     }
 
+    /// The digest of a row, also of a deleted one.
+    pub(crate) fn row_digest(&self, key: &str) -> Result<Option<Digest>, IndexFault> {
+        self.entry(&row_key(key), decode_digest)
+    }
+
+    /// Puts rows under the marker that stands, for an index that is being made.
+    pub(crate) fn load(&self, rows: &[RowChange]) -> Result<(), IndexFault> {
+        let mut batch = ::sled::Batch::default();
+        for row in rows {
+            let (key, value) = encode_row(row);
+            batch.insert(key, value);
+        }
+        guarded(|| Ok(self.db.apply_batch(batch)?))
+    }
+
     pub(crate) fn row_state(&self, key: &str) -> Result<RowState, IndexFault> {
         let state = self.entry(&row_key(key), |payload| {
             let (revision, rest) = payload.split_first_chunk()?;
@@ -180,15 +196,14 @@ impl Index {
     pub(crate) fn apply(&self, update: &Update) -> Result<(), IndexFault> {
         let Update { rows, tiles, bundles, names, marker } = update;
         let mut batch = ::sled::Batch::default();
+        for row in rows {
+            let (key, value) = encode_row(row);
+            batch.insert(key, value);
+        }
         let mut insert = |key: Vec<u8>, payload: &[u8]| {
             let value = closed(&key, payload);
             batch.insert(key, value);
         };
-        for RowChange { key, revision, value } in rows {
-            let kind = if value.is_some() { LIVE } else { DELETED };
-            let value = value.as_deref().unwrap_or_default();
-            insert(row_key(key), &[&revision.to_be_bytes()[..], &[kind], value].concat());
-        }
         for Tile { level, n, hashes } in tiles {
             let hashes: Vec<u8> = hashes.iter().flat_map(|hash| *hash.as_bytes()).collect();
             insert(tile_key(*level, *n), &hashes);
@@ -307,6 +322,26 @@ fn decode_row(payload: &[u8]) -> Option<Option<Row>> {
         (&DELETED, []) => Some(None),
         _ => None,
     }
+}
+
+/// The digest of a row's payload; `None` when it is no row.
+fn decode_digest(payload: &[u8]) -> Option<Digest> {
+    let (revision, rest) = payload.split_first_chunk()?;
+    let revision = u64::from_be_bytes(*revision);
+    match rest.split_first()? {
+        (&LIVE, value) => Some(row_digest(revision, Some(value))),
+        (&DELETED, []) => Some(row_digest(revision, None)),
+        _ => None,
+    }
+}
+
+fn encode_row(row: &RowChange) -> (Vec<u8>, Vec<u8>) {
+    let RowChange { key, revision, value } = row;
+    let kind = if value.is_some() { LIVE } else { DELETED };
+    let value = value.as_deref().unwrap_or_default();
+    let key = row_key(key);
+    let value = closed(&key, &[&revision.to_be_bytes()[..], &[kind], value].concat());
+    (key, value)
 }
 
 fn encode_marker(marker: &Marker) -> Vec<u8> {

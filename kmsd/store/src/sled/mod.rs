@@ -13,6 +13,8 @@ mod journal;
 mod recovery;
 mod shared;
 mod slots;
+mod snapshot;
+mod snapshotter;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +32,7 @@ use zeroize::Zeroizing;
 use self::committer::{Answer, Job};
 use self::shared::Shared;
 use crate::store::check_limit;
-use crate::{Batch, Committed, Outcome, Row, Store, StoreError, Watch};
+use crate::{Batch, Committed, Outcome, Row, RowSet, Store, StoreError, Watch};
 
 /// What came to light when the store opened. The daemon writes it into the log.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -45,6 +47,8 @@ pub struct Opened {
     pub rebuilt_index: bool,
     /// How many records the index lacked.
     pub replayed_records: u64,
+    /// Snapshots that are damaged, so that an older one was taken with all records after it.
+    pub damaged_snapshots: u64,
 }
 
 /// What may be set differently from the default.
@@ -55,6 +59,11 @@ pub struct Settings {
     pub segment_bytes: u64,
     /// How long the index may take to open before it is put aside.
     pub index_patience: Duration,
+    /// After how many bytes of changed rows a snapshot is taken. A start reads about as much of the
+    /// journal.
+    pub snapshot_row_bytes: u64,
+    /// Whether closing takes a snapshot, unless few rows have changed beside those that there are.
+    pub snapshot_at_close: bool,
 }
 
 /// The store in a folder. Dropping it closes it and waits for that; [`Store::close`] tells of
@@ -89,7 +98,12 @@ pub fn open_with(path: &Path, settings: &Settings) -> Result<(SledStore, Opened)
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { segment_bytes: 8 * 1024 * 1024, index_patience: recovery::INDEX_PATIENCE }
+        Self {
+            segment_bytes: 8 * 1024 * 1024,
+            index_patience: recovery::INDEX_PATIENCE,
+            snapshot_row_bytes: 64 * 1024 * 1024,
+            snapshot_at_close: true,
+        }
     }
 }
 
@@ -194,6 +208,15 @@ impl Store for SledStore {
     async fn hash_tile(&self, level: u8, n: u64, width: u64) -> Result<Vec<u8>, StoreError> {
         self.shared.check()?;
         self.shared.log().hash_tile(level, n, width, &*self.shared)
+    }
+
+    async fn row_set(&self) -> Result<RowSet, StoreError> {
+        self.shared.row_set()
+    }
+
+    async fn row_set_at(&self, sequence: u64) -> Result<Option<Digest>, StoreError> {
+        self.blocking(move |shared| snapshotter::row_set_at(&shared.folder, shared.store, sequence))
+            .await
     }
 
     async fn put_slot(&self, secret: Zeroizing<[u8; 32]>) -> Result<u64, StoreError> {

@@ -16,6 +16,7 @@ use super::index::{Bundle, Index, IndexFault, Marker};
 use super::journal::Reader;
 use super::slots::{SlotFile, Slots};
 use crate::log::{Log, Tiles};
+use crate::row_set::{Buckets, RowSet};
 use crate::store::Page;
 use crate::watch::Changes;
 use crate::{Committed, StoreError};
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     /// What of the log is not in the index yet.
     pending: RwLock<Pending>,
     pub(crate) slots: Mutex<Slots>,
+    /// The set of rows as far as it is durable.
+    pub(crate) rows: Mutex<Rows>,
     /// For reading a slot while another is being written.
     slot_file: SlotFile,
     pub(crate) changes: Changes,
@@ -47,6 +50,7 @@ impl Shared {
         log: Log,
         pending: Pending,
         slots: Slots,
+        rows: Rows,
     ) -> Self {
         let slots_given = AtomicU64::new(slots.given());
         let slot_file = slots.file();
@@ -57,6 +61,7 @@ impl Shared {
             log: RwLock::new(log),
             pending: RwLock::new(pending),
             slots: Mutex::new(slots),
+            rows: Mutex::new(rows),
             slot_file,
             changes: Changes::new(),
             slots_given,
@@ -196,6 +201,16 @@ impl Shared {
         })
     }
 
+    pub(crate) fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn row_set(&self) -> Result<RowSet, StoreError> {
+        self.check()?;
+        let mut rows = self.rows();
+        Ok(RowSet { root: rows.buckets.root(), sequence: rows.sequence })
+    }
+
     /// What came of the batch of that name.
     pub(crate) fn outcome_of(&self, name: &[u8; 32]) -> Result<Option<Committed>, StoreError> {
         let Some((first, count)) = self.indexed(|index| index.named(name))? else {
@@ -230,7 +245,7 @@ impl Shared {
         while index < size {
             let stored = reader.read(at)?.ok_or_else(|| self.condemn(&IndexFault::Missing))?;
             at = stored.next;
-            for leaf in stored.record.batches.into_iter().flat_map(|batch| batch.leaves) {
+            for leaf in stored.record.log.batches.into_iter().flat_map(|batch| batch.leaves) {
                 let wanted = (begin..size).contains(&index);
                 index += 1;
                 if wanted && !page.has_room(leaf.len()) {
@@ -244,6 +259,13 @@ impl Shared {
         }
         Ok(page.into_entries())
     }
+}
+
+/// The set of rows with the record that changed it last.
+#[derive(Default)]
+pub(crate) struct Rows {
+    pub(crate) buckets: Buckets,
+    pub(crate) sequence: u64,
 }
 
 impl Tiles for Shared {
@@ -272,7 +294,7 @@ pub(crate) fn last_leaf_hashes(
     while leaf_index < size {
         let Some(stored) = reader.read(at)? else { return Ok(None) };
         at = stored.next;
-        for leaf in stored.record.batches.iter().flat_map(|batch| &batch.leaves) {
+        for leaf in stored.record.log.batches.iter().flat_map(|batch| &batch.leaves) {
             if leaf_index >= first {
                 hashes.push(merkle::leaf_hash(leaf));
             }

@@ -17,7 +17,15 @@ use crate::conformance::{self, all_rows, append, committed, delete, put, verifie
 use crate::{Damage, Opened, Outcome, Settings, SledStore, Store, StoreError, open_with};
 
 /// Small segments, so that a few records fill several; an index that hangs is found out soon.
-const SMALL: Settings = Settings { segment_bytes: 8192, index_patience: Duration::from_secs(10) };
+const SMALL: Settings = Settings {
+    segment_bytes: 8192,
+    index_patience: Duration::from_secs(10),
+    snapshot_row_bytes: u64::MAX,
+    snapshot_at_close: false,
+};
+
+/// The same, with a snapshot after every few records.
+const SNAPSHOTS: Settings = Settings { snapshot_row_bytes: 6000, snapshot_at_close: true, ..SMALL };
 
 type Rows = Vec<(String, u64, Vec<u8>)>;
 
@@ -301,12 +309,12 @@ async fn no_flipped_bit_before_the_last_record_goes_unnoticed() {
             let mut bytes = good.clone();
             bytes[at] ^= 1 << (at % 8);
             fs::write(&path, &bytes).unwrap();
-            let verdict = super::journal::verify(&journal, 0);
+            let verdict = super::journal::verify(&journal, None, 0, &mut |_, _, _| true);
             assert!(matches!(verdict, Err(StoreError::JournalDamaged { .. })), "{number} {at}");
         }
         fs::write(&path, &good).unwrap();
     }
-    assert!(super::journal::verify(&journal, 0).is_ok());
+    assert!(super::journal::verify(&journal, None, 0, &mut |_, _, _| true).is_ok());
 }
 
 #[tokio::test]
@@ -567,4 +575,205 @@ async fn a_full_disk_refuses_commits_and_goes_on_reading() {
     let (store, _) = reopen(folder.path());
     committed(&store, put("large", &[1; 9000])).await;
     assert_eq!(store.get("a").await.unwrap().unwrap().revision, 2);
+}
+
+/// A closed store with snapshots, of which the rows, deleted ones among them, went through several.
+async fn snapshotted() -> (TempDir, Content) {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open_with(folder.path(), &SNAPSHOTS).unwrap();
+    for i in 0..60_u32 {
+        let mut batch = put(&format!("row/{:02}", i % 40), &[i as u8; 600]);
+        batch.leaves = (0..10).map(|k| format!("leaf {i} {k}").into_bytes()).collect();
+        batch.idempotency = Some([i as u8; 32]);
+        committed(&store, batch).await;
+    }
+    committed(&store, delete("row/07")).await;
+    store.put_slot(Zeroizing::new([9; 32])).await.unwrap();
+    committed(&store, append(&[b"last"])).await;
+    let content = content(&store).await;
+    store.close().await.unwrap();
+    (folder, content)
+}
+
+fn names(path: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut files = super::snapshot::files(path, extension).unwrap();
+    files.sort();
+    files
+}
+
+#[tokio::test]
+async fn after_a_snapshot_the_segments_are_reduced_to_leaves_and_everything_is_there() {
+    let (good, expected) = snapshotted().await;
+    let (journal, snapshots) = (good.path().join("journal"), good.path().join("snapshots"));
+    assert_eq!(names(&journal, "segment").len(), 1, "only the one to be written next");
+    assert!(names(&journal, "log").len() > 3);
+    assert_eq!((names(&snapshots, "head").len(), names(&snapshots, "rows").len()), (1, 1));
+    let whole = |path: &PathBuf| fs::read(path).unwrap()[HEADER_BYTES..].to_vec();
+    let old_value = [17; 600];
+    let holds_rows = |path: &PathBuf| whole(path).windows(600).any(|bytes| bytes == old_value);
+    assert!(!names(&journal, "log").iter().any(holds_rows), "the rows are gone from the journal");
+    for without_index in [false, true] {
+        let folder = copy(good.path());
+        if without_index {
+            fs::remove_dir_all(folder.path().join("index")).unwrap();
+        }
+        let (store, opened) = open_with(folder.path(), &SNAPSHOTS).unwrap();
+        assert_eq!(opened.rebuilt_index, without_index);
+        assert!(content(&store).await == expected);
+        assert_eq!(*store.read_slot(0).await.unwrap(), [9; 32]);
+        let replayed = store.outcome_of(&[3; 32]).await.unwrap().unwrap();
+        let leaf = kms_core::audit::merkle::leaf_hash(b"leaf 3 4");
+        assert_eq!(replayed.receipt.index_of(&leaf), Some(34));
+        committed(&store, put("row/07", b"again")).await;
+        assert_eq!(store.get("row/07").await.unwrap().unwrap().revision, 3);
+        let set = store.row_set().await.unwrap();
+        store.close().await.unwrap();
+        let (store, _) = open_with(folder.path(), &SNAPSHOTS).unwrap();
+        assert_eq!(store.row_set().await.unwrap(), set);
+        assert_eq!(store.row_set_at(set.sequence).await.unwrap(), Some(set.root));
+    }
+}
+
+/// What is gone from the rows is gone from the truth with the next snapshot.
+#[tokio::test]
+async fn an_old_value_is_in_no_file_of_the_truth_after_the_next_snapshot() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = *b"a value that must go with the next snapshot";
+    let (store, _) = open_with(folder.path(), &SNAPSHOTS).unwrap();
+    committed(&store, put("deleted", &old)).await;
+    committed(&store, put("replaced", &old)).await;
+    store.close().await.unwrap();
+    let holds = || {
+        let folders = ["journal", "snapshots"].map(|name| folder.path().join(name));
+        let files = folders.iter().flat_map(|path| fs::read_dir(path).unwrap());
+        let mut files = files.map(|entry| fs::read(entry.unwrap().path()).unwrap());
+        files.any(|bytes| bytes.windows(old.len()).any(|window| window == old))
+    };
+    assert!(holds());
+    let (store, _) = open_with(folder.path(), &SNAPSHOTS).unwrap();
+    committed(&store, delete("deleted")).await;
+    committed(&store, put("replaced", b"new")).await;
+    assert!(holds());
+    store.close().await.unwrap();
+    assert!(!holds());
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_a_snapshot_is_found_or_harmless() {
+    let (good, expected) = snapshotted().await;
+    let snapshots = good.path().join("snapshots");
+    let (head, rows) = (names(&snapshots, "head").remove(0), names(&snapshots, "rows").remove(0));
+    for path in [head, rows] {
+        let name = path.strip_prefix(good.path()).unwrap();
+        let bytes = fs::metadata(&path).unwrap().len() as usize;
+        let step = bytes / 60;
+        for at in (0..40).chain((40..bytes).step_by(step.max(1))).chain([bytes - 1]) {
+            let folder = copy(good.path());
+            flip(&folder.path().join(name), at);
+            // The index is made anew, and so every byte of the snapshot counts.
+            fs::remove_dir_all(folder.path().join("index")).unwrap();
+            match open_with(folder.path(), &SNAPSHOTS) {
+                Err(StoreError::SnapshotDamaged { path, .. }) => {
+                    assert_eq!(path, folder.path().join(name), "{at}");
+                }
+                Err(StoreError::FormatUnknown { .. }) if at < 12 => {}
+                Err(other) => panic!("{at}: {other}"),
+                Ok((store, _)) => assert!(content(&store).await == expected, "{at}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_missing_snapshot_or_log_segment_is_refused_by_name() {
+    let (good, _) = snapshotted().await;
+    let refused = |change: &dyn Fn(&Path)| {
+        let folder = copy(good.path());
+        change(folder.path());
+        match open_with(folder.path(), &SNAPSHOTS) {
+            Err(error) => error,
+            Ok((_, opened)) => panic!("it opens: {opened:?}"),
+        }
+    };
+    let remove = |path: &Path, from: &str, extension: &str| {
+        fs::remove_file(names(&path.join(from), extension).remove(0)).unwrap();
+    };
+    let error = refused(&|path| remove(path, "snapshots", "head"));
+    assert!(
+        matches!(error, StoreError::JournalDamaged { damage: Damage::RowsMissing, .. }),
+        "{error}"
+    );
+    let error = refused(&|path| remove(path, "snapshots", "rows"));
+    assert!(
+        matches!(error, StoreError::SnapshotDamaged { damage: Damage::RowsMissing, .. }),
+        "{error}"
+    );
+    let error = refused(&|path| remove(path, "journal", "log"));
+    assert!(
+        matches!(error, StoreError::JournalDamaged { damage: Damage::SegmentMissing, .. }),
+        "{error}"
+    );
+    let error = refused(&|path| remove(path, "journal", "segment"));
+    assert!(
+        matches!(error, StoreError::JournalDamaged { damage: Damage::SegmentMissing, .. }),
+        "{error}"
+    );
+}
+
+/// A kill between a snapshot and the removal of what it replaces leaves two generations.
+#[tokio::test]
+async fn a_damaged_snapshot_falls_back_to_the_one_before_while_its_records_are_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let quiet = Settings { snapshot_at_close: false, ..SNAPSHOTS };
+    let (store, _) = open_with(folder.path(), &SNAPSHOTS).unwrap();
+    committed(&store, put("first", b"1")).await;
+    store.close().await.unwrap();
+    let (store, _) =
+        open_with(folder.path(), &Settings { snapshot_row_bytes: 9000, ..quiet }).unwrap();
+    committed(&store, put("second", b"2")).await;
+    store.close().await.unwrap();
+    let before = copy(folder.path());
+    let (store, _) = open_with(folder.path(), &SNAPSHOTS).unwrap();
+    committed(&store, put("third", b"3")).await;
+    let expected = content(&store).await;
+    store.close().await.unwrap();
+    // Both generations: the old snapshot, the new one, and the segments as they were, of which the
+    // last is the one that the new snapshot has seen.
+    let (store, _) = open_with(before.path(), &quiet).unwrap();
+    committed(&store, put("third", b"3")).await;
+    store.close().await.unwrap();
+    for path in names(&folder.path().join("snapshots"), "head")
+        .into_iter()
+        .chain(names(&folder.path().join("snapshots"), "rows"))
+    {
+        let to = before.path().join("snapshots").join(path.file_name().unwrap());
+        fs::copy(&path, to).unwrap();
+    }
+    let newest = names(&before.path().join("snapshots"), "rows").pop().unwrap();
+    flip(&newest, 60);
+    let (store, opened) = open_with(before.path(), &quiet).unwrap();
+    assert_eq!(opened.damaged_snapshots, 1);
+    assert!(content(&store).await.rows == expected.rows);
+    store.close().await.unwrap();
+    // The next snapshot clears up.
+    let (store, _) = open_with(before.path(), &SNAPSHOTS).unwrap();
+    committed(&store, put("fourth", b"4")).await;
+    store.close().await.unwrap();
+    assert_eq!(names(&before.path().join("snapshots"), "head").len(), 1);
+    assert_eq!(open_with(before.path(), &SNAPSHOTS).unwrap().1, Opened::default());
+}
+
+/// The format of the build before had no snapshots; the header is otherwise the same.
+#[tokio::test]
+async fn a_store_of_an_earlier_build_is_refused_by_its_format() {
+    let (folder, _) = filled().await;
+    let path = segment(folder.path(), 1);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[11] = 1;
+    let crc = crc32c::crc32c(&bytes[..HEADER_BYTES - 4]);
+    bytes[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&crc.to_be_bytes());
+    fs::write(&path, bytes).unwrap();
+    let error = refusal(folder.path());
+    assert!(matches!(error, StoreError::FormatUnknown { found: 1, expected: 2, .. }));
+    assert!(error.to_string().contains("format 1, this release reads format 2"), "{error}");
 }
