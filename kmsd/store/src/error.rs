@@ -86,6 +86,10 @@ pub enum StoreError {
     /// promised. Start the daemon again; what was acknowledged is in the journal.
     #[error("the store has stopped after a failed write; restart the daemon")]
     Poisoned,
+    /// The environment, or somebody at the disk: the index holds another row than the truth. The
+    /// store has stopped; start the daemon again, which makes the index anew. Nothing is lost.
+    #[error("{0}; restart the daemon, which makes the index anew")]
+    RowDisagrees(Disagreement),
     /// The environment, or somebody at the disk: the slot's checksum is wrong.
     #[error("slot {slot} is damaged; restore the state folder from a backup")]
     SlotDamaged {
@@ -121,6 +125,31 @@ pub enum StoreError {
         /// Which.
         slot: u64,
     },
+}
+
+/// A row of the index that is not the row of the truth.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the index disagrees with the journal about the row {key}: {fault}")]
+pub struct Disagreement {
+    /// Which row.
+    pub key: String,
+    /// In which way.
+    pub fault: RowFault,
+}
+
+/// In which way a row of the index disagrees.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RowFault {
+    /// The row is not there.
+    #[error("it is missing")]
+    Missing,
+    /// The row is an older one, or that of another key, or was never written.
+    #[error("it is another one, such as an older one or that of another key")]
+    Other,
+    /// There is no such row.
+    #[error("there is none")]
+    Unknown,
 }
 
 /// Which bound a batch breaks.

@@ -44,7 +44,7 @@ mod error;
 mod log;
 mod memory;
 mod row_set;
-mod sled;
+pub mod sled;
 mod store;
 mod watch;
 
@@ -52,10 +52,10 @@ pub use batch::{
     BATCH_BYTES_MAX, BATCH_ITEMS_MAX, Batch, Committed, Condition, Expected, KEY_BYTES_MAX,
     LEAF_BYTES_MAX, Outcome, Row, VALUE_BYTES_MAX, Write,
 };
-pub use error::{BatchFault, Damage, StoreError};
+pub use error::{BatchFault, Damage, Disagreement, RowFault, StoreError};
 pub use memory::MemoryStore;
 pub use row_set::RowSet;
 pub use store::{IDEMPOTENCY_MAX, PAGE_BYTES_MAX, SCAN_MAX, Store};
 pub use watch::{Change, Watch};
 
-pub use self::sled::{Opened, Settings, SledStore, open, open_with};
+pub use self::sled::{Opened, Report, Settings, SledStore, Stats, open, open_with};

@@ -70,6 +70,7 @@ fn element(key: &str, row: &Digest) -> RistrettoPoint {
 }
 
 /// The 65,536 buckets.
+#[derive(Clone)]
 pub(crate) struct Buckets {
     states: Vec<State>,
     /// One digest for 256 buckets; `None` since one of them changed.

@@ -5,7 +5,7 @@ use kms_core::audit::merkle::Frontier;
 use kms_core::id::Digest;
 use zeroize::Zeroizing;
 
-use crate::{Batch, Committed, Outcome, Row, RowSet, StoreError, Watch};
+use crate::{Batch, Committed, Outcome, Row, RowSet, Stats, StoreError, Watch};
 
 /// Most entries in one page of [`Store::scan`] or [`Store::leaves`].
 pub const SCAN_MAX: usize = 1000;
@@ -82,6 +82,15 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError::LogRange`] when the tile is not that wide yet.
     async fn hash_tile(&self, level: u8, n: u64, width: u64) -> Result<Vec<u8>, StoreError>;
+
+    /// What the store says of its size. A backend that has no files of its own tells the size of the
+    /// log alone.
+    ///
+    /// # Errors
+    /// [`StoreError::Poisoned`] or [`StoreError::Closed`].
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        Ok(Stats { leaves: self.log_size().await, ..Stats::default() })
+    }
 
     /// The set of all rows as it stands. Whoever writes its root and sequence into a leaf commits
     /// that leaf with [`Batch::binds_rows`].

@@ -146,8 +146,13 @@ impl Committer {
         }
         let (update, placed) = self.applier.take(record, chain, at);
         self.marker = update.marker;
+        let mut proof = self.shared.proof();
+        if let Some(proof) = proof.as_mut() {
+            proof.extend(update.rows.iter().map(|row| (row.key.clone(), row.digest())));
+        }
         let begins_segment = at == super::journal::Location::first_of(at.segment);
         self.shared.take_in(update, begins_segment)?;
+        drop(proof);
         let mut log = self.shared.log.write().unwrap_or_else(PoisonError::into_inner);
         log.clone_from(&self.applier.log);
         drop(log);
@@ -325,7 +330,10 @@ impl Decided {
         }
         let state = |key: &str| match self.rows.get(key) {
             Some(state) => Ok(*state),
-            None => shared.indexed(|index| index.row_state(key)),
+            None => {
+                shared.prove(key)?;
+                shared.indexed(|index| index.row_state(key))
+            }
         };
         let rows = match decide(conditions, writes, state)? {
             Decision::Apply(rows) => rows,

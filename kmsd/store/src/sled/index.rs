@@ -114,6 +114,26 @@ impl Index {
         self.entry(&row_key(key), decode_digest)
     }
 
+    /// Keys and digests of up to `limit` rows after `after`, of deleted ones too.
+    pub(crate) fn digests_after(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Digest)>, IndexFault> {
+        let begin = after.map_or_else(|| row_key(""), |after| [&row_key(after)[..], &[0]].concat());
+        guarded(|| {
+            let mut digests = Vec::new();
+            for entry in self.db.range(begin..).take(limit) {
+                let (key, value) = entry?;
+                let Some((&ROW, name)) = key.split_first() else { break };
+                let digest = opened(&key, &value).and_then(decode_digest);
+                let name = str::from_utf8(name).map_err(|_| IndexFault::Entry)?;
+                digests.push((name.to_owned(), digest.ok_or(IndexFault::Entry)?));
+            }
+            Ok(digests)
+        })
+    }
+
     /// Puts rows under the marker that stands, for an index that is being made.
     pub(crate) fn load(&self, rows: &[RowChange]) -> Result<(), IndexFault> {
         let mut batch = ::sled::Batch::default();
@@ -356,7 +376,7 @@ fn encode_marker(marker: &Marker) -> Vec<u8> {
 }
 
 fn row_key(key: &str) -> Vec<u8> {
-    tagged(b'r', key.as_bytes())
+    tagged(ROW, key.as_bytes())
 }
 
 fn tile_key(level: u8, n: u64) -> Vec<u8> {
@@ -381,6 +401,7 @@ fn opened<'a>(key: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
 }
 
 const MARKER_KEY: &[u8] = b"m";
+const ROW: u8 = b'r';
 const LIVE: u8 = 1;
 const DELETED: u8 = 0;
 /// How much of the index sled holds in memory.

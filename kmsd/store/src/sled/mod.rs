@@ -5,11 +5,13 @@
 //! what it changes, for both.
 
 mod applier;
+mod check;
 mod committer;
 mod folder;
 mod format;
 mod index;
 mod journal;
+mod proof;
 mod recovery;
 mod shared;
 mod slots;
@@ -29,13 +31,14 @@ use kms_core::id::Digest;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use zeroize::Zeroizing;
 
+pub use self::check::{Report, Stats, check, rebuild};
 use self::committer::{Answer, Job};
 use self::shared::Shared;
 use crate::store::check_limit;
-use crate::{Batch, Committed, Outcome, Row, RowSet, Store, StoreError, Watch};
+use crate::{Batch, Committed, Disagreement, Outcome, Row, RowSet, Store, StoreError, Watch};
 
 /// What came to light when the store opened. The daemon writes it into the log.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Opened {
     /// Whether the store was made just now.
@@ -49,6 +52,9 @@ pub struct Opened {
     pub replayed_records: u64,
     /// Snapshots that are damaged, so that an older one was taken with all records after it.
     pub damaged_snapshots: u64,
+    /// The first rows in which the index disagreed with the truth, so that it was made anew. What is
+    /// served is the truth; somebody or something has changed the index.
+    pub disagreements: Vec<Disagreement>,
 }
 
 /// What may be set differently from the default.
@@ -153,7 +159,7 @@ impl SledStore {
 #[async_trait]
 impl Store for SledStore {
     async fn get(&self, key: &str) -> Result<Option<Row>, StoreError> {
-        self.shared.indexed(|index| index.row(key))
+        self.shared.row(key)
     }
 
     async fn scan(
@@ -164,10 +170,7 @@ impl Store for SledStore {
     ) -> Result<Vec<(String, Row)>, StoreError> {
         check_limit(limit)?;
         let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
-        self.blocking(move |shared| {
-            shared.indexed(|index| index.scan(&prefix, after.as_deref(), limit))
-        })
-        .await
+        self.blocking(move |shared| shared.scan(&prefix, after.as_deref(), limit)).await
     }
 
     async fn commit(&self, batch: Batch) -> Result<Outcome, StoreError> {
@@ -208,6 +211,10 @@ impl Store for SledStore {
     async fn hash_tile(&self, level: u8, n: u64, width: u64) -> Result<Vec<u8>, StoreError> {
         self.shared.check()?;
         self.shared.log().hash_tile(level, n, width, &*self.shared)
+    }
+
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        self.blocking(check::stats).await
     }
 
     async fn row_set(&self) -> Result<RowSet, StoreError> {

@@ -1,11 +1,14 @@
 //! From a state folder to an open store: verify the journal, judge the index, replay what it
 //! lacks.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+use kms_core::id::Digest;
 
 use super::applier::{Applier, Pending, Update};
 use super::committer::Committer;
@@ -15,7 +18,8 @@ use super::folder::{
 use super::format::{Chain, Record, RowPart, StoreId};
 use super::index::{Index, Marker, unusable};
 use super::journal::{self, Journal, Location, Reader, Verified};
-use super::shared::{Rows, Shared, last_leaf_hashes};
+use super::proof::{self, AT_ONCE_ROWS_MAX, Proof, prove_in_background, recount};
+use super::shared::{Contents, Rows, Shared, last_leaf_hashes};
 use super::slots::Slots;
 use super::snapshot::{self, Head, RowsReader};
 use super::snapshotter::Snapshotter;
@@ -60,17 +64,19 @@ pub(crate) fn prepare(path: &Path, settings: &Settings) -> Result<(Opened, Commi
 }
 
 /// What snapshot and journal come to.
-struct Truth {
-    head: Option<Head>,
-    verified: Verified,
-    rows: Rows,
+pub(crate) struct Truth {
+    pub(crate) head: Option<Head>,
+    pub(crate) verified: Verified,
+    pub(crate) rows: Rows,
     /// How many slots had been given out.
-    slots: u64,
+    pub(crate) slots: u64,
     /// The latest sequence whose row set the log names.
     bound: u64,
     /// Bytes of rows and of records since the snapshot.
     row_bytes: u64,
     record_bytes: u64,
+    /// The rows that changed since the snapshot.
+    pub(crate) later: BTreeMap<String, Digest>,
     /// Snapshots that did not read well.
     damaged_snapshots: u64,
 }
@@ -78,7 +84,7 @@ struct Truth {
 impl Truth {
     /// Reads the newest snapshot that is good and the journal after it; `None` when there is no
     /// store yet.
-    fn read(folder: &Folder, index: &FoundIndex) -> Result<Option<Self>, StoreError> {
+    pub(crate) fn read(folder: &Folder, index: &FoundIndex) -> Result<Option<Self>, StoreError> {
         let snapshots = folder.snapshots();
         let numbers = snapshot::list(&snapshots)?;
         // One that nothing stands behind is read as a whole only when there is reason to.
@@ -131,15 +137,17 @@ impl Truth {
             head.buckets.filled().for_each(|(bucket, state)| rows.buckets.set(bucket, *state));
             (rows.sequence, slots, bound) = (head.rows_sequence, head.slots, head.bound);
         }
-        let (mut row_bytes, mut record_bytes) = (0, 0);
+        let (mut row_bytes, mut record_bytes, mut later) = (0, 0, BTreeMap::new());
         let mut each = |record: Record, chain: Chain, bytes: usize| {
             (slots, bound) = (record.log.slots, record.log.bound);
             record_bytes += bytes as u64;
             let Some(states) = decode_states(&record.rows.buckets) else { return false };
             states.for_each(|(bucket, state)| rows.buckets.set(bucket, state));
-            if !record.rows.rows.is_empty() {
+            for row in record.rows.rows {
                 rows.sequence = chain.sequence;
-                row_bytes += record.rows.rows.iter().map(RowChange::bytes).sum::<u64>();
+                row_bytes += row.bytes();
+                let digest = row.digest();
+                later.insert(row.key, digest);
             }
             true
         };
@@ -165,6 +173,7 @@ impl Truth {
             bound,
             row_bytes,
             record_bytes,
+            later,
             damaged_snapshots,
         }))
     }
@@ -195,7 +204,8 @@ fn create(
     let (log, marker) = (applier.log.clone(), applier.marker(Chain::genesis(&store)));
     let snapshotter = Snapshotter::new(folder.clone(), store, None, 0);
     let (pending, rows) = (Pending::default(), Rows::default());
-    let shared = Arc::new(Shared::new(folder, store, index, log, pending, slots, rows));
+    let contents = Contents { log, pending, rows, proof: None };
+    let shared = Arc::new(Shared::new(folder, store, index, slots, contents));
     let Settings { snapshot_row_bytes, snapshot_at_close, .. } = *settings;
     let committer = Committer {
         journal,
@@ -219,25 +229,46 @@ fn resume(
     settings: &Settings,
     lock: FolderLock,
 ) -> Result<(Opened, Committer), StoreError> {
-    let Truth { head, verified, rows, slots, bound, row_bytes, record_bytes, damaged_snapshots } =
-        truth;
+    let Truth { head, verified, rows, slots, bound, row_bytes, record_bytes, later, .. } = truth;
     let store = verified.store;
     let slots = open_slots(&folder, &verified, slots)?;
-    let taken_up = take_up(&folder, index, &verified);
-    let rebuilt_index = taken_up.is_none();
-    let (index, mut applier, from) = match taken_up {
-        Some(taken_up) => taken_up,
+    let snapshot = head
+        .as_ref()
+        .map(|head| RowsReader::open(&folder.snapshots(), store, &head.rows).map(Arc::new));
+    let snapshot = snapshot.transpose()?;
+    let proof = Proof::new(snapshot.clone(), later);
+    let mut disagreements = Vec::new();
+    let mut whole = None;
+    if let Some((index, mut applier, from)) = take_up(&folder, index, &verified) {
+        let replayed = replay(&folder, &index, &mut applier, &verified, head.as_ref(), from)?;
+        let at_once = proof.rows() <= AT_ONCE_ROWS_MAX;
+        if at_once && let (Some(snapshot), Some(head)) = (&snapshot, &head) {
+            recount(&folder, snapshot, head.rows.number, &head.buckets)?;
+        }
+        let held = if at_once { proof.whole(&index, &folder) } else { Ok(Vec::new()) };
+        match held {
+            Ok(told) if told.is_empty() => {
+                whole = Some((index, applier, replayed, (!at_once).then_some(proof)));
+            }
+            Ok(told) => disagreements = told,
+            Err(error) => tracing::warn!(%error, "the index does not read and is made anew"),
+        }
+        for disagreement in &disagreements {
+            tracing::error!("{disagreement}; the index is made anew");
+        }
+    }
+    let rebuilt_index = whole.is_none();
+    let (index, applier, (pending, replayed_records), proof) = match whole {
+        Some(whole) => whole,
         None => {
-            let (index, applier) = new_index(&folder, store, settings)?;
+            let (index, mut applier) = new_index(&folder, store, settings)?;
             load_rows(&folder, &index, head.as_ref())?;
-            (index, applier, From { at: Location::first_of(1), chain: Chain::genesis(&store) })
+            let from = From { at: Location::first_of(1), chain: Chain::genesis(&store) };
+            let replayed = replay(&folder, &index, &mut applier, &verified, head.as_ref(), from)?;
+            index.flush().map_err(|fault| unusable(&folder.index(), &fault))?;
+            (index, applier, replayed, None)
         }
     };
-    let (pending, replayed_records) =
-        replay(&folder, &index, &mut applier, &verified, head.as_ref(), from)?;
-    if rebuilt_index {
-        index.flush().map_err(|fault| unusable(&folder.index(), &fault))?;
-    }
     // Last, so that a store that does not open is left as it was found.
     let mut journal = Journal::resume(&folder.journal(), &verified, settings.segment_bytes)?;
     (journal.row_bytes, journal.record_bytes) = (row_bytes, record_bytes);
@@ -247,12 +278,18 @@ fn resume(
         discarded_tail_bytes: verified.discarded_tail_bytes,
         rebuilt_index: rebuilt_index && verified.chain.sequence > 0,
         replayed_records,
-        damaged_snapshots,
+        damaged_snapshots: truth.damaged_snapshots,
+        disagreements,
     };
     let (log, marker) = (applier.log.clone(), applier.marker(verified.chain));
-    let snapshotter = Snapshotter::new(folder.clone(), store, head, bound);
-    let shared = Arc::new(Shared::new(folder, store, index, log, pending, slots, rows));
+    let is_proven = proof.is_none();
+    let contents = Contents { log, pending, rows, proof };
+    let shared = Arc::new(Shared::new(folder.clone(), store, index, slots, contents));
+    if !is_proven {
+        prove_in_background(shared.clone(), head.as_ref())?;
+    }
     let Settings { snapshot_row_bytes, snapshot_at_close, .. } = *settings;
+    let snapshotter = Snapshotter::new(folder, store, head, bound);
     let committer = Committer {
         journal,
         applier,
@@ -290,27 +327,20 @@ fn load_rows(folder: &Folder, index: &Index, head: Option<&Head>) -> Result<(), 
         }
     }
     load(&mut batch)?;
-    match recount.differs_from(&head.buckets) {
-        None => Ok(()),
-        Some(_) => Err(StoreError::SnapshotDamaged {
-            path: snapshot::rows_path(&folder.snapshots(), head.rows.number),
-            offset: 0,
-            damage: Damage::RowSet,
-        }),
-    }
+    proof::judge(folder, &recount, head.rows.number, &head.buckets)
 }
 
 /// The index as it was found.
-struct FoundIndex {
+pub(crate) struct FoundIndex {
     existed: bool,
     /// Whether it had been closed in good order.
     was_closed: bool,
     /// The index and its marker, when it can be trusted so far.
-    open: Option<(Index, Marker)>,
+    pub(crate) open: Option<(Index, Marker)>,
 }
 
 impl FoundIndex {
-    fn look(folder: &Folder, settings: &Settings) -> Result<Self, StoreError> {
+    pub(crate) fn look(folder: &Folder, settings: &Settings) -> Result<Self, StoreError> {
         let existed = folder.index().exists();
         let was_closed = !folder.index_open().exists();
         if !existed {
@@ -334,7 +364,7 @@ impl FoundIndex {
 
     /// Leaves the index as it was found, when the store does not open: what it knows of the
     /// journal is evidence.
-    fn put_back(self, folder: &Folder) {
+    pub(crate) fn put_back(self, folder: &Folder) {
         let Some((index, _)) = self.open else { return };
         let closed = index.close();
         let put_back = match self.was_closed {
@@ -394,7 +424,7 @@ struct IndexTiles<'a> {
 }
 
 impl Tiles for IndexTiles<'_> {
-    fn full_tile(&self, level: u8, n: u64) -> Result<Vec<kms_core::id::Digest>, StoreError> {
+    fn full_tile(&self, level: u8, n: u64) -> Result<Vec<Digest>, StoreError> {
         let tile = self.index.full_tile(level, n);
         tile.map_err(|fault| unusable(&self.folder.index(), &fault))
     }

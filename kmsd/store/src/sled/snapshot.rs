@@ -278,10 +278,7 @@ pub(crate) struct RowsReader {
     blocks: BTreeMap<String, u64>,
     /// Where the blocks end.
     end: u64,
-    #[expect(dead_code, reason = "for the offline check")]
     pub(crate) rows: u64,
-    #[expect(dead_code, reason = "for the offline check")]
-    pub(crate) payload_bytes: u64,
 }
 
 impl RowsReader {
@@ -307,7 +304,7 @@ impl RowsReader {
         let mut tail = [0; ROWS_TAIL_BYTES as usize];
         read_at(&file, &path, &mut tail, head_bytes)?;
         let mut fields = Fields(&tail);
-        let (count, payload_bytes, end) = (fields.u64(), fields.u64(), fields.u64());
+        let (count, _payload_bytes, end) = (fields.u64(), fields.u64(), fields.u64());
         let table_bytes = bytes.checked_sub(end).filter(|length| *length >= ROWS_TAIL_BYTES);
         let table_bytes = table_bytes.ok_or_else(|| bad(head_bytes))?;
         let mut table = vec![0; usize::try_from(table_bytes).map_err(|_| bad(end))?];
@@ -318,7 +315,7 @@ impl RowsReader {
         }
         let entries = &entries[..entries.len() - (ROWS_TAIL_BYTES as usize - 4)];
         let blocks = decode_blocks(entries).ok_or_else(|| bad(end))?;
-        Ok(Self { file, path, store, number: rows.number, blocks, end, rows: count, payload_bytes })
+        Ok(Self { file, path, store, number: rows.number, blocks, end, rows: count })
     }
 
     /// Reads all of it and holds it against the digest in the head. The kernel is asked to forget
@@ -364,7 +361,6 @@ impl RowsReader {
     }
 
     /// The row of `key`.
-    #[expect(dead_code, reason = "for the check of the index")]
     pub(crate) fn row(&self, key: &str) -> Result<Option<RowChange>, StoreError> {
         let Some((_, &offset)) = self.blocks.range::<str, _>(up_to(key)).next_back() else {
             return Ok(None);

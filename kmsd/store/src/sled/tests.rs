@@ -777,3 +777,165 @@ async fn a_store_of_an_earlier_build_is_refused_by_its_format() {
     assert!(matches!(error, StoreError::FormatUnknown { found: 1, expected: 2, .. }));
     assert!(error.to_string().contains("format 1, this release reads format 2"), "{error}");
 }
+
+/// What somebody at the disk does to a row of the index, with all its checksums right.
+fn edit_index(path: &Path, edit: impl FnOnce(&::sled::Db)) {
+    let db = ::sled::Config::new().path(path.join("index")).open().unwrap();
+    edit(&db);
+    db.flush().unwrap();
+}
+
+/// An entry as the index would hold it.
+fn entry(key: &str, revision: u64, value: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let key = [b"r", key.as_bytes()].concat();
+    let payload = [&revision.to_be_bytes()[..], &[1], value].concat();
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&key), &payload);
+    (key, [&crc.to_be_bytes()[..], &payload].concat())
+}
+
+#[tokio::test]
+async fn a_row_that_somebody_changed_in_the_index_is_named_and_the_truth_is_served() {
+    use crate::{Disagreement, RowFault};
+    let (good, expected) = snapshotted().await;
+    // Some rows stand in the snapshot, one in the journal after it.
+    let quiet = Settings { snapshot_at_close: false, ..SNAPSHOTS };
+    let (store, _) = open_with(good.path(), &quiet).unwrap();
+    committed(&store, put("row/03", b"newer")).await;
+    store.close().await.unwrap();
+    let mut expected = expected;
+    let row = expected.rows.iter_mut().find(|row| row.0 == "row/03").unwrap();
+    (row.1, row.2) = (row.1 + 1, b"newer".to_vec());
+    let older = |revision, byte| vec![entry("row/03", revision, &[byte; 600])];
+    let swapped = || vec![entry("row/20", 1, &[21; 600]), entry("row/21", 1, &[20; 600])];
+    let told = |key: &str, fault| Disagreement { key: key.to_owned(), fault };
+    let (missing, other) = (RowFault::Missing, RowFault::Other);
+    type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+    let table: [(&str, Entries, Option<&str>, Vec<Disagreement>); 6] = [
+        ("older", older(2, 43), None, vec![told("row/03", other)]),
+        ("older value, new revision", older(3, 43), None, vec![told("row/03", other)]),
+        ("deleted", vec![], Some("row/20"), vec![told("row/20", missing)]),
+        ("deleted, the last", vec![], Some("row/39"), vec![told("row/39", missing)]),
+        ("swapped", swapped(), None, vec![told("row/20", other), told("row/21", other)]),
+        (
+            "duplicate under another key",
+            vec![entry("row/200", 1, &[20; 600])],
+            None,
+            vec![told("row/200", RowFault::Unknown)],
+        ),
+    ];
+    for (what, entries, removed, disagreements) in table {
+        let folder = copy(good.path());
+        edit_index(folder.path(), |db| {
+            for (key, value) in entries {
+                db.insert(key, value).unwrap();
+            }
+            if let Some(key) = removed {
+                assert!(db.remove([b"r", key.as_bytes()].concat()).unwrap().is_some());
+            }
+        });
+        let (store, opened) = open_with(folder.path(), &quiet).unwrap();
+        assert_eq!(opened.disagreements, disagreements, "{what}");
+        assert!(opened.rebuilt_index);
+        assert!(content(&store).await == expected, "{what}");
+    }
+}
+
+/// A store with many rows is proven while it is in use.
+#[tokio::test]
+async fn in_a_large_store_a_changed_row_is_found_at_its_first_read_or_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open_with(folder.path(), &Settings::default()).unwrap();
+    let count = 25_000_u64;
+    assert!(count > super::proof::AT_ONCE_ROWS_MAX);
+    for begin in (0..count).step_by(1000) {
+        let puts = (begin..begin + 1000).map(|i| crate::Write::Put {
+            key: format!("row/{i:06}"),
+            value: i.to_be_bytes().to_vec(),
+        });
+        committed(&store, crate::Batch { writes: puts.collect(), ..Default::default() }).await;
+    }
+    store.close().await.unwrap();
+    let last = format!("row/{:06}", count - 1);
+    for how in ["get", "scan", "scan of what is missing", "commit", "nothing"] {
+        let folder = copy(folder.path());
+        edit_index(folder.path(), |db| {
+            let (key, value) = entry(&last, 1, b"another");
+            db.remove(&key).unwrap();
+            if how != "scan of what is missing" {
+                db.insert(key, value).unwrap();
+            }
+        });
+        let (store, opened) = open_with(folder.path(), &Settings::default()).unwrap();
+        assert_eq!((opened.disagreements.len(), opened.rebuilt_index), (0, false));
+        let refused = match how {
+            "get" => store.get(&last).await.err(),
+            "commit" => store.commit(put(&last, b"new")).await.err(),
+            "nothing" => {
+                let start = std::time::Instant::now();
+                while store.get("row/000000").await.is_ok() {
+                    assert!(start.elapsed() < Duration::from_secs(120), "never found");
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Some(StoreError::Poisoned)
+            }
+            _ => store.scan(&last, None, 10).await.err(),
+        };
+        match refused {
+            Some(StoreError::RowDisagrees(told)) => assert_eq!(told.key, last, "{how}"),
+            // The thread that walks over all of them was there first.
+            Some(StoreError::Poisoned) => {}
+            other => panic!("{how}: {other:?}"),
+        }
+        drop(store);
+        let (store, opened) = open_with(folder.path(), &Settings::default()).unwrap();
+        assert!(opened.rebuilt_index);
+        let row = store.get(&last).await.unwrap().unwrap();
+        assert_eq!(row.value, (count - 1).to_be_bytes());
+    }
+}
+
+#[tokio::test]
+async fn the_check_counts_what_is_there_and_names_every_damage() {
+    use super::check::{check, rebuild};
+    let (good, expected) = snapshotted().await;
+    let quiet = Settings { snapshot_at_close: false, ..SNAPSHOTS };
+    let (store, _) = open_with(good.path(), &quiet).unwrap();
+    assert!(matches!(check(good.path()), Err(StoreError::Locked { .. })));
+    store.erase_slot(0).await.unwrap();
+    committed(&store, put("row/99", b"new")).await;
+    let (set, log) = (store.row_set().await.unwrap(), store.log_frontier().await);
+    let stats = store.stats().await.unwrap();
+    store.close().await.unwrap();
+    let report = check(good.path()).unwrap();
+    assert!(report.is_good(), "{report:?}");
+    assert_eq!((report.rows, report.deleted_rows), (expected.rows.len() as u64 + 1, 1));
+    assert_eq!((report.row_set, report.log), (Some(set), Some(log)));
+    assert_eq!((report.leaves, stats.leaves), (601, 601));
+    assert_eq!((report.slots, report.erased_slots, stats.slots), (0, 1, 1));
+    assert_eq!((report.snapshots, report.segments), (stats.snapshots, stats.segments));
+    assert!(report.reduced_segments > 3 && stats.journal_bytes > 0 && stats.snapshot_bytes > 0);
+
+    let folder = copy(good.path());
+    let logs = names(&folder.path().join("journal"), "log");
+    for path in &logs[..2] {
+        flip(path, HEADER_BYTES + 100);
+    }
+    let report = check(folder.path()).unwrap();
+    let places = report.damages.iter().map(|damage| match damage {
+        StoreError::JournalDamaged { segment, offset, damage: Damage::Record } => {
+            (segment.clone(), *offset)
+        }
+        other => panic!("{other}"),
+    });
+    let expected_places = [0, 1].map(|i| (logs[i].clone(), HEADER_BYTES as u64));
+    assert_eq!(places.collect::<Vec<_>>(), expected_places);
+    assert!(report.log.is_none() && !report.is_good());
+
+    let folder = copy(good.path());
+    edit_index(folder.path(), |db| drop(db.remove(b"rrow/20").unwrap()));
+    let report = check(folder.path()).unwrap();
+    assert_eq!(report.disagreements.len(), 1);
+    assert_eq!(report.disagreements[0].key, "row/20");
+    assert!(rebuild(folder.path()).unwrap().rebuilt_index);
+    assert!(check(folder.path()).unwrap().is_good());
+}
