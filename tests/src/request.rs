@@ -36,7 +36,7 @@ pub async fn sign(
     message: &[u8],
 ) -> Result<v1::SignResponse, ClientError> {
     let data = Some(v1::sign_request::Data::Message(message.to_vec()));
-    let request = v1::SignRequest { name: name.to_owned(), data, data_crc32c: None };
+    let request = v1::SignRequest { name: name.to_owned(), data, ..Default::default() };
     client.call(client.crypto().sign(request)).await
 }
 
@@ -63,7 +63,11 @@ pub async fn step(
         "Compromise" => step!(compromise_key_version, CompromiseKeyVersionRequest),
         "Deactivate" => step!(deactivate_key_version, DeactivateKeyVersionRequest),
         "Destroy" => step!(destroy_key_version, DestroyKeyVersionRequest),
+        "Restore" => step!(restore_key_version, RestoreKeyVersionRequest),
         "Resume" => step!(resume_key_version, ResumeKeyVersionRequest),
+        "ScheduleDestroy" => {
+            step!(schedule_destroy_key_version, ScheduleDestroyKeyVersionRequest)
+        }
         "Suspend" => step!(suspend_key_version, SuspendKeyVersionRequest),
         other => panic!("no step {other}"),
     };

@@ -133,8 +133,9 @@ pub struct Version {
     pub certificate: String,
     /// The public key (SubjectPublicKeyInfo, DER, lower-case hexadecimal); empty for secret keys.
     pub public_key: String,
-    /// Which slot holds the secret whose erasure destroys this version.
-    pub slot: u64,
+    /// Which slot holds the secret whose erasure destroys this version; none while the material is
+    /// still to be imported.
+    pub slot: Option<u64>,
 }
 
 /// The way back from the last step of a version's life.
@@ -291,9 +292,55 @@ impl Version {
         stands.then_some(undo.state)
     }
 
+    /// Whether what this line of keys was put to first has to be remembered: its sealing lets it encrypt
+    /// or decrypt as well as wrap or unwrap, or it is a copy of one that may have been let.
+    pub fn may_conflict(&self) -> bool {
+        let does =
+            |kind| self.header.usages.iter().any(|usage| Commitment::of(*usage) == Some(kind));
+        let (data, keys) = (does(Commitment::Data), does(Commitment::Keys));
+        (data && keys) || (self.header.lineage != self.header.version && (data || keys))
+    }
+
     /// Whether it was generated here (CKA_LOCAL).
     pub const fn is_local(&self) -> bool {
         matches!(self.header.origin, Origin::Generated)
+    }
+}
+
+impl Rotation {
+    /// Whether the schedule asks for the next version at `now`.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.period_ms != 0 && self.next_at <= now
+    }
+
+    /// Whether `uses` protections with one version ask for the next one.
+    pub const fn is_used_up(&self, uses: u64) -> bool {
+        self.uses_max != 0 && uses >= self.uses_max
+    }
+
+    /// The schedule as it begins at `now`, when nobody said when the first rotation is due.
+    #[must_use]
+    pub const fn begun(self, now: Timestamp) -> Self {
+        match self.next_at.0 {
+            0 => Self { next_at: now.plus_ms(self.period_ms), ..self },
+            _ => self,
+        }
+    }
+
+    /// The schedule after a rotation at `now`: the next one is due on the first beat after it, however
+    /// many were missed.
+    #[must_use]
+    pub const fn after(self, now: Timestamp) -> Self {
+        if self.period_ms == 0 {
+            return self;
+        }
+        let late_ms = now.0.saturating_sub(self.next_at.0);
+        let beats = match self.next_at.0 > now.0 {
+            // Rotated by hand before its time: the period begins anew.
+            true => return Self { next_at: now.plus_ms(self.period_ms), ..self },
+            false => late_ms / self.period_ms + 1,
+        };
+        Self { next_at: self.next_at.plus_ms(self.period_ms.saturating_mul(beats)), ..self }
     }
 }
 
@@ -351,3 +398,57 @@ pub const LABELS_MAX: usize = 64;
 pub const LABEL_BYTES_MAX: usize = 255;
 /// Longest Rego policy, in bytes.
 pub const POLICY_BYTES_MAX: usize = 64 * 1024;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// An active version of a signing key.
+    pub(crate) fn version() -> Version {
+        let name: VersionName =
+            "tenants/t/locations/l/keyRings/r/keys/k/versions/1".parse().unwrap();
+        let header = SealHeader {
+            version: name.clone(),
+            algorithm: Algorithm::EcP256,
+            usages: BTreeSet::from([Usage::Sign, Usage::Verify]),
+            mechanisms: BTreeSet::from([Mechanism::EcdsaSha256]),
+            length_bytes: 0,
+            origin: Origin::Generated,
+            exportable: false,
+            ever_exportable: false,
+            lineage: name,
+            requirement_digest: None,
+            quorum_digest: None,
+            model: String::new(),
+            dataset: String::new(),
+        };
+        Version {
+            header,
+            state: State::Active,
+            enabled: true,
+            created_at: Timestamp(0),
+            changed_at: Timestamp(0),
+            dates: Dates::default(),
+            compromise: None,
+            undo: None,
+            protections_reserved: 0,
+            certificate: String::new(),
+            public_key: String::new(),
+            slot: Some(0),
+        }
+    }
+
+    #[test]
+    fn a_schedule_skips_the_beats_that_were_missed_and_begins_anew_after_a_rotation_by_hand() {
+        let rotation = Rotation { period_ms: 10, next_at: Timestamp(100), uses_max: 0 };
+        assert!(!rotation.is_due(Timestamp(99)) && rotation.is_due(Timestamp(100)));
+        for (now, next) in [(100, 110), (109, 110), (110, 120), (135, 140), (50, 60)] {
+            assert_eq!(rotation.after(Timestamp(now)).next_at, Timestamp(next), "at {now}");
+        }
+        let counted = Rotation { period_ms: 0, uses_max: 5, ..rotation };
+        assert!(
+            !counted.is_due(Timestamp(1000)) && counted.is_used_up(5) && !counted.is_used_up(4)
+        );
+        assert_eq!(counted.after(Timestamp(7)), counted);
+    }
+}

@@ -14,7 +14,6 @@ use crate::algorithm::Usage;
 
 /// A hash function (FIPS 180-4, FIPS 202).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[non_exhaustive]
 pub enum Hash {
     /// SHA-1; only to check what exists already (SP 800-131A).
     #[serde(rename = "SHA1")]
@@ -250,6 +249,11 @@ impl Mechanism {
     /// Whether the mechanism is taken only by rings that are compatible, by an officer's audited act.
     pub const fn needs_compatible_ring(self) -> bool {
         matches!(self, Self::RsaPkcs1 | Self::RsaRaw)
+    }
+
+    /// Whether it authenticates what it encrypts, and breaks when an IV is used twice.
+    pub const fn is_aead(self) -> bool {
+        matches!(self, Self::AesGcm | Self::ChaCha20Poly1305)
     }
 
     /// Whether `usage` can be had by this mechanism.

@@ -56,7 +56,7 @@ use crate::audit::{CommitReceipt, Leaf, LeafOutcome};
 use crate::caller::{Authentication, Caller, Role};
 use crate::claims::Appraised;
 use crate::id::{Digest, OperationId, Resource, Timestamp};
-use crate::key::{Key, Ring, Version};
+use crate::key::{Commitment, Key, Ring, Rotation, Version};
 use crate::lifecycle::{self, Allowance, IllegalTransition, Transition};
 use crate::mechanism::Mechanism;
 use crate::quorum::{Approved, QuorumPolicy};
@@ -117,7 +117,22 @@ pub enum Subject<'a> {
         transition: Option<Transition>,
         /// The mechanism asked for, for uses; none means the key's own preference.
         mechanism: Option<Mechanism>,
+        /// What else the rules are to know of a use.
+        manner: Manner,
     },
+}
+
+/// What the rules are to know of a use, besides its mechanism. The default is a use that brings nothing
+/// along and was preceded by none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner {
+    /// Whether the caller brings the IV of an encryption.
+    pub callers_iv: bool,
+    /// What the line of keys, of which this is one, was put to first; none when it was to neither, or
+    /// permits only one of the two.
+    pub committed: Option<Commitment>,
+    /// Which protection with this version this one is, counted from 1; 0 where none are counted.
+    pub protection: u64,
 }
 
 /// What the caller brings besides its identity.
@@ -174,12 +189,23 @@ pub enum Refusal {
     /// The life cycle does not allow the step.
     #[error("{0}")]
     IllegalTransition(#[from] IllegalTransition),
+    /// The key has versions that are not destroyed.
+    #[error(
+        "version {number} is not destroyed; a key is deleted when all its versions are (kmsctl key destroy)"
+    )]
+    LiveVersion {
+        /// The first of them.
+        number: u32,
+    },
     /// The key is not made for this mechanism.
     #[error("the key does not permit this mechanism; its description lists those it does")]
     MechanismRefused,
     /// A quorum must approve first.
     #[error("this needs the approval of a quorum: make a proposal (kmsctl proposal create)")]
     NeedsApproval,
+    /// The import job is not there any more, or its time is over.
+    #[error("the import job has expired; make a new one")]
+    ImportJobExpired,
     /// The approval is for something else.
     #[error("the approved proposal is for another action or resource")]
     ApprovalMismatch,
@@ -224,7 +250,7 @@ pub enum Refusal {
     )]
     UseConflict {
         /// What it was used for.
-        committed: crate::key::Commitment,
+        committed: Commitment,
     },
     /// The key is not made for this use.
     #[error("the key is not made for this use")]
@@ -250,6 +276,12 @@ pub enum Refusal {
     /// The approval does not count.
     #[error("{0}")]
     Approval(#[from] crate::quorum::ApprovalError),
+    /// What only tightens would be loosened.
+    #[error("{field}: this only tightens; make another key for what this one may not do")]
+    OnlyTightens {
+        /// Which field, as in the proto.
+        field: &'static str,
+    },
     /// Only the proposer may cancel or execute.
     #[error("only who made the proposal may do this")]
     NotTheProposer,
@@ -282,8 +314,10 @@ impl Refusal {
             Self::EvidenceRefused { .. } => "EVIDENCE_REFUSED",
             Self::EvidenceRequired => "EVIDENCE_REQUIRED",
             Self::IllegalTransition(_) => "ILLEGAL_TRANSITION",
+            Self::ImportJobExpired => "IMPORT_JOB_EXPIRED",
             Self::InvalidArgument { .. } => "INVALID_ARGUMENT",
             Self::InvocationLimit { .. } => "INVOCATION_LIMIT",
+            Self::LiveVersion { .. } => "LIVE_VERSION",
             Self::MechanismRefused => "MECHANISM_REFUSED",
             Self::NeedsApproval => "NEEDS_APPROVAL",
             Self::NotExportable => "NOT_EXPORTABLE",
@@ -292,6 +326,7 @@ impl Refusal {
             Self::NotTrusted => "NOT_TRUSTED",
             Self::NothingToUndo => "NOTHING_TO_UNDO",
             Self::NotTheProposer => "NOT_THE_PROPOSER",
+            Self::OnlyTightens { .. } => "ONLY_TIGHTENS",
             Self::PinIncorrect => "PIN_INCORRECT",
             Self::PinLocked => "PIN_LOCKED",
             Self::RingPolicy(_) => "RING_POLICY",
@@ -415,12 +450,12 @@ fn judge_subject(
     asked: Asked<'_>,
     grounds: &Grounds,
 ) -> Result<(), Refusal> {
-    let (ring, key, version, transition, mechanism) = match asked.subject {
+    let (ring, key, version, transition, mechanism, manner) = match asked.subject {
         Subject::Absent => return Err(Refusal::NotFound),
         // A quorum guards what is done to a version and nothing else.
         Subject::Key(_) | Subject::Plain => return Ok(()),
-        Subject::Version { ring, key, version, transition, mechanism } => {
-            (ring, key, version, transition, mechanism)
+        Subject::Version { ring, key, version, transition, mechanism, manner } => {
+            (ring, key, version, transition, mechanism, manner)
         }
     };
     if !version.header.matches(key) {
@@ -435,27 +470,48 @@ fn judge_subject(
         lifecycle::next(state, transition)?;
     }
     if let Some(usage) = asked.action.usage() {
-        judge_usage(intent, asked, (ring, key, version), (usage, mechanism), grounds)?;
+        judge_usage(intent, asked, (ring, key, version), (usage, mechanism, manner), grounds)?;
     }
     // What a date brings about was decided when the date was set.
     if caller.authentication() == Authentication::Daemon {
         return Ok(());
     }
-    let mut guarded = vec![asked.action];
-    if asked.action == Action::UndoKeyVersionStep {
-        let back = version.undoable(intent.now).ok_or(Refusal::NothingToUndo)?;
-        // Whoever guards the way into a state guards the way out of it.
-        guarded
-            .extend(lifecycle::step_between(back, version.state).and_then(Action::of_transition));
+    let undoes = asked.action == Action::UndoKeyVersionStep;
+    if undoes && version.undoable(intent.now).is_none() {
+        return Err(Refusal::NothingToUndo);
     }
-    let (ring, key) = (ring.quorum.as_ref(), key.quorum.as_ref());
-    let policy = guarded.iter().find_map(|action| QuorumPolicy::guarding(ring, key, *action));
+    let policy = guarding(ring, key, version, asked.action, intent.now);
     match policy {
         Some(policy) => judge_quorum(asked, policy, grounds),
         // A key that leaves the appliance leaves it by the will of more than one.
         None if intent.action == Action::ExportKeyVersion => Err(Refusal::NeedsApproval),
         None => Ok(()),
     }
+}
+
+/// The quorum that guards `action` on `version`, if one does. Whoever guards the way into a state
+/// guards the way out of it, and the date on which it is entered.
+pub fn guarding<'a>(
+    ring: &'a Ring,
+    key: &'a Key,
+    version: &Version,
+    action: Action,
+    now: Timestamp,
+) -> Option<&'a QuorumPolicy> {
+    let taken_back = || {
+        let back = version.undoable(now)?;
+        lifecycle::step_between(back, version.state).and_then(Action::of_transition)
+    };
+    let also: Vec<Action> = match action {
+        Action::SetKeyVersionDates => {
+            vec![Action::ActivateKeyVersion, Action::DeactivateKeyVersion]
+        }
+        Action::UndoKeyVersionStep => taken_back().into_iter().collect(),
+        _ => Vec::new(),
+    };
+    let (ring, key) = (ring.quorum.as_ref(), key.quorum.as_ref());
+    let mut guarded = core::iter::once(action).chain(also);
+    guarded.find_map(|action| QuorumPolicy::guarding(ring, key, action))
 }
 
 fn judge_role(
@@ -491,7 +547,11 @@ fn is_due(action: Action, subject: Subject<'_>, now: Timestamp) -> bool {
         Subject::Version { version, transition: Some(transition), .. } => {
             lifecycle::due(version.state, &version.dates, now) == Some(transition)
         }
-        Subject::Key(key) => action == Action::CreateKeyVersion && key.rotation.is_some(),
+        // Whether the uses are used up is in the version, which the housekeeper has read.
+        Subject::Key(key) => {
+            let rotates = |rotation: &Rotation| rotation.uses_max != 0 || rotation.is_due(now);
+            action == Action::CreateKeyVersion && key.rotation.as_ref().is_some_and(rotates)
+        }
         _ => false,
     }
 }
@@ -500,7 +560,7 @@ fn judge_usage(
     intent: &Intent<'_>,
     asked: Asked<'_>,
     (ring, key, version): (&Ring, &Key, &Version),
-    (usage, mechanism): (Usage, Option<Mechanism>),
+    (usage, mechanism, manner): (Usage, Option<Mechanism>, Manner),
     grounds: &Grounds,
 ) -> Result<(), Refusal> {
     if usage == Usage::Release && key.requirement.is_none() {
@@ -516,9 +576,16 @@ fn judge_usage(
         let mechanism = key.mechanism_for(usage, mechanism).ok_or(Refusal::MechanismRefused)?;
         if usage.protects() {
             ring.policy.takes(mechanism)?;
+            judge_protection(mechanism, manner.protection)?;
+        }
+        if manner.callers_iv {
+            ring.policy.takes_iv(mechanism)?;
         }
     }
     ring.policy.judge(key, usage)?;
+    if ring.policy.kind == RingKind::Hardened {
+        judge_commitment(usage, manner.committed)?;
+    }
     if usage == Usage::Wrap && ring.policy.kind == RingKind::Hardened && !key.trusted {
         return Err(Refusal::NotTrusted);
     }
@@ -557,6 +624,24 @@ fn judge_usage(
         reasons.push("release-policy: appraised under another requirement".to_owned());
     }
     if reasons.is_empty() { Ok(()) } else { Err(Refusal::EvidenceRefused { reasons }) }
+}
+
+/// A mechanism that bears so many protections and no more makes no other one.
+fn judge_protection(mechanism: Mechanism, protection: u64) -> Result<(), Refusal> {
+    match mechanism.invocations_max() {
+        Some(max) if protection > max => Err(Refusal::InvocationLimit { max }),
+        _ => Ok(()),
+    }
+}
+
+/// Whoever could wrap a key and then decrypt what came out would have it in the clear.
+fn judge_commitment(usage: Usage, committed: Option<Commitment>) -> Result<(), Refusal> {
+    match (committed, Commitment::of(usage)) {
+        (Some(committed), Some(kind)) if committed != kind => {
+            Err(Refusal::UseConflict { committed })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn judge_quorum(asked: Asked<'_>, policy: &QuorumPolicy, grounds: &Grounds) -> Result<(), Refusal> {

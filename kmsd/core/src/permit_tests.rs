@@ -89,7 +89,7 @@ fn version(key: &Key, state: State) -> Version {
         protections_reserved: 0,
         certificate: String::new(),
         public_key: String::new(),
-        slot: 0,
+        slot: Some(0),
     }
 }
 
@@ -120,7 +120,14 @@ fn ask(caller: &Caller, action: Action, subject: Subject<'_>) -> Result<(), Refu
 }
 
 fn subject<'a>(key: &'a Key, version: &'a Version) -> Subject<'a> {
-    Subject::Version { ring: &RING, key, version, transition: None, mechanism: None }
+    Subject::Version {
+        ring: &RING,
+        key,
+        version,
+        transition: None,
+        mechanism: None,
+        manner: Manner::default(),
+    }
 }
 
 #[test]
@@ -218,6 +225,7 @@ fn a_guarded_destroy_needs_a_proposal() {
             version: &version,
             transition,
             mechanism: None,
+            manner: Manner::default(),
         };
         ask(&manager, Action::DestroyKeyVersion, subject)
     };
@@ -244,6 +252,7 @@ fn the_rings_quorum_guards_every_key_and_no_key_weakens_it() {
         version: &version,
         transition,
         mechanism: None,
+        manner: Manner::default(),
     };
     let refusal = ask(&caller(Role::KeyManager, "r"), Action::DestroyKeyVersion, subject);
     assert_eq!(refusal, Err(Refusal::NeedsApproval));
@@ -295,6 +304,7 @@ fn a_use_takes_only_a_mechanism_that_the_key_permits() {
         version: &version,
         transition: None,
         mechanism,
+        manner: Manner::default(),
     };
     assert_eq!(ask(&user, Action::Sign, with(Some(Mechanism::EcdsaSha256))), Ok(()));
     let other = ask(&user, Action::Sign, with(Some(Mechanism::EcdsaSha384)));
@@ -334,8 +344,14 @@ fn the_daemon_takes_a_step_that_is_due_and_no_other() {
     version.dates.deactivates_at = Some(Timestamp(5));
     let step = |version: &Version, action: Action| {
         let transition = action.transition();
-        let subject =
-            Subject::Version { ring: &RING, key: &key, version, transition, mechanism: None };
+        let subject = Subject::Version {
+            ring: &RING,
+            key: &key,
+            version,
+            transition,
+            mechanism: None,
+            manner: Manner::default(),
+        };
         let daemon = "apps/kmsd".parse().unwrap();
         ask(&Caller::authenticated(daemon, Authentication::Daemon, vec![]), action, subject)
     };
@@ -356,4 +372,145 @@ fn a_key_leaves_only_if_it_may_and_only_by_the_will_of_more_than_one() {
     assert_eq!(export(&key), Err(Refusal::NotExportable));
     key.exportable = true;
     assert_eq!(export(&key), Err(Refusal::NeedsApproval));
+}
+
+#[test]
+fn whoever_guards_a_step_guards_its_date_and_the_way_back() {
+    let alice = Member::Principal("users/alice".parse().unwrap());
+    let guards = BTreeSet::from([Action::DeactivateKeyVersion]);
+    let quorum = QuorumPolicy::new(guards, Approvers { n: 1, members: vec![alice] }).unwrap();
+    let guarded = Key { quorum: Some(quorum), ..key() };
+    let manager = caller(Role::KeyManager, "r");
+    let ask = |action| {
+        let version = version(&guarded, State::Active)
+            .after_step(Transition::Deactivate, Timestamp(4), 100)
+            .unwrap();
+        ask(&manager, action, subject(&guarded, &version))
+    };
+    assert_eq!(ask(Action::SetKeyVersionDates), Err(Refusal::NeedsApproval));
+    assert_eq!(ask(Action::UndoKeyVersionStep), Err(Refusal::NeedsApproval));
+    assert_eq!(ask(Action::DisableKeyVersion), Ok(()));
+}
+
+#[test]
+fn only_the_last_step_is_undone_and_only_in_its_time() {
+    let key = key();
+    let manager = caller(Role::KeyManager, "r");
+    let undo =
+        |version: &Version| ask(&manager, Action::UndoKeyVersionStep, subject(&key, version));
+    let suspended = |window_ms| {
+        version(&key, State::Active)
+            .after_step(Transition::Suspend, Timestamp(4), window_ms)
+            .unwrap()
+    };
+    assert_eq!(undo(&suspended(2)), Ok(()));
+    assert_eq!(undo(&suspended(1)), Err(Refusal::NothingToUndo));
+    assert_eq!(undo(&version(&key, State::Active)), Err(Refusal::NothingToUndo));
+}
+
+#[test]
+fn the_daemon_rotates_when_the_schedule_or_the_count_says_so() {
+    let rotation = Rotation { period_ms: 10, next_at: Timestamp(5), uses_max: 0 };
+    let rotate = |rotation, action| {
+        let key = Key { rotation, ..key() };
+        let daemon = "apps/kmsd".parse().unwrap();
+        let daemon = Caller::authenticated(daemon, Authentication::Daemon, vec![]);
+        ask(&daemon, action, Subject::Key(&key))
+    };
+    let at =
+        |next_at, uses_max| Some(Rotation { next_at: Timestamp(next_at), uses_max, ..rotation });
+    assert_eq!(rotate(at(5, 0), Action::CreateKeyVersion), Ok(()));
+    assert_eq!(rotate(at(6, 7), Action::CreateKeyVersion), Ok(()));
+    assert!(rotate(at(6, 0), Action::CreateKeyVersion).is_err());
+    assert!(rotate(None, Action::CreateKeyVersion).is_err());
+    assert!(rotate(at(5, 0), Action::UpdateKey).is_err());
+}
+
+/// An AES key that does everything that AES does, in a hardened ring or a compatible one.
+fn ask_aes(
+    kind: RingKind,
+    action: Action,
+    mechanism: Mechanism,
+    manner: Manner,
+) -> Option<Refusal> {
+    let ring = Ring { policy: RingPolicy { kind, ..RingPolicy::default() }, ..RING.clone() };
+    let usages = [Usage::Decrypt, Usage::Encrypt, Usage::Unwrap, Usage::Wrap];
+    let key = Key {
+        algorithm: Algorithm::Aes256,
+        usages: BTreeSet::from(usages),
+        mechanisms: Algorithm::Aes256.mechanisms().iter().copied().collect(),
+        trusted: true,
+        ..key()
+    };
+    let subject = Subject::Version {
+        ring: &ring,
+        key: &key,
+        version: &version(&key, State::Active),
+        transition: None,
+        mechanism: Some(mechanism),
+        manner,
+    };
+    ask(&caller(Role::CryptoUser, "r"), action, subject).err()
+}
+
+#[test]
+fn in_a_hardened_ring_the_daemon_makes_the_iv_of_what_an_iv_used_twice_would_break() {
+    let manner = Manner { callers_iv: true, ..Manner::default() };
+    let asked = |kind, mechanism| ask_aes(kind, Action::Encrypt, mechanism, manner);
+    let refused = Refusal::RingPolicy(crate::ring_policy::Misfit::CallersIv(Mechanism::AesGcm));
+    assert_eq!(asked(RingKind::Hardened, Mechanism::AesGcm), Some(refused));
+    assert_eq!(asked(RingKind::Hardened, Mechanism::AesCbcPad), None);
+    assert_eq!(asked(RingKind::Compatible, Mechanism::AesGcm), None);
+}
+
+#[test]
+fn a_version_makes_as_many_protections_as_its_mechanism_bears_and_not_one_more() {
+    let asked = |mechanism, action, protection| {
+        let manner = Manner { protection, ..Manner::default() };
+        ask_aes(RingKind::Hardened, action, mechanism, manner)
+    };
+    let (gcm, max) = (Mechanism::AesGcm, 1 << 32);
+    assert_eq!(asked(gcm, Action::Encrypt, max), None);
+    let refused = Some(Refusal::InvocationLimit { max });
+    assert_eq!(asked(gcm, Action::Encrypt, max + 1), refused);
+    assert_eq!(asked(gcm, Action::WrapKey, max + 1), refused);
+    assert_eq!(asked(gcm, Action::Decrypt, max + 1), None);
+    assert_eq!(asked(Mechanism::AesCbcPad, Action::Encrypt, max + 1), None);
+}
+
+#[test]
+fn a_line_of_keys_that_was_put_to_one_kind_of_use_is_shut_to_the_other() {
+    let asked = |kind, action, committed| {
+        let mechanism = match action {
+            Action::Encrypt | Action::Decrypt => Mechanism::AesGcm,
+            _ => Mechanism::AesKwp,
+        };
+        ask_aes(kind, action, mechanism, Manner { committed, ..Manner::default() })
+    };
+    let (data, keys) = (Commitment::Data, Commitment::Keys);
+    for (action, kind, other) in [
+        (Action::Encrypt, data, keys),
+        (Action::Decrypt, data, keys),
+        (Action::WrapKey, keys, data),
+        (Action::UnwrapKey, keys, data),
+    ] {
+        assert_eq!(asked(RingKind::Hardened, action, None), None);
+        assert_eq!(asked(RingKind::Hardened, action, Some(kind)), None);
+        let refused = Some(Refusal::UseConflict { committed: other });
+        assert_eq!(asked(RingKind::Hardened, action, Some(other)), refused, "{action}");
+        assert_eq!(asked(RingKind::Compatible, action, Some(other)), None);
+    }
+}
+
+#[test]
+fn a_copy_may_conflict_with_its_original_even_where_each_does_one_thing_only() {
+    let does = |usages: &[Usage]| {
+        let usages = usages.iter().copied().collect();
+        version(&Key { algorithm: Algorithm::Aes256, usages, ..key() }, State::Active)
+    };
+    assert!(does(&[Usage::Decrypt, Usage::Wrap]).may_conflict());
+    let mut one = does(&[Usage::Encrypt, Usage::Decrypt]);
+    assert!(!one.may_conflict());
+    one.header.lineage = one.header.lineage.key.version(7);
+    assert!(one.may_conflict());
 }

@@ -61,6 +61,9 @@ pub enum Misfit {
     /// The algorithm is not taken.
     #[error("the ring's policy does not take keys of {0}")]
     Algorithm(Algorithm),
+    /// The daemon makes the IV.
+    #[error("in a hardened ring the daemon makes the IV of {0}; leave initialization_vector empty")]
+    CallersIv(Mechanism),
     /// A required label is missing.
     #[error("the ring's policy requires the label {0}")]
     Label(String),
@@ -103,6 +106,18 @@ impl RingPolicy {
         }
         if mechanism.needs_compatible_ring() && self.kind == RingKind::Hardened {
             return Err(Misfit::NeedsCompatibleRing(mechanism));
+        }
+        Ok(())
+    }
+
+    /// Whether an IV of the caller's is taken. One that is used twice breaks an AEAD mechanism altogether
+    /// (SP 800-38D §8).
+    ///
+    /// # Errors
+    /// [`Misfit::CallersIv`].
+    pub fn takes_iv(&self, mechanism: Mechanism) -> Result<(), Misfit> {
+        if mechanism.is_aead() && self.kind == RingKind::Hardened {
+            return Err(Misfit::CallersIv(mechanism));
         }
         Ok(())
     }

@@ -85,7 +85,7 @@ const HELP: &str = "\
 Examples:
   export KMS_ADDR=unix:/run/kmsd/kmsd.sock
   kmsctl keyring create dev
-  kmsctl key create dev/k1 --algorithm EC_SIGN_P256_SHA256
+  kmsctl key create dev/k1 --algorithm EC_P256
   kmsctl key sign dev/k1 --message-file letter.txt --out letter.sig
   kmsctl audit tail
 
@@ -110,7 +110,26 @@ mod tests {
     fn commands_read_as_documented() {
         for line in [
             "keyring create dev",
-            "key create dev/k1 --algorithm EC_SIGN_P256_SHA256 --label k=v --usage SIGN",
+            "key create dev/k1 --algorithm EC_P256 --label k=v --usage SIGN",
+            "key create dev/s --algorithm GENERIC_SECRET --length-bytes 64 --exportable --usage EXPORT",
+            "key create dev/r --algorithm AES_256 --rotate-every 90d --rotate-after-uses 1000",
+            "key create dev/d --algorithm EC_P384 --activate-at 2027-01-01T00:00:00Z --pending-import",
+            "key algorithms AES_256",
+            "key history dev/k1",
+            "key delete dev/k1 --etag e",
+            "key trust dev/k1",
+            "key untrust dev/k1",
+            "key compromise dev/k1@1 --reason KEY_COMPROMISE --since 2026-01-01T00:00:00Z",
+            "key schedule-destroy dev/k1@1 --in 30d",
+            "key schedule-destroy dev/k1@1 --at 2027-01-01T00:00:00Z",
+            "key restore dev/k1@1",
+            "key undo dev/k1@1 --etag e",
+            "key enable dev/k1@1",
+            "key disable dev/k1@1",
+            "key set-dates dev/k1@1 --deactivate-at 2027-01-01T00:00:00Z",
+            "key set-certificate dev/k1@1 --remove",
+            "key rotate dev/k1 --pre-active",
+            "key update dev/k1 --usage VERIFY --not-exportable --primary 2 --no-rotation",
             "key sign dev/k1 --digest-file d --out -",
             "key verify dev/k1 --message-file m --signature s",
             "key encrypt dev/a --in p --out c --aad-file a",
@@ -126,7 +145,7 @@ mod tests {
             "audit export folder",
             "attest verify --kind snp --evidence e --collateral d --at 2026-01-02T03:04:05Z",
             "seal unseal --passphrase-file -",
-            "--output json key list dev",
+            "--output json key list dev --filter state=ACTIVE --show-deleted",
         ] {
             let words = std::iter::once("kmsctl").chain(line.split(' '));
             if let Err(error) = Arguments::try_parse_from(words) {
@@ -141,7 +160,14 @@ mod tests {
             "key sign dev/k1 --out s",
             "key sign dev/k1 --message-file m --digest-file d --out s",
             "key create dev/k1 --algorithm ROT13",
-            "key create dev/k1 --algorithm HMAC_SHA256 --label novalue",
+            "key create dev/k1 --algorithm AES_256 --mechanism ROT13",
+            "key create dev/k1 --algorithm AES_256 --rotate-every 1fortnight",
+            "key create dev/k1 --algorithm AES_256 --rotate-after-uses 0",
+            "key schedule-destroy dev/k1@1 --in 30d --at 2027-01-01T00:00:00Z",
+            "key compromise dev/k1@1 --reason BOREDOM",
+            "key set-certificate dev/k1@1",
+            "key update dev/k1 --no-rotation --rotate-every 1d",
+            "key create dev/k1 --algorithm GENERIC_SECRET --label novalue",
             "token set-pin dev --role user --pin 1234",
             "random dev --bytes 0 --out -",
             "user grant alice --role king",

@@ -10,6 +10,7 @@ use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::clock::Clock;
 use crate::config::{Config, ConfigError, LogFormat};
 use crate::root::Protection;
 use crate::server::{Daemon, Opening, ServeError, read_collateral};
@@ -121,7 +122,9 @@ async fn init(args: InitArgs) -> Result<(), ServeError> {
     let passphrase = read_passphrase(&passphrase_file)?;
     setup::create_store(&state, &home, Protection::Passphrase(passphrase.clone())).await?;
     let opening = Opening::Passphrase(passphrase);
-    let daemon = Daemon::open(&state, home, Default::default(), opening).await?;
+    let daemon =
+        Daemon::open(&state, home, Default::default(), Default::default(), Clock::Machine, opening)
+            .await?;
     let grant = v1::Grant { role: "security-officer".to_owned(), ring: String::new() };
     let user = v1::User {
         name: format!("users/{officer}"),
@@ -155,7 +158,9 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         None => Opening::Sealed,
     };
     let home = home(&config.tenant, &config.location)?;
-    let daemon = Daemon::open(&config.state, home, collateral, opening).await?;
+    let daemon =
+        Daemon::open(&config.state, home, collateral, config.lifecycle, Clock::Machine, opening)
+            .await?;
     daemon.serve(&config, stop_signal()?, || println!("ready")).await
 }
 

@@ -27,9 +27,33 @@ pub struct Config {
     /// Attestation.
     #[serde(default)]
     pub attestation: Attestation,
+    /// Life of key versions.
+    #[serde(default)]
+    pub lifecycle: Lifecycle,
     /// Logs.
     #[serde(default)]
     pub log: Log,
+}
+
+/// How long steps of a version's life can be taken back.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lifecycle {
+    /// From the order to destroy a version to its destruction; at least a day.
+    #[serde(default = "default_destroy_delay_seconds")]
+    pub destroy_delay_seconds: u32,
+    /// For how long the other steps can be undone; 0 for not at all.
+    #[serde(default = "default_undo_window_seconds")]
+    pub undo_window_seconds: u32,
+}
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        Self {
+            destroy_delay_seconds: default_destroy_delay_seconds(),
+            undo_window_seconds: default_undo_window_seconds(),
+        }
+    }
 }
 
 /// Sockets of the daemon.
@@ -157,8 +181,20 @@ impl Config {
             let problem = "listen.metrics must be a loopback address";
             return Err(ConfigError::Value(problem.to_owned()));
         }
+        if self.lifecycle.destroy_delay_seconds < DAY_SECONDS {
+            let problem = "lifecycle.destroy_delay_seconds must be at least 86400, a day";
+            return Err(ConfigError::Value(problem.to_owned()));
+        }
         Ok(self)
     }
+}
+
+const fn default_destroy_delay_seconds() -> u32 {
+    7 * DAY_SECONDS
+}
+
+const fn default_undo_window_seconds() -> u32 {
+    DAY_SECONDS
 }
 
 fn default_level() -> String {
@@ -168,3 +204,5 @@ fn default_level() -> String {
 fn default_tenant() -> String {
     "default".to_owned()
 }
+
+const DAY_SECONDS: u32 = 24 * 60 * 60;

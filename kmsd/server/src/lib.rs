@@ -8,12 +8,15 @@
 //! A newcomer starts at [`cli::run`], then reads `pipeline` and one file under `ops`.
 
 pub mod cli;
+mod clock;
 pub mod config;
 mod context;
+mod counting;
 #[cfg(feature = "dev")]
 mod dev;
 mod failure;
 mod grpc;
+mod housekeeper;
 mod identity;
 mod listener;
 mod metrics;

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use kms_attest::collateral::Collateral;
 use kms_core::id::Home;
+use kms_core::mechanism::Mechanism;
 use kms_crypto::provider::awslc::AwsLc;
-use kms_crypto::{CryptoError, arena, selftest, unlock};
+use kms_crypto::selftest::SelfTests;
+use kms_crypto::{CryptoError, arena, unlock};
 use kms_store::{Opened, SledStore, StoreError};
 use secrecy::SecretString;
 use tokio::net::{TcpListener, UnixListener};
@@ -18,12 +20,13 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
-use crate::config::{Config, ConfigError};
+use crate::clock::Clock;
+use crate::config::{self, Config, ConfigError};
 use crate::context::{Context, Parts};
 use crate::failure::Failure;
 use crate::grpc::{Api, routes};
 use crate::listener::{self, CONNECTIONS_MAX};
-use crate::{identity, metrics_endpoint, ops, pipeline, root, tls};
+use crate::{housekeeper, identity, metrics_endpoint, ops, pipeline, root, tls};
 
 /// Why the daemon does not serve. Each names what to do.
 #[derive(Debug, thiserror::Error)]
@@ -110,16 +113,20 @@ impl Daemon {
         state: &Path,
         home: Home,
         collateral: Collateral,
+        lifecycle: config::Lifecycle,
+        clock: Clock,
         opening: Opening,
     ) -> Result<Self, ServeError> {
-        selftest::run(&AwsLc).map_err(CryptoError::from)?;
+        let self_tests = self_tests()?;
         tracing::info!(memory = arena::status()?.as_str(), "key memory");
         let store = Arc::new(open_store(state).await?);
         let method = root::method(&*store).await?;
         let seal_method = method.ok_or_else(|| ServeError::NotInitialised(state.to_owned()))?;
         let log_key = root::log_key(&*store).await?;
         let wrap = root::passphrase_wrap(&*store).await?;
-        let parts = Parts { store, home, seal_method, log_key, collateral };
+        let lifecycle = lifecycle.into();
+        let parts =
+            Parts { store, self_tests, home, seal_method, log_key, collateral, lifecycle, clock };
         let cx = Arc::new(Context::sealed(parts));
         match (opening, wrap) {
             #[cfg(feature = "dev")]
@@ -173,6 +180,7 @@ impl Daemon {
         }
         drop(accepted);
         pipeline::serve::<ops::Start>(&cx, &daemon, ()).await?;
+        tasks.spawn(housekeeper::run(cx.clone(), daemon.clone()));
         let (unix, tcp) = (&config.listen.unix, &config.listen.tcp);
         tracing::info!(?unix, ?tcp, log = cx.log_key.origin(), sealed = cx.is_sealed(), "serving");
         ready();
@@ -229,6 +237,19 @@ async fn drain(
             Ok(())
         }
     }
+}
+
+/// The self tests of the library that serves. What the daemon itself stands on is tested before anything
+/// is opened, every mechanism of a key before its first use.
+///
+/// # Errors
+/// [`ServeError::Crypto`] when a known answer does not come out.
+pub(crate) fn self_tests() -> Result<Arc<SelfTests>, ServeError> {
+    let self_tests = SelfTests::new(Arc::new(AwsLc));
+    for mechanism in STANDS_ON {
+        self_tests.ensure(mechanism).map_err(CryptoError::from)?;
+    }
+    Ok(Arc::new(self_tests))
 }
 
 /// Opens the embedded store, and says what its recovery found.
@@ -289,6 +310,9 @@ async fn bind_tcp(address: std::net::SocketAddr) -> Result<TcpListener, ServeErr
     bound.map_err(|source| ServeError::Bind { address: address.to_string(), source })
 }
 
+/// What rows, wrapped keys and signed heads of the log are made with.
+const STANDS_ON: [Mechanism; 4] =
+    [Mechanism::AesKwp, Mechanism::EdDsa, Mechanism::HkdfSha256, Mechanism::HmacSha256];
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 const STREAMS_MAX: u32 = 128;

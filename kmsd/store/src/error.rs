@@ -13,6 +13,14 @@ pub enum StoreError {
     /// The caller's mistake: the store was closed before.
     #[error("the store is closed")]
     Closed,
+    /// The environment, or somebody at the disk: the database does not open, or is not the newest.
+    #[error("the database {} is damaged: {fault}; restore the state folder from a backup, and keep the damaged one for examination", path.display())]
+    DatabaseDamaged {
+        /// The database file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: String,
+    },
     /// The environment: no room for another journal segment. Nothing was written and the store
     /// goes on reading; make room and try again.
     #[error("no space left for {}; free some space and try again", path.display())]
@@ -29,6 +37,14 @@ pub enum StoreError {
         found: u32,
         /// What this build reads.
         expected: u32,
+    },
+    /// The environment: the index does not answer while it is opened, and the thread that waits
+    /// for it cannot be ended. Nothing is lost: end this process and start it again, which makes
+    /// the index anew.
+    #[error("the index {} does not answer and is condemned; nothing is lost: start again, and it is made anew from the journal", path.display())]
+    IndexHangs {
+        /// The index folder.
+        path: PathBuf,
     },
     /// The environment: even a new, empty index cannot be made. Nothing is lost, the journal is
     /// the truth; mend the disk and start again.
@@ -81,6 +97,12 @@ pub enum StoreError {
         asked: u64,
         /// How many leaves there are.
         size: u64,
+    },
+    /// The operator's mistake: a store of the other backend is in the folder.
+    #[error("{} holds a store of the other backend; set `store` in the configuration to the one that made it", path.display())]
+    OtherBackend {
+        /// The state folder.
+        path: PathBuf,
     },
     /// The environment: a write, a sync or the index failed earlier, so nothing after it can be
     /// promised. Start the daemon again; what was acknowledged is in the journal.

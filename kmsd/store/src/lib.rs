@@ -6,8 +6,8 @@
 //! [`CommitReceipt`](kms_core::audit::CommitReceipt). The daemon (`kmsd`) holds one
 //! `Arc<dyn Store>` and nobody else calls this crate.
 //!
-//! Two backends pass one suite (`conformance`): [`SledStore`] on disk and [`MemoryStore`] for
-//! tests.
+//! Three backends pass one suite (`conformance`): [`SledStore`] on disk, [`MemoryStore`] for tests,
+//! and, with the feature `redb`, `RedbStore` on disk, a database without a journal.
 //!
 //! # Invariants
 //!
@@ -38,11 +38,15 @@
 //! - No sealing: whoever commits has sealed the value before.
 
 mod batch;
+mod caught;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod entry;
 mod error;
 mod log;
 mod memory;
+#[cfg(any(test, feature = "redb"))]
+mod redb;
 mod row_set;
 pub mod sled;
 mod store;
@@ -58,4 +62,6 @@ pub use row_set::RowSet;
 pub use store::{IDEMPOTENCY_MAX, PAGE_BYTES_MAX, SCAN_MAX, Store};
 pub use watch::{Change, Watch};
 
+#[cfg(any(test, feature = "redb"))]
+pub use self::redb::{RedbStore, open as open_redb};
 pub use self::sled::{Opened, Report, Settings, SledStore, Stats, open, open_with};

@@ -16,7 +16,7 @@ async fn a_flipped_bit_in_the_journal_stops_the_start_and_names_the_segment() {
     let mut daemon = Daemon::start();
     let client = daemon.client().await;
     for n in 0..20 {
-        create_key(&client, &format!("dev/damage-{n}"), Algorithm::HmacSha256).await;
+        create_key(&client, &format!("dev/damage-{n}"), Algorithm::GenericSecret).await;
     }
     drop(client);
     daemon.terminate();
@@ -43,7 +43,7 @@ async fn a_flipped_bit_in_the_journal_stops_the_start_and_names_the_segment() {
 async fn an_index_that_is_missing_or_damaged_is_made_anew() {
     let mut daemon = Daemon::start();
     let client = daemon.client().await;
-    let version = create_key(&client, "dev/index", Algorithm::EcSignP256Sha256).await;
+    let version = create_key(&client, "dev/index", Algorithm::EcP256).await;
     let before = log::Export::fetch(&client).await.checkpoint();
     drop(client);
     let index = daemon.state().join("store/index");
@@ -79,7 +79,7 @@ fn a_state_folder_in_use_is_refused_and_its_user_goes_on() {
     assert!(ended.stderr.contains("another kmsd uses this state folder"), "{}", ended.stderr);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        create_key(&first.client().await, "dev/on", Algorithm::HmacSha256).await
+        create_key(&first.client().await, "dev/on", Algorithm::GenericSecret).await
     });
 }
 
@@ -113,9 +113,9 @@ async fn rows_that_somebody_edited_are_refused_by_name_and_others_are_served() {
     let client = daemon.client().await;
     let names = ["edited", "rolled-back", "swapped", "twin", "sound"];
     for name in names {
-        create_key(&client, &format!("dev/{name}"), Algorithm::EcSignP256Sha256).await;
+        create_key(&client, &format!("dev/{name}"), Algorithm::EcP256).await;
     }
-    create_key(&client, "dev/revived", Algorithm::EcSignP256Sha256).await;
+    create_key(&client, "dev/revived", Algorithm::EcP256).await;
     drop(client);
 
     // Somebody with the disk keeps a copy, waits, and puts old rows and others' in their place.

@@ -8,21 +8,24 @@ use kms_tests::request::{create, key, sign, step};
 use kms_tests::{Daemon, log, refused_for};
 
 /// The states that a version can be brought to over the API, and how.
-const REACHABLE: [(State, &[&str]); 6] = [
+const REACHABLE: [(State, &[&str]); 7] = [
     (State::PreActive, &[]),
     (State::Active, &["Activate"]),
     (State::Suspended, &["Activate", "Suspend"]),
     (State::Deactivated, &["Activate", "Deactivate"]),
+    (State::DestroyScheduled, &["Activate", "Deactivate", "ScheduleDestroy"]),
     (State::Destroyed, &["Activate", "Deactivate", "Destroy"]),
     (State::Compromised, &["Activate", "Compromise"]),
 ];
 
-const STEPS: [(&str, Transition); 6] = [
+const STEPS: [(&str, Transition); 8] = [
     ("Activate", Transition::Activate),
     ("Compromise", Transition::Compromise),
     ("Deactivate", Transition::Deactivate),
     ("Destroy", Transition::Destroy),
+    ("Restore", Transition::Restore),
     ("Resume", Transition::Resume),
+    ("ScheduleDestroy", Transition::ScheduleDestroy),
     ("Suspend", Transition::Suspend),
 ];
 
@@ -37,7 +40,7 @@ async fn every_step_from_every_state_is_taken_or_refused_as_the_rules_say() {
     for (state, way) in REACHABLE {
         for (verb, transition) in STEPS {
             let name = format!("dev/step-{}-{verb}", state.as_str().to_lowercase()).to_lowercase();
-            let version = pre_active(&client, &name, Algorithm::HmacSha256).await.name;
+            let version = pre_active(&client, &name, Algorithm::GenericSecret).await.name;
             for step_name in way {
                 step(&client, step_name, &version).await.unwrap();
             }
@@ -71,9 +74,9 @@ async fn every_use_in_every_state_is_done_or_refused_as_the_rules_say() {
     let client = Daemon::shared().client().await;
     for (state, way) in REACHABLE {
         for (algorithm, usages) in [
-            (Algorithm::EcSignP256Sha256, [Usage::Sign, Usage::Verify]),
-            (Algorithm::Aes256Gcm, [Usage::Encrypt, Usage::Decrypt]),
-            (Algorithm::HmacSha256, [Usage::MacSign, Usage::MacVerify]),
+            (Algorithm::EcP256, [Usage::Sign, Usage::Verify]),
+            (Algorithm::Aes256, [Usage::Encrypt, Usage::Decrypt]),
+            (Algorithm::GenericSecret, [Usage::MacSign, Usage::MacVerify]),
         ] {
             let name = format!("dev/use-{}-{}", state.as_str(), algorithm as i32).to_lowercase();
             let version = pre_active(&client, &name, algorithm).await.name;
@@ -118,14 +121,15 @@ impl Made {
     async fn by(client: &Client, version: &str, algorithm: Algorithm) -> Self {
         let name = version.to_owned();
         let (bytes, iv) = match algorithm {
-            Algorithm::Aes256Gcm => {
+            Algorithm::Aes256 => {
                 let request =
                     v1::EncryptRequest { name, plaintext: DATA.to_vec(), ..Default::default() };
                 let made = client.call(client.crypto().encrypt(request)).await.unwrap();
                 (made.ciphertext, made.initialization_vector)
             }
-            Algorithm::HmacSha256 => {
-                let request = v1::MacSignRequest { name, data: DATA.to_vec() };
+            Algorithm::GenericSecret => {
+                let request =
+                    v1::MacSignRequest { name, data: DATA.to_vec(), ..Default::default() };
                 (client.call(client.crypto().mac_sign(request)).await.unwrap().mac, Vec::new())
             }
             _ => (sign(client, version, DATA).await.unwrap().signature, Vec::new()),
@@ -157,17 +161,27 @@ impl Made {
                 client.call(crypto.encrypt(request)).await?.ciphertext.len() == DATA.len() + 16
             }
             Usage::MacSign => {
-                let request = v1::MacSignRequest { name, data };
+                let request = v1::MacSignRequest { name, data, ..Default::default() };
                 client.call(crypto.mac_sign(request)).await?.mac.len() == 32
             }
             Usage::MacVerify => {
-                let request = v1::MacVerifyRequest { name, data, mac: self.bytes.clone() };
+                let request = v1::MacVerifyRequest {
+                    name,
+                    data,
+                    mac: self.bytes.clone(),
+                    ..Default::default()
+                };
                 client.call(crypto.mac_verify(request)).await?.valid
             }
             Usage::Sign => !sign(client, version, DATA).await?.signature.is_empty(),
             Usage::Verify => {
                 let data = Some(v1::verify_request::Data::Message(data));
-                let request = v1::VerifyRequest { name, data, signature: self.bytes.clone() };
+                let request = v1::VerifyRequest {
+                    name,
+                    data,
+                    signature: self.bytes.clone(),
+                    ..Default::default()
+                };
                 client.call(crypto.verify(request)).await?.valid
             }
             other => panic!("{other:?} is not asked for here"),

@@ -38,7 +38,8 @@ impl Keyring {
             Self::Create { name, quorum } => {
                 let quorum = quorum.as_deref().map(policy::quorum).transpose()?;
                 let request_id = input::request_id()?;
-                let request = v1::CreateKeyRingRequest { name, quorum, request_id };
+                let request =
+                    v1::CreateKeyRingRequest { name, quorum, request_id, ..Default::default() };
                 let client = connection.open().await?;
                 let answer = client
                     .retry(async || client.keys().create_key_ring(request.clone()).await)

@@ -104,7 +104,8 @@ mod tests {
                 ["users/a", {"n": 1, "members": ["users/b", "users/c"]}]}}"#,
         );
         let policy = quorum(&path).unwrap();
-        assert_eq!(policy.guards, ["DestroyKeyVersion"]);
+        // A quorum over the end of a key is one over its date, too.
+        assert_eq!(policy.guards, ["DestroyKeyVersion", "ScheduleDestroyKeyVersion"]);
         let tree = policy.approvers.unwrap();
         assert_eq!((tree.n, tree.members.len()), (2, 2));
         let Some(v1::approver::Approver::Group(group)) = &tree.members[1].approver else {

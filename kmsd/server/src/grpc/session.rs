@@ -18,7 +18,7 @@ use tonic::{Status, Streaming};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::identity::{self, Peer};
-use crate::ops::{self, Login, Reading, Using};
+use crate::ops::{self, Login, Reading, Using, Writing};
 use crate::pipeline::{self, Operation};
 use crate::status::{Told, tell};
 
@@ -102,13 +102,7 @@ impl Session {
                     });
                     continue;
                 }
-                None => Answered::Error(v1::SessionError {
-                    code: tonic::Code::Unimplemented.into(),
-                    reason: "UNKNOWN_REQUEST".to_owned(),
-                    message: "the daemon does not know this request; is it older than the client?"
-                        .to_owned(),
-                    audit_index: None,
-                }),
+                None => Answered::Error(unknown()),
             };
             if self.answers.send(Ok(response(id, answered))).await.is_err() {
                 return;
@@ -140,8 +134,10 @@ async fn answer(cx: &Arc<Context>, caller: &Caller, asked: Asked) -> Answered {
         }
         Asked::Decrypt(wire) => one::<Using<ops::Decrypt>>(cx, caller, wire, A::Decrypt).await,
         Asked::DestroyObject(wire) => {
-            one::<ops::DestroyObject>(cx, caller, wire, A::DestroyObject).await
+            one::<Writing<ops::DestroyObject>>(cx, caller, wire, A::DestroyObject).await
         }
+        Asked::Digest(wire) => one::<ops::Digest>(cx, caller, wire, A::Digest).await,
+        Asked::WrapKey(wire) => one::<ops::WrapKey>(cx, caller, wire, A::WrapKey).await,
         Asked::Encrypt(wire) => one::<Using<ops::Encrypt>>(cx, caller, wire, A::Encrypt).await,
         Asked::FindObjects(wire) => {
             one::<Reading<ops::FindObjects>>(cx, caller, wire, A::FindObjects).await
@@ -158,20 +154,30 @@ async fn answer(cx: &Arc<Context>, caller: &Caller, asked: Asked) -> Answered {
         }
         Asked::Sign(wire) => one::<Using<ops::Sign>>(cx, caller, wire, A::Sign).await,
         Asked::UpdateObject(wire) => {
-            one::<ops::UpdateObject>(cx, caller, wire, A::UpdateObject).await
+            one::<Writing<ops::UpdateObject>>(cx, caller, wire, A::UpdateObject).await
         }
         Asked::Verify(wire) => one::<Using<ops::Verify>>(cx, caller, wire, A::Verify).await,
         // Handled in order by the stream itself.
         Asked::LoginToken(_) | Asked::LogoutToken(_) => {
             refused(&Failure::Bug("a login beside the stream"))
         }
+        _later => Answered::Error(unknown()),
     }
 }
 
 fn refused(failure: &Failure) -> Answered {
     let Told { code, reason, message, audit_index } = tell(failure);
     let (code, reason) = (code.into(), reason.to_owned());
-    Answered::Error(v1::SessionError { code, reason, message, audit_index })
+    Answered::Error(v1::OperationError { code, reason, message, audit_index })
+}
+
+fn unknown() -> v1::OperationError {
+    v1::OperationError {
+        code: tonic::Code::Unimplemented.into(),
+        reason: "UNKNOWN_REQUEST".to_owned(),
+        message: "the daemon does not know this request; is it older than the client?".to_owned(),
+        audit_index: None,
+    }
 }
 
 const fn response(id: u64, answered: Answered) -> v1::SessionResponse {

@@ -2,7 +2,10 @@
 
 mod approve_proposal;
 mod cancel_proposal;
+mod changes;
+mod compromise_key_version;
 mod create_binding;
+mod create_import_job;
 mod create_key;
 mod create_key_ring;
 mod create_key_version;
@@ -11,20 +14,27 @@ mod create_proposal;
 mod create_release_challenge;
 mod create_user;
 mod decrypt;
-mod destroy_key_version;
+mod delete_key;
+mod destroy_object;
+mod digest;
 mod encrypt;
 mod execute_proposal;
+mod export_key_version;
 mod find_objects;
+mod generate_data_key;
 mod generate_random;
 mod get_checkpoint;
+mod get_import_job;
 mod get_inclusion_proof;
 mod get_key;
 mod get_key_ring;
+mod get_key_statement;
 mod get_key_version;
 mod get_proposal;
 mod get_public_key;
 mod get_seal_status;
 mod list_audit_leaves;
+mod list_key_history;
 mod list_key_rings;
 mod list_key_versions;
 mod list_keys;
@@ -35,22 +45,35 @@ mod login_token;
 mod mac_sign;
 mod mac_verify;
 mod proposals;
+mod re_encrypt;
 mod reading;
 mod release_key;
+mod schedule_destroy_key_version;
 mod seal;
+mod set_key_certificate;
+mod set_key_ring_policy;
+mod set_key_trusted;
+mod set_key_version_dates;
 mod set_token_pin;
 mod sign;
 mod start;
 mod step_key_version;
+mod switch_key_version;
+mod target;
 mod unseal;
 mod update_key;
 mod using;
 mod verify;
 mod who_am_i;
+mod wrap_key;
+mod writing;
 
 pub(crate) use approve_proposal::ApproveProposal;
 pub(crate) use cancel_proposal::CancelProposal;
+pub(crate) use changes::erase;
+pub(crate) use compromise_key_version::CompromiseKeyVersion;
 pub(crate) use create_binding::CreateBinding;
+pub(crate) use create_import_job::CreateImportJob;
 pub(crate) use create_key::CreateKey;
 pub(crate) use create_key_ring::CreateKeyRing;
 pub(crate) use create_key_version::CreateKeyVersion;
@@ -59,20 +82,27 @@ pub(crate) use create_proposal::CreateProposal;
 pub(crate) use create_release_challenge::CreateReleaseChallenge;
 pub(crate) use create_user::CreateUser;
 pub(crate) use decrypt::Decrypt;
-pub(crate) use destroy_key_version::{DestroyKeyVersion, DestroyObject, erase};
+pub(crate) use delete_key::DeleteKey;
+pub(crate) use destroy_object::DestroyObject;
+pub(crate) use digest::Digest;
 pub(crate) use encrypt::Encrypt;
 pub(crate) use execute_proposal::ExecuteProposal;
+pub(crate) use export_key_version::ExportKeyVersion;
 pub(crate) use find_objects::FindObjects;
+pub(crate) use generate_data_key::GenerateDataKey;
 pub(crate) use generate_random::GenerateRandom;
 pub(crate) use get_checkpoint::{GetCheckpoint, signed_checkpoint};
+pub(crate) use get_import_job::GetImportJob;
 pub(crate) use get_inclusion_proof::GetInclusionProof;
 pub(crate) use get_key::GetKey;
 pub(crate) use get_key_ring::GetKeyRing;
+pub(crate) use get_key_statement::GetKeyStatement;
 pub(crate) use get_key_version::GetKeyVersion;
 pub(crate) use get_proposal::GetProposal;
 pub(crate) use get_public_key::GetPublicKey;
 pub(crate) use get_seal_status::GetSealStatus;
 pub(crate) use list_audit_leaves::ListAuditLeaves;
+pub(crate) use list_key_history::ListKeyHistory;
 pub(crate) use list_key_rings::ListKeyRings;
 pub(crate) use list_key_versions::ListKeyVersions;
 pub(crate) use list_keys::ListKeys;
@@ -82,27 +112,37 @@ pub(crate) use list_users::ListUsers;
 pub(crate) use login_token::{Login, LoginToken};
 pub(crate) use mac_sign::MacSign;
 pub(crate) use mac_verify::MacVerify;
+pub(crate) use re_encrypt::ReEncrypt;
 pub(crate) use release_key::ReleaseKey;
+pub(crate) use schedule_destroy_key_version::ScheduleDestroyKeyVersion;
 pub(crate) use seal::Seal;
+pub(crate) use set_key_certificate::SetKeyCertificate;
+pub(crate) use set_key_ring_policy::SetKeyRingPolicy;
+pub(crate) use set_key_trusted::SetKeyTrusted;
+pub(crate) use set_key_version_dates::SetKeyVersionDates;
 pub(crate) use set_token_pin::SetTokenPin;
 pub(crate) use sign::Sign;
 pub(crate) use start::{Start, Stop};
 pub(crate) use step_key_version::{
-    ActivateKeyVersion, CompromiseKeyVersion, DeactivateKeyVersion, ResumeKeyVersion,
-    SuspendKeyVersion,
+    ActivateKeyVersion, DeactivateKeyVersion, DestroyKeyVersion, RestoreKeyVersion,
+    ResumeKeyVersion, SuspendKeyVersion, UndoKeyVersionStep,
 };
+pub(crate) use switch_key_version::{DisableKeyVersion, EnableKeyVersion};
 pub(crate) use unseal::Unseal;
 pub(crate) use update_key::{UpdateKey, UpdateObject};
 pub(crate) use verify::Verify;
 pub(crate) use who_am_i::WhoAmI;
+pub(crate) use wrap_key::WrapKey;
 
 pub(crate) use reading::Reading;
 pub(crate) use using::Using;
+pub(crate) use writing::Writing;
 
-use kms_core::id::{Digest, KeyName, Resource, RingName};
+use kms_core::id::{KeyName, Resource, RingName};
 use kms_core::key::{Key, Ring, Version};
 use kms_core::lifecycle::Transition;
-use kms_core::permit::Subject;
+use kms_core::mechanism::Mechanism;
+use kms_core::permit::{Manner, Subject};
 use kms_crypto::vault::{SlotSecret, VersionRef};
 use kms_store::{Condition, Expected};
 
@@ -129,11 +169,28 @@ pub(crate) struct VersionFacts {
 impl VersionFacts {
     /// What the rules are to know, when the operation takes `transition`.
     pub(crate) fn subject(&self, transition: Option<Transition>) -> Subject<'_> {
+        self.asked(transition, None, Manner::default())
+    }
+
+    /// What the rules are to know, when the operation uses the key by `mechanism`, or by the one that
+    /// the key prefers.
+    pub(crate) fn subject_used(&self, mechanism: Option<Mechanism>, manner: Manner) -> Subject<'_> {
+        self.asked(None, mechanism, manner)
+    }
+
+    fn asked(
+        &self,
+        transition: Option<Transition>,
+        mechanism: Option<Mechanism>,
+        manner: Manner,
+    ) -> Subject<'_> {
         self.found.as_ref().map_or(Subject::Absent, |found| Subject::Version {
+            ring: &found.ring.value,
             key: &found.key.value,
             version: &found.version.value,
-            ring_quorum: found.ring.value.quorum.as_ref(),
             transition,
+            mechanism,
+            manner,
         })
     }
 
@@ -170,7 +227,9 @@ impl Found {
     /// # Errors
     /// When the store cannot read it, or it was erased.
     pub(crate) async fn slot(&self, cx: &Context) -> Result<SlotSecret, Failure> {
-        let mut secret = cx.store.read_slot(self.version.value.slot).await?;
+        let slot = self.version.value.slot;
+        let slot = slot.ok_or(Failure::Bug("a version without material was to be used"))?;
+        let mut secret = cx.store.read_slot(slot).await?;
         Ok(SlotSecret::import(&mut secret)?)
     }
 
@@ -212,11 +271,23 @@ pub(crate) async fn load_ring(
     Ok(ring)
 }
 
-/// Loads a key and its ring.
+/// Loads a key and its ring. A deleted key is not there.
 ///
 /// # Errors
 /// As [`load_ring`].
 pub(crate) async fn load_key(
+    cx: &Context,
+    name: &KeyName,
+) -> Result<Option<(Stored<Ring>, Stored<Key>)>, Early> {
+    let found = load_key_or_tombstone(cx, name).await?;
+    Ok(found.filter(|(_, key)| key.value.deleted_at.is_none()))
+}
+
+/// As [`load_key`], for who must know that the name is taken.
+///
+/// # Errors
+/// As [`load_ring`].
+pub(crate) async fn load_key_or_tombstone(
     cx: &Context,
     name: &KeyName,
 ) -> Result<Option<(Stored<Ring>, Stored<Key>)>, Early> {
@@ -255,7 +326,10 @@ pub(crate) fn named(name: &KeyOrVersion) -> Resource {
 ///
 /// # Errors
 /// When the store fails.
-pub(crate) async fn is_retry(cx: &Context, idempotency: Option<Digest>) -> Result<bool, Early> {
+pub(crate) async fn is_retry(
+    cx: &Context,
+    idempotency: Option<kms_core::id::Digest>,
+) -> Result<bool, Early> {
     match idempotency {
         Some(digest) => Ok(cx.store.outcome_of(&digest.0).await?.is_some()),
         None => Ok(false),

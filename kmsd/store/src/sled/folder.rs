@@ -181,7 +181,7 @@ pub(crate) fn read_at(
 
 /// Brings the file's data to the disk.
 pub(crate) fn sync_data(file: &File, path: &Path) -> Result<(), StoreError> {
-    rustix::fs::fdatasync(file).map_err(StoreError::io("sync", path))
+    file.sync_data().map_err(StoreError::io("sync", path))
 }
 
 /// Brings the names in a folder to the disk.

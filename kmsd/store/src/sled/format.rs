@@ -42,8 +42,8 @@ pub(crate) type StoreId = [u8; 16];
 pub(crate) struct Record {
     pub(crate) rows: RowPart,
     pub(crate) log: LogPart,
-    /// The digest of the rows, which stays when they are gone.
-    pub(crate) rows_digest: Option<Digest>,
+    /// Whether it had rows that were taken out of it.
+    pub(crate) rows_are_gone: bool,
 }
 
 /// What a record does to rows. It goes when a snapshot holds its effect.
@@ -187,7 +187,8 @@ impl Framed<'_> {
     pub(crate) fn decode(&self) -> Option<Record> {
         let rows = RowPart::decode(self.rows.unwrap_or_default()).ok()?;
         let log = LogPart::decode(self.log).ok()?;
-        Some(Record { rows, log, rows_digest: Some(self.rows_digest) })
+        let rows_are_gone = self.rows.is_none() && self.rows_bytes > 0;
+        Some(Record { rows, log, rows_are_gone })
     }
 
     /// The same record without its rows, byte for byte.
@@ -282,7 +283,7 @@ impl Head {
 /// Writes the record that follows `before`, and says where the chain stands with it.
 /// `None` when the body is longer than a record may be.
 pub(crate) fn frame(store: &StoreId, before: &Chain, record: &Record) -> Option<(Vec<u8>, Chain)> {
-    let Record { rows, log, rows_digest: _ } = record;
+    let Record { rows, log, rows_are_gone: _ } = record;
     let (rows, log) = (rows.encode_to_vec(), log.encode_to_vec());
     let length = u32::try_from(rows.len() + log.len()).ok()?;
     let rows_bytes = u32::try_from(rows.len()).ok()?;
@@ -404,7 +405,7 @@ mod tests {
         let rows = if value.is_empty() { vec![] } else { vec![change] };
         let batch = Applied { leaves: vec![leaf.to_vec()], idempotency: vec![] };
         let log = LogPart { batches: vec![batch], slots: 3, bound: 0 };
-        Record { rows: RowPart { rows, buckets: vec![] }, log, rows_digest: None }
+        Record { rows: RowPart { rows, buckets: vec![] }, log, rows_are_gone: false }
     }
 
     #[test]
@@ -421,6 +422,7 @@ mod tests {
                 assert_eq!((framed.bytes, framed.original_bytes), (bytes.len(), whole.len()));
                 let read = framed.decode().unwrap();
                 assert_eq!(read.log, record.log);
+                assert_eq!(read.rows_are_gone, !has_rows && !value.is_empty());
                 assert_eq!(
                     read.rows,
                     if has_rows { record.rows.clone() } else { RowPart::default() }

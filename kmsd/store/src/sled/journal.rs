@@ -172,6 +172,9 @@ impl Segment<'_> {
             }
             let unreadable = || damaged(self.path, offset, Damage::Unreadable);
             let record = framed.decode().ok_or_else(unreadable)?;
+            if record.rows_are_gone {
+                return Err(damaged(self.path, offset, Damage::RowsMissing));
+            }
             if !each(record, framed.chain, framed.bytes) {
                 return Err(unreadable());
             }

@@ -7,14 +7,15 @@
 mod applier;
 mod check;
 mod committer;
-mod folder;
-mod format;
+pub(crate) mod folder;
+pub(crate) mod format;
+mod guard;
 mod index;
 mod journal;
 mod proof;
-mod recovery;
+pub(crate) mod recovery;
 mod shared;
-mod slots;
+pub(crate) mod slots;
 mod snapshot;
 mod snapshotter;
 #[cfg(test)]
@@ -63,7 +64,9 @@ pub struct Settings {
     /// Size of a journal segment, preallocated. At most 64 MiB; a record that is longer gets a
     /// segment of its own size.
     pub segment_bytes: u64,
-    /// How long the index may take to open before it is put aside.
+    /// How long the index may take to open or to close before it counts as hanging. A read or a
+    /// write of it has as much, but 30 seconds at most. A hang is found after one to two times
+    /// the patience.
     pub index_patience: Duration,
     /// After how many bytes of changed rows a snapshot is taken. A start reads about as much of the
     /// journal.
@@ -89,6 +92,10 @@ pub struct SledStore {
 /// # Errors
 /// [`StoreError::Locked`], [`StoreError::JournalDamaged`], [`StoreError::SlotTableDamaged`], and
 /// what the environment refuses. A store that does not open is left as it was.
+/// [`StoreError::IndexHangs`] when only the index is at fault: then this process must end, and
+/// the next one makes the index anew.
+///
+/// An index that hangs later ends this process, with exit code 70 and a message.
 pub fn open(path: &Path) -> Result<(SledStore, Opened), StoreError> {
     open_with(path, &Settings::default())
 }
@@ -98,6 +105,9 @@ pub fn open(path: &Path) -> Result<(SledStore, Opened), StoreError> {
 /// # Errors
 /// As [`open`].
 pub fn open_with(path: &Path, settings: &Settings) -> Result<(SledStore, Opened), StoreError> {
+    if path.join(OTHER_BACKEND).exists() {
+        return Err(StoreError::OtherBackend { path: path.to_owned() });
+    }
     let segment_bytes = settings.segment_bytes.min(journal::SEGMENT_BYTES_MAX);
     recovery::open(path, &Settings { segment_bytes, ..*settings })
 }
@@ -269,5 +279,7 @@ impl Drop for SledStore {
     }
 }
 
+/// A file that only the other backend on disk makes, whether it is compiled in or not.
+const OTHER_BACKEND: &str = "store.redb";
 /// How many bytes of batches may be on their way; more wait outside.
 const ROOM_BYTES: u32 = 64 * 1024 * 1024;

@@ -16,7 +16,8 @@ use super::folder::{
     Folder, FolderLock, private_folder, remove_if_present, sync_folder, write_note,
 };
 use super::format::{Chain, Record, RowPart, StoreId};
-use super::index::{Index, Marker, unusable};
+use super::guard;
+use super::index::{Index, IndexFault, Marker, unusable};
 use super::journal::{self, Journal, Location, Reader, Verified};
 use super::proof::{self, AT_ONCE_ROWS_MAX, Proof, prove_in_background, recount};
 use super::shared::{Contents, Rows, Shared, last_leaf_hashes};
@@ -350,15 +351,20 @@ impl FoundIndex {
             tracing::warn!(why, "the index is not trusted and will be made anew");
             return Ok(Self { existed, was_closed, open: None });
         }
-        note_open(folder)?;
+        write_note(&folder.index_open(), OPENING)?;
         let open = match Index::open(&folder.index(), settings.index_patience) {
             Ok((index, Some(marker))) => Some((index, marker)),
+            Err(IndexFault::Hangs) => {
+                guard::condemn(&folder.index());
+                return Err(StoreError::IndexHangs { path: folder.index() });
+            }
             Ok((_, None)) => None,
             Err(fault) => {
                 tracing::warn!(%fault, "the index does not open and will be made anew");
                 None
             }
         };
+        note_open(folder)?;
         Ok(Self { existed, was_closed, open })
     }
 
@@ -384,6 +390,9 @@ fn distrust(folder: &Folder) -> Option<&'static str> {
     }
     // No sync orders what the index writes. While the machine stays up, the kernel has all of it.
     let boot = fs::read_to_string(folder.index_open()).ok()?;
+    if boot == OPENING {
+        return Some("the process ended while it was opened");
+    }
     (Some(boot) != this_boot()).then_some("the machine stopped while it was open")
 }
 
@@ -525,7 +534,7 @@ fn this_boot() -> Option<String> {
 }
 
 /// A name that nobody can guess: see the format of the journal.
-fn draw_store_id() -> Result<StoreId, StoreError> {
+pub(crate) fn draw_store_id() -> Result<StoreId, StoreError> {
     let path = Path::new("/dev/urandom");
     let mut id = [0; 16];
     let mut source = fs::File::open(path).map_err(StoreError::io("open", path))?;
@@ -533,6 +542,8 @@ fn draw_store_id() -> Result<StoreId, StoreError> {
     Ok(id)
 }
 
+/// Stands in the note of the open index until the opening has come back.
+const OPENING: &str = "opening";
 /// How long an index may take to open before it counts as hanging.
 pub(crate) const INDEX_PATIENCE: Duration = Duration::from_secs(120);
 /// How many bytes of rows go into a new index at once.

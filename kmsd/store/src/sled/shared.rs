@@ -10,8 +10,9 @@ use kms_core::id::Digest;
 use zeroize::Zeroizing;
 
 use super::applier::{Pending, Update};
-use super::folder::{Folder, write_note};
+use super::folder::Folder;
 use super::format::StoreId;
+use super::guard;
 use super::index::{Bundle, Index, IndexFault, Marker};
 use super::journal::Reader;
 use super::proof::Proof;
@@ -196,10 +197,8 @@ impl Shared {
 
     /// Ends the store because of its index.
     pub(crate) fn condemn_for(&self, why: &dyn std::fmt::Display) {
-        if self.poison(why)
-            && let Err(error) = write_note(&self.folder.index_condemned(), "condemned\n")
-        {
-            tracing::error!(%error, "cannot note that the index has failed; delete it by hand");
+        if self.poison(why) {
+            guard::condemn(&self.folder.index());
         }
     }
 

@@ -7,6 +7,7 @@
 //! snapshots is whole, with all records that follow it.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -123,10 +124,9 @@ impl Work {
                 }
                 Err(error) => return (head, Err(error)),
             }
-            if let Some(head) = &head
-                && let Err(error) = self.clean(head)
-            {
-                return (None, Err(error));
+            let cleaned = head.as_ref().map_or(Ok(()), |head| self.clean(head));
+            if cleaned.is_err() {
+                return (head, cleaned);
             }
         }
         (head, Ok(()))
@@ -266,6 +266,9 @@ impl Changes {
             if stored.previous != changes.head.base.chain.hash {
                 return Err(bad(Damage::Chain));
             }
+            if stored.record.rows_are_gone {
+                return Err(bad(Damage::RowsMissing));
+            }
             let Head { base, slots, bound, rows_sequence, buckets, .. } = &mut changes.head;
             base.chain = stored.chain;
             (*slots, *bound) = (stored.record.log.slots, stored.record.log.bound);
@@ -303,13 +306,32 @@ impl Changes {
     }
 }
 
-/// The buckets as of `sequence`, out of the latest snapshot that is no later and the records after
-/// it; `None` when there is none any more.
+/// The root of the row set as of `sequence`, out of the latest snapshot that is no later and the
+/// records after it; `None` when there is none any more.
 pub(crate) fn row_set_at(
     folder: &Folder,
     store: StoreId,
     sequence: u64,
 ) -> Result<Option<Digest>, StoreError> {
+    for _ in 0..TRIES {
+        // A snapshot that is just being finished takes away what is being read.
+        match try_row_set_at(folder, store, sequence) {
+            Ok(Found::Moved) => {}
+            Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+            Ok(Found::Known(root)) => return Ok(root),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+enum Found {
+    Known(Option<Digest>),
+    /// The records are no longer whole.
+    Moved,
+}
+
+fn try_row_set_at(folder: &Folder, store: StoreId, sequence: u64) -> Result<Found, StoreError> {
     let snapshots = folder.snapshots();
     let mut begin = None;
     for number in snapshot::list(&snapshots)? {
@@ -319,7 +341,7 @@ pub(crate) fn row_set_at(
         }
     }
     if begin.is_none() && !journal::path_of(&folder.journal(), 1).exists() {
-        return Ok(None);
+        return Ok(Found::Known(None));
     }
     let Changes { mut head, .. } = Changes::after(store, begin.as_ref());
     let mut reader = Reader::new(&folder.journal(), store);
@@ -327,18 +349,20 @@ pub(crate) fn row_set_at(
     while head.base.chain.sequence < sequence
         && let Some(stored) = reader.read(at)?
     {
-        at = stored.next;
-        head.base.chain = stored.chain;
-        if stored.chain.sequence > sequence {
-            break;
+        if stored.record.rows_are_gone {
+            return Ok(Found::Moved);
         }
+        (at, head.base.chain) = (stored.next, stored.chain);
         for (bucket, state) in decode_states(&stored.record.rows.buckets).into_iter().flatten() {
             head.buckets.set(bucket, state);
         }
     }
-    Ok((head.base.chain.sequence >= sequence).then(|| head.buckets.root()))
+    let is_there = head.base.chain.sequence >= sequence;
+    Ok(Found::Known(is_there.then(|| head.buckets.root())))
 }
 
+/// How often an earlier row set is looked for.
+const TRIES: usize = 3;
 /// How many bytes of changed rows one step holds in memory, but for the last segment.
 const STEP_BYTES: u64 = 64 * 1024 * 1024;
 /// How long the snapshot before is kept for a log that does not name the row set of the new one.

@@ -458,6 +458,93 @@ async fn an_index_that_was_open_when_the_machine_stopped_is_made_anew() {
     assert!(!folder.path().join("index.open").exists());
 }
 
+#[tokio::test]
+async fn an_index_that_panics_ends_the_store_and_is_made_anew() {
+    let (folder, expected) = filled().await;
+    let (_, committer) = recovery::prepare(folder.path(), &SMALL).unwrap();
+    let shared = committer.shared.clone();
+    let store = recovery::start(committer).unwrap();
+    let panics = shared.indexed(|index| index.misbehave(|| panic!("on purpose")));
+    assert!(matches!(panics, Err(StoreError::Poisoned)));
+    assert!(matches!(store.get("row/01").await, Err(StoreError::Poisoned)));
+    drop((shared, store));
+    let (store, opened) = reopen(folder.path());
+    assert!(opened.rebuilt_index);
+    assert_eq!(content(&store).await, expected);
+}
+
+/// The folder of a store that a child process of these tests is to open.
+const HANG_FOLDER: &str = "KMS_STORE_HANG_FOLDER";
+
+/// What a child process does that runs only the named test; its exit code and standard error.
+fn child(test: &str, folder: &Path) -> (Option<i32>, String) {
+    let name = format!("sled::tests::{test}");
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &name, "--nocapture", "--test-threads=1"])
+        .env(HANG_FOLDER, folder)
+        .output()
+        .unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// A thread that hangs cannot be ended, so the process must, and the next one goes on.
+#[tokio::test]
+async fn an_index_that_hangs_ends_the_process_and_is_made_anew() {
+    let (folder, expected) = filled().await;
+    let (code, said) = child("the_process_whose_index_hangs", folder.path());
+    assert_eq!(code, Some(super::guard::HANG_EXIT_CODE), "{said}");
+    assert!(said.contains("has not answered") && said.contains("next start"), "{said}");
+    let (store, opened) = reopen(folder.path());
+    assert!(opened.rebuilt_index);
+    assert_eq!(content(&store).await, expected);
+}
+
+/// Not a test of its own: without the variable there is nothing to do.
+#[test]
+fn the_process_whose_index_hangs() {
+    let Some(folder) = std::env::var_os(HANG_FOLDER) else { return };
+    let settings = Settings { index_patience: Duration::from_millis(500), ..SMALL };
+    let (_, committer) = recovery::prepare(Path::new(&folder), &settings).unwrap();
+    let index_hangs = || std::thread::sleep(Duration::from_secs(600));
+    let came_back = committer.shared.indexed(|index| index.misbehave(index_hangs));
+    panic!("{came_back:?}");
+}
+
+#[tokio::test]
+async fn an_index_that_hangs_while_it_is_opened_is_refused_and_made_anew_by_the_next_process() {
+    let (folder, expected) = filled().await;
+    // sled opens this file to read it, and nobody ever writes into the pipe.
+    let conf = folder.path().join("index/conf");
+    fs::remove_file(&conf).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &conf, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let (code, said) = child("the_process_whose_index_does_not_open", folder.path());
+    assert_eq!(code, Some(0), "{said}");
+    let (store, opened) = reopen(folder.path());
+    assert!(opened.rebuilt_index);
+    assert_eq!(content(&store).await, expected);
+}
+
+/// Not a test of its own: without the variable there is nothing to do.
+#[test]
+fn the_process_whose_index_does_not_open() {
+    let Some(folder) = std::env::var_os(HANG_FOLDER) else { return };
+    let settings = Settings { index_patience: Duration::from_millis(500), ..SMALL };
+    let refused = open_with(Path::new(&folder), &settings);
+    assert!(matches!(refused, Err(StoreError::IndexHangs { .. })));
+}
+
+#[tokio::test]
+async fn an_index_whose_opening_ended_the_process_is_made_anew() {
+    let (folder, expected) = filled().await;
+    fs::write(folder.path().join("index.open"), "opening").unwrap();
+    let (store, opened) = reopen(folder.path());
+    assert!(opened.rebuilt_index);
+    assert_eq!(content(&store).await, expected);
+    store.close().await.unwrap();
+    assert_eq!(reopen(folder.path()).1, Opened::default());
+}
+
 /// Damage in the index may be found when it opens or when it is read; in no case does it change
 /// what the store says.
 #[tokio::test]
@@ -468,7 +555,12 @@ async fn flipped_bits_in_the_index_never_change_an_answer() {
         let folder = copy(good.path());
         let used = db.min(200_000);
         flip(&folder.path().join("index/db"), (i * used / 40 + i * 7) % db);
-        let (store, _) = reopen(folder.path());
+        // Where the index hangs, another process would make it anew; here it is the same one.
+        let opened = open_with(folder.path(), &SMALL);
+        let (store, _) = match opened {
+            Err(StoreError::IndexHangs { .. }) => reopen(folder.path()),
+            opened => opened.unwrap(),
+        };
         let mut poisoned = false;
         for (key, revision, value) in &expected.rows {
             match store.get(key).await {
@@ -938,4 +1030,54 @@ async fn the_check_counts_what_is_there_and_names_every_damage() {
     assert_eq!(report.disagreements[0].key, "row/20");
     assert!(rebuild(folder.path()).unwrap().rebuilt_index);
     assert!(check(folder.path()).unwrap().is_good());
+}
+
+/// What the log says last of the row set must be comparable after a kill at any moment.
+#[tokio::test]
+async fn the_snapshot_before_is_kept_until_the_log_names_a_later_row_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open_with(folder.path(), &SNAPSHOTS).unwrap();
+    let bind = |sequence| crate::Batch { binds_rows: Some(sequence), ..append(&[b"a root"]) };
+    let heads = || names(&folder.path().join("snapshots"), "head").len();
+    let wait_for = async |wanted: usize| {
+        let start = std::time::Instant::now();
+        while heads() != wanted {
+            assert!(start.elapsed() < Duration::from_secs(50), "{} snapshots", heads());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    committed(&store, put("first", &[1; 7000])).await;
+    wait_for(1).await;
+    let bound = store.row_set().await.unwrap();
+    committed(&store, bind(bound.sequence)).await;
+    committed(&store, put("second", &[2; 7000])).await;
+    wait_for(2).await;
+    assert_eq!(store.row_set_at(bound.sequence).await.unwrap(), Some(bound.root));
+    // As a kill leaves it now.
+    let killed = copy(folder.path());
+    let (again, _) = open_with(killed.path(), &SMALL).unwrap();
+    assert_eq!(again.row_set_at(bound.sequence).await.unwrap(), Some(bound.root));
+    drop(again);
+    let later = store.row_set().await.unwrap();
+    committed(&store, bind(later.sequence)).await;
+    wait_for(1).await;
+    assert_eq!(store.row_set_at(later.sequence).await.unwrap(), Some(later.root));
+    assert_eq!(store.row_set_at(bound.sequence).await.unwrap(), None, "older than all there is");
+    store.close().await.unwrap();
+}
+
+/// A record without its rows has the right hash. It must not pass for one that never had any.
+#[tokio::test]
+async fn a_segment_whose_records_lost_their_rows_is_refused() {
+    let (folder, _) = filled().await;
+    let path = segment(folder.path(), 1);
+    let bytes = fs::read(&path).unwrap();
+    let store = SegmentHeader::decode(&bytes).unwrap().store;
+    let mut without = bytes[..HEADER_BYTES].to_vec();
+    for (begin, _) in records(&path) {
+        without.extend(unframe(&store, &bytes[begin..]).unwrap().reduce(&store).unwrap());
+    }
+    without.resize(bytes.len(), 0);
+    fs::write(&path, without).unwrap();
+    assert_eq!(damage(folder.path()), Damage::RowsMissing);
 }
