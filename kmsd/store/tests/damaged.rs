@@ -20,9 +20,14 @@ use kms_core::audit::merkle::{Frontier, leaf_hash, verify_inclusion};
 use kms_store::{Batch, Outcome, SCAN_MAX, Settings, Store, StoreError, Write, open_with};
 use zeroize::Zeroizing;
 
-/// Several segments; an index that hangs is found out soon.
-const SETTINGS: Settings =
-    Settings { segment_bytes: 32 * 1024, index_patience: Duration::from_secs(5) };
+/// Several segments, some of them before a snapshot and some after it; an index that hangs is found
+/// out soon.
+const SETTINGS: Settings = Settings {
+    segment_bytes: 32 * 1024,
+    index_patience: Duration::from_secs(5),
+    snapshot_row_bytes: 48 * 1024,
+    snapshot_at_close: false,
+};
 /// How many rows the good store has: in the long run as many as fill several segments of sled.
 static ROWS: LazyLock<u64> = LazyLock::new(|| if is_long() { 1500 } else { 120 });
 const SLOTS: u64 = 24;
