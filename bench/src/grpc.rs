@@ -157,7 +157,7 @@ mod tests {
         assert!(signed(&[0x30, 0x06, 0x02]).is_ok());
         assert!(signed(&[]).is_err());
         assert!(check(None).is_err());
-        let refusal = v1::SessionError { reason: "ROLE_MISSING".to_owned(), ..Default::default() };
+        let refusal = v1::OperationError { reason: "ROLE_MISSING".to_owned(), ..Default::default() };
         let refused = check(Some(session_response::Response::Error(refusal)));
         assert!(matches!(refused, Err(BenchError::Client(_))), "{refused:?}");
     }

@@ -200,6 +200,8 @@ actions! {
     SetKeyRingPolicy => OFFICERS,
     /// Trust a key to wrap others, or cease to.
     SetKeyTrusted => OFFICERS,
+    /// Set the dates on which a version is activated and deactivated.
+    SetKeyVersionDates => MANAGERS,
     /// Set a ring's user or officer PIN.
     SetTokenPin => OFFICERS,
     /// Make a signature.

@@ -252,6 +252,12 @@ impl Algorithm {
         matches!(self.kind(), KeyKind::KeyPair)
     }
 
+    /// Whether its public keys are SubjectPublicKeyInfo, so that a certificate can hold one. Those of
+    /// X-Wing are raw bytes.
+    pub const fn has_certificates(self) -> bool {
+        self.is_asymmetric() && !matches!(self, Self::XWing)
+    }
+
     /// The one length of its secret keys in bytes; `None` for key pairs and where each key has its own.
     pub const fn secret_bytes(self) -> Option<usize> {
         match self {

@@ -25,5 +25,7 @@ pub mod quorum;
 pub mod receipt;
 pub mod ring_policy;
 pub mod sshsig;
+pub mod statement;
 pub mod transcript;
+pub mod transfer;
 pub mod tries;

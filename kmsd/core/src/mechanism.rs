@@ -14,7 +14,6 @@ use crate::algorithm::Usage;
 
 /// A hash function (FIPS 180-4, FIPS 202).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[non_exhaustive]
 pub enum Hash {
     /// SHA-1; only to check what exists already (SP 800-131A).
     #[serde(rename = "SHA1")]

@@ -180,6 +180,9 @@ pub enum Refusal {
     /// A quorum must approve first.
     #[error("this needs the approval of a quorum: make a proposal (kmsctl proposal create)")]
     NeedsApproval,
+    /// The import job is not there any more, or its time is over.
+    #[error("the import job has expired; make a new one")]
+    ImportJobExpired,
     /// The approval is for something else.
     #[error("the approved proposal is for another action or resource")]
     ApprovalMismatch,
@@ -282,6 +285,7 @@ impl Refusal {
             Self::EvidenceRefused { .. } => "EVIDENCE_REFUSED",
             Self::EvidenceRequired => "EVIDENCE_REQUIRED",
             Self::IllegalTransition(_) => "ILLEGAL_TRANSITION",
+            Self::ImportJobExpired => "IMPORT_JOB_EXPIRED",
             Self::InvalidArgument { .. } => "INVALID_ARGUMENT",
             Self::InvocationLimit { .. } => "INVOCATION_LIMIT",
             Self::MechanismRefused => "MECHANISM_REFUSED",

@@ -11,6 +11,7 @@ use crate::action::Action;
 use crate::canonical::{self, CanonicalError};
 use crate::id::{Digest, Nonce, PrincipalName, Timestamp};
 use crate::sshsig::{SignatureError, SshKey};
+use crate::transfer::ExportRecipient;
 
 /// Which actions need approval, and whose.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -198,6 +199,9 @@ pub struct Proposal {
     pub created_at: Timestamp,
     /// When it lapses, milliseconds since 1970.
     pub expires_at: Timestamp,
+    /// For an export: who the key is sealed to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipient: Option<ExportRecipient>,
 }
 
 impl Proposal {
@@ -465,6 +469,7 @@ mod tests {
             nonce: Nonce([0; 32]),
             created_at: Timestamp(0),
             expires_at: Timestamp(1000),
+            recipient: None,
         }
     }
 

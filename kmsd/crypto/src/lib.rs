@@ -24,6 +24,7 @@ pub mod random;
 pub mod release;
 pub mod row;
 pub mod selftest;
+pub mod statement_key;
 pub mod unlock;
 pub mod vault;
 pub mod wrap;

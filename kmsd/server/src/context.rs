@@ -12,6 +12,8 @@ use kms_core::challenge::Challenges;
 use kms_core::id::{Digest, Home, OperationId, PrincipalKind, PrincipalName, Timestamp};
 use kms_core::permit::Refusal;
 use kms_crypto::log_key::LogSigner;
+use kms_crypto::statement_key::StatementSigner;
+use kms_crypto::selftest::SelfTests;
 use kms_crypto::vault::Vault;
 use kms_store::Store;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -25,6 +27,8 @@ use crate::rows::User;
 pub(crate) struct Context {
     /// Durable rows and the audit log.
     pub(crate) store: Arc<dyn Store>,
+    /// What is known of the library that carries out the mathematics.
+    pub(crate) self_tests: Arc<SelfTests>,
     /// Tenant and location that short names are read in.
     pub(crate) home: Home,
     /// How the root key opens.
@@ -59,11 +63,14 @@ pub(crate) struct Opened {
     pub(crate) vault: Arc<Vault>,
     /// Signs heads of the audit log.
     pub(crate) log_signer: Arc<LogSigner>,
+    /// Signs statements about keys.
+    pub(crate) statement_signer: Arc<StatementSigner>,
 }
 
 /// What a [`Context`] is made of.
 pub(crate) struct Parts {
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) self_tests: Arc<SelfTests>,
     pub(crate) home: Home,
     pub(crate) seal_method: &'static str,
     pub(crate) log_key: LogKey,
@@ -73,9 +80,10 @@ pub(crate) struct Parts {
 impl Context {
     /// A context whose root is still closed.
     pub(crate) fn sealed(parts: Parts) -> Self {
-        let Parts { store, home, seal_method, log_key, collateral } = parts;
+        let Parts { store, self_tests, home, seal_method, log_key, collateral } = parts;
         Self {
             store,
+            self_tests,
             home,
             seal_method,
             log_key,

@@ -10,7 +10,7 @@ use std::time::Instant;
 use kms_core::action::Action;
 use kms_core::caller::Caller;
 use kms_core::id::{Digest, Home, OperationId, Resource, Timestamp};
-use kms_core::permit::{self, Grounds, Intent, Permit, Recorded, Refusal, Subject};
+use kms_core::permit::{self, Grounds, Intent, Other, Permit, Recorded, Refusal, Subject};
 use kms_proto::v1;
 use kms_store::{Batch, Committed, Condition, Outcome};
 use prost::Message;
@@ -66,6 +66,11 @@ pub(crate) trait Operation: Send + Sync + Sized {
 
     /// What the rules are to know of the resource.
     fn subject<'a>(&self, facts: &'a Self::Facts) -> Subject<'a>;
+
+    /// What else is touched, where the request needs leave for two things.
+    fn other<'a>(&self, _facts: &'a Self::Facts) -> Option<Other<'a>> {
+        None
+    }
 
     /// Evidence and approvals that came with the request, checked.
     fn grounds(
@@ -225,7 +230,10 @@ async fn steps<O: Operation>(
         Err(early) => return Err(end_early::<O>(cx, caller, stamp, resource, early).await),
     };
     let action = operation.action(&facts);
-    let intent = intent(cx, stamp, action, resource.clone(), operation.subject(&facts));
+    let intent = Intent {
+        other: operation.other(&facts),
+        ..intent(cx, stamp, action, resource.clone(), operation.subject(&facts))
+    };
     let permit = match permit::decide(caller, &intent, grounds, earlier) {
         Ok(permit) => permit,
         Err(denial) => return Err(record_denial(cx, denial).await),
@@ -259,6 +267,7 @@ fn intent<'a>(
         operation_id: stamp.operation_id,
         request_digest: stamp.request_digest,
         subject,
+        other: None,
         region: cx.home.region.as_str(),
         now: stamp.now,
     }

@@ -8,6 +8,7 @@ use kms_core::canonical;
 use kms_core::id::{Digest, KeyName, OperationId, PrincipalName, RingName, Segment, VersionName};
 use kms_core::key::{Key, Ring, Version};
 use kms_core::sshsig::SshKey;
+use kms_core::transfer::{ImportJob, ImportJobName};
 use kms_crypto::CryptoError;
 use kms_crypto::row::row_digest;
 use kms_crypto::vault::Vault;
@@ -183,6 +184,11 @@ pub(crate) fn pin_place(ring: &RingName, role: PinRole) -> String {
     format!("pin/{ring}/{}", role.as_str())
 }
 
+/// Where an import job lies.
+pub(crate) fn import_job_place(name: &ImportJobName) -> String {
+    format!("import-job/{name}")
+}
+
 /// Where a proposal lies.
 pub(crate) fn proposal_place(id: &Segment) -> String {
     format!("{PROPOSALS}{id}")
@@ -233,6 +239,12 @@ impl Record for LogName {
 impl Record for Pin {
     fn place(&self) -> String {
         pin_place(&self.ring, self.role)
+    }
+}
+
+impl Record for ImportJob {
+    fn place(&self) -> String {
+        import_job_place(&self.name)
     }
 }
 

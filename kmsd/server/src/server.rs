@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use kms_attest::collateral::Collateral;
 use kms_core::id::Home;
+use kms_core::mechanism::Mechanism;
 use kms_crypto::provider::awslc::AwsLc;
-use kms_crypto::{CryptoError, arena, selftest, unlock};
+use kms_crypto::selftest::SelfTests;
+use kms_crypto::{CryptoError, arena, unlock};
 use kms_store::{Opened, SledStore, StoreError};
 use secrecy::SecretString;
 use tokio::net::{TcpListener, UnixListener};
@@ -112,14 +114,14 @@ impl Daemon {
         collateral: Collateral,
         opening: Opening,
     ) -> Result<Self, ServeError> {
-        selftest::run(&AwsLc).map_err(CryptoError::from)?;
+        let self_tests = self_tests()?;
         tracing::info!(memory = arena::status()?.as_str(), "key memory");
         let store = Arc::new(open_store(state).await?);
         let method = root::method(&*store).await?;
         let seal_method = method.ok_or_else(|| ServeError::NotInitialised(state.to_owned()))?;
         let log_key = root::log_key(&*store).await?;
         let wrap = root::passphrase_wrap(&*store).await?;
-        let parts = Parts { store, home, seal_method, log_key, collateral };
+        let parts = Parts { store, self_tests, home, seal_method, log_key, collateral };
         let cx = Arc::new(Context::sealed(parts));
         match (opening, wrap) {
             #[cfg(feature = "dev")]
@@ -231,6 +233,19 @@ async fn drain(
     }
 }
 
+/// The self tests of the library that serves. What the daemon itself stands on is tested before anything
+/// is opened, every mechanism of a key before its first use.
+///
+/// # Errors
+/// [`ServeError::Crypto`] when a known answer does not come out.
+pub(crate) fn self_tests() -> Result<Arc<SelfTests>, ServeError> {
+    let self_tests = SelfTests::new(Arc::new(AwsLc));
+    for mechanism in STANDS_ON {
+        self_tests.ensure(mechanism).map_err(CryptoError::from)?;
+    }
+    Ok(Arc::new(self_tests))
+}
+
 /// Opens the embedded store, and says what its recovery found.
 ///
 /// # Errors
@@ -289,6 +304,9 @@ async fn bind_tcp(address: std::net::SocketAddr) -> Result<TcpListener, ServeErr
     bound.map_err(|source| ServeError::Bind { address: address.to_string(), source })
 }
 
+/// What rows, wrapped keys and signed heads of the log are made with.
+const STANDS_ON: [Mechanism; 4] =
+    [Mechanism::AesKwp, Mechanism::EdDsa, Mechanism::HkdfSha256, Mechanism::HmacSha256];
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 const STREAMS_MAX: u32 = 128;

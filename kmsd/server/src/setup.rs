@@ -12,7 +12,7 @@ use kms_store::Store as _;
 use crate::context::Context;
 use crate::pipeline;
 use crate::root::{self, Protection};
-use crate::server::{ServeError, open_store};
+use crate::server::{ServeError, open_store, self_tests};
 use crate::{identity, ops};
 
 /// Makes a store in `state`.
@@ -27,7 +27,7 @@ pub(crate) async fn create_store(
     let store = open_store(state).await?;
     let made = match root::method(&store).await? {
         Some(_) => Err(ServeError::AlreadyInitialised(state.to_owned())),
-        None => Ok(root::create(&store, home, protection).await?),
+        None => Ok(root::create(&store, self_tests()?, home, protection).await?),
     };
     store.close().await?;
     made

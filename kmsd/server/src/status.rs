@@ -88,7 +88,12 @@ fn crypto(error: &CryptoError) -> Told {
         CryptoError::RowTampered { .. } | CryptoError::VersionUnreadable { .. } => {
             told(Code::DataLoss, "ROW_TAMPERED", error.to_string())
         }
-        CryptoError::PinLength
+        CryptoError::SelfTest(failed) => {
+            told(Code::FailedPrecondition, "SELF_TEST_FAILED", failed.to_string())
+        }
+        CryptoError::InputRefused { .. }
+        | CryptoError::MaterialRefused
+        | CryptoError::PinLength
         | CryptoError::PublicKeyInvalid { .. }
         | CryptoError::RandomTooLong { .. }
         | CryptoError::RecipientKeyInvalid

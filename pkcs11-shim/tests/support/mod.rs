@@ -225,7 +225,7 @@ impl CryptoService for Daemon {
                 }
                 let response = match daemon.answer(request.unwrap(), &mut logged_in) {
                     Ok(said) => said,
-                    Err((code, reason)) => Said::Error(v1::SessionError {
+                    Err((code, reason)) => Said::Error(v1::OperationError {
                         code: code.into(),
                         reason: reason.into(),
                         message: "said no".into(),

@@ -250,7 +250,7 @@ async fn run_session(mut requests: Streaming<v1::SessionRequest>, answers: Answe
                 }
                 Behaviour::Refuse => {
                     let (reason, message) = ("SEALED".to_owned(), "unseal first".to_owned());
-                    (id, R::Error(v1::SessionError { code: 9, reason, message, audit_index: None }))
+                    (id, R::Error(v1::OperationError { code: 9, reason, message, audit_index: None }))
                 }
                 _ => (id + 100, random),
             },

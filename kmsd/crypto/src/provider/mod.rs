@@ -10,16 +10,20 @@
 //! SLH-DSA and ML-KEM; X-Wing keys are their 32-byte seed. Public keys are SubjectPublicKeyInfo in DER;
 //! X-Wing public keys are the 1,216 raw bytes.
 
-use kms_core::algorithm::Algorithm;
+use kms_core::algorithm::{
+    Algorithm, GENERIC_SECRET_BYTES_MAX, GENERIC_SECRET_BYTES_MIN, KeyKind,
+    OPAQUE_SECRET_BYTES_MAX, Usage,
+};
 use kms_core::mechanism::{Hash, Mechanism};
 
 use crate::CryptoError;
 use crate::material::Material;
-use crate::selftest::SelfTestFailed;
+use crate::selftest;
 
 pub mod awslc;
 #[cfg(feature = "purerust")]
 pub mod purerust;
+mod rust_mac;
 
 /// What is signed. Both forms give signatures of the same mechanism.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +32,47 @@ pub enum SignInput<'a> {
     Digest(&'a [u8]),
     /// The message itself; the digest is made here.
     Message(&'a [u8]),
+}
+
+/// A signature, with all that it is checked against.
+#[derive(Clone, Copy)]
+struct Claim<'a> {
+    mechanism: Mechanism,
+    public_key: &'a [u8],
+    input: SignInput<'a>,
+    context: &'a [u8],
+    signature: &'a [u8],
+}
+
+/// Which file of a provider an algorithm belongs to.
+enum Family {
+    Ec,
+    Edwards,
+    HashBased,
+    Lattice,
+    Rsa,
+    Secret,
+}
+
+impl Family {
+    const fn of(algorithm: Algorithm) -> Self {
+        match algorithm {
+            Algorithm::EcP256 | Algorithm::EcP384 | Algorithm::EcP521 | Algorithm::EcSecp256k1 => {
+                Self::Ec
+            }
+            Algorithm::Ed25519 | Algorithm::X25519 => Self::Edwards,
+            Algorithm::SlhDsaSha2_128s => Self::HashBased,
+            Algorithm::MlDsa44
+            | Algorithm::MlDsa65
+            | Algorithm::MlDsa87
+            | Algorithm::MlKem1024
+            | Algorithm::MlKem768
+            | Algorithm::XWing => Self::Lattice,
+            Algorithm::Rsa2048 | Algorithm::Rsa3072 | Algorithm::Rsa4096 => Self::Rsa,
+            // What is added to the list and not here has no length that fits, so it is refused.
+            _ => Self::Secret,
+        }
+    }
 }
 
 /// What goes with a plaintext or a ciphertext, as far as the mechanism takes it.
@@ -60,6 +105,9 @@ pub struct NewKey {
 ///
 /// What an algorithm does not offer is refused with [`CryptoError::UsageRefused`].
 pub trait PrivateKey: Send + Sync {
+    /// Which algorithm it is one of.
+    fn algorithm(&self) -> Algorithm;
+
     /// Signs. ECDSA signatures are DER. `context` is that of ML-DSA and SLH-DSA, otherwise empty.
     ///
     /// # Errors
@@ -70,7 +118,10 @@ pub trait PrivateKey: Send + Sync {
         mechanism: Mechanism,
         input: SignInput<'_>,
         context: &[u8],
-    ) -> Result<Vec<u8>, CryptoError>;
+    ) -> Result<Vec<u8>, CryptoError> {
+        let _ = (mechanism, input, context);
+        Err(CryptoError::UsageRefused { algorithm: self.algorithm(), usage: Usage::Sign })
+    }
 
     /// Decrypts with RSA.
     ///
@@ -81,20 +132,29 @@ pub trait PrivateKey: Send + Sync {
         mechanism: Mechanism,
         parameters: CipherParameters<'_>,
         ciphertext: &[u8],
-    ) -> Result<Material, CryptoError>;
+    ) -> Result<Material, CryptoError> {
+        let _ = (mechanism, parameters, ciphertext);
+        Err(CryptoError::UsageRefused { algorithm: self.algorithm(), usage: Usage::Decrypt })
+    }
 
     /// The shared secret of a Diffie-Hellman agreement: the x-coordinate, as long as the field.
     ///
     /// # Errors
     /// [`CryptoError::PublicKeyInvalid`] when `peer` is not a valid key of the same algorithm.
-    fn agree(&self, peer: &[u8]) -> Result<Material, CryptoError>;
+    fn agree(&self, peer: &[u8]) -> Result<Material, CryptoError> {
+        let _ = peer;
+        Err(CryptoError::UsageRefused { algorithm: self.algorithm(), usage: Usage::Derive })
+    }
 
     /// The shared secret, 32 bytes, that was encapsulated.
     ///
     /// # Errors
     /// [`CryptoError::CiphertextRefused`] for a ciphertext of another length. What is of the right
     /// length gives a secret, be it the right one (FIPS 203 §6.3).
-    fn decapsulate(&self, ciphertext: &[u8]) -> Result<Material, CryptoError>;
+    fn decapsulate(&self, ciphertext: &[u8]) -> Result<Material, CryptoError> {
+        let _ = ciphertext;
+        Err(CryptoError::UsageRefused { algorithm: self.algorithm(), usage: Usage::Decapsulate })
+    }
 }
 
 /// A message authentication code that is fed bit by bit.
@@ -114,8 +174,8 @@ pub trait Provider: Send + Sync {
     /// The published name, as in the service's self-description.
     fn name(&self) -> &'static str;
 
-    /// Makes a key, without the check that [`Provider::generate`] adds. `length_bytes` counts only for
-    /// generic secrets.
+    /// Makes a key, without the check that [`generate`] adds. `length_bytes` counts only for secrets that
+    /// have no length of their own.
     ///
     /// # Errors
     /// [`CryptoError::RandomFailed`], [`CryptoError::ProviderFailed`], or the arena's errors.
@@ -274,18 +334,50 @@ pub trait Provider: Send + Sync {
         stream.update(message);
         stream.finish()
     }
-
-    /// Makes a key. A pair must prove that its halves belong together before it is handed out (FIPS
-    /// 140-3 implementation guidance 10.3.A, pairwise consistency); see
-    /// [`crate::selftest::pairwise_consistent`].
-    ///
-    /// # Errors
-    /// Those of [`Provider::generate_unchecked`], or [`CryptoError::SelfTest`] for a pair that does
-    /// not fit together.
-    fn generate(&self, algorithm: Algorithm, length_bytes: usize) -> Result<NewKey, CryptoError>
-    where
-        Self: Sized,
-    {
-        checked(self, algorithm, self.generate_unchecked(algorithm, length_bytes)?)
-    }
 }
+
+/// Makes a key. A pair must prove that its halves belong together before it is handed out (FIPS 140-3
+/// implementation guidance 10.3.A); see [`selftest::pairwise_consistent`].
+///
+/// # Errors
+/// Those of [`Provider::generate_unchecked`], or [`CryptoError::SelfTest`] for a pair that does not fit
+/// together.
+pub fn generate(
+    provider: &dyn Provider,
+    algorithm: Algorithm,
+    length_bytes: usize,
+) -> Result<NewKey, CryptoError> {
+    let key = provider.generate_unchecked(algorithm, length_bytes)?;
+    selftest::pairwise_consistent(provider, algorithm, &key)?;
+    Ok(key)
+}
+
+/// Makes a secret; for [`Provider::generate_unchecked`].
+fn generate_secret(algorithm: Algorithm, length_bytes: usize) -> Result<NewKey, CryptoError> {
+    let length = algorithm.secret_bytes().unwrap_or(length_bytes);
+    check_secret_length(algorithm, length)?;
+    Ok(NewKey { material: Material::random(length)?, public_key: Vec::new() })
+}
+
+/// Takes a secret in; for [`Provider::import`].
+fn import_secret(algorithm: Algorithm, material: &Material) -> Result<NewKey, CryptoError> {
+    check_secret_length(algorithm, material.len())?;
+    Ok(NewKey { material: Material::copied(material.expose())?, public_key: Vec::new() })
+}
+
+fn check_secret_length(algorithm: Algorithm, length: usize) -> Result<(), CryptoError> {
+    let fits = match algorithm.kind() {
+        KeyKind::SecretKey => algorithm.secret_bytes().map_or_else(
+            || (GENERIC_SECRET_BYTES_MIN..=GENERIC_SECRET_BYTES_MAX).contains(&length),
+            |only| only == length,
+        ),
+        KeyKind::OpaqueSecret => (1..=OPAQUE_SECRET_BYTES_MAX).contains(&length),
+        _ => false,
+    };
+    if fits { Ok(()) } else { Err(CryptoError::MaterialRefused) }
+}
+
+/// For a digest that is not one of the mechanism's hash function.
+const DIGEST_LENGTH: CryptoError = CryptoError::InputRefused {
+    problem: "the digest has another length than those of the mechanism's hash function",
+};

@@ -15,6 +15,11 @@ use crate::pipeline::{self, Operation};
 
 pub(crate) use services::routes;
 
+/// The answers of a stream of one operation.
+pub(crate) type StreamAnswers = std::pin::Pin<
+    Box<dyn tokio_stream::Stream<Item = Result<kms_proto::v1::StreamResponse, Status>> + Send>,
+>;
+
 /// All services of the daemon.
 #[derive(Clone)]
 pub(crate) struct Api {

@@ -20,7 +20,11 @@ use crate::ops;
 use crate::ops::{Reading, Using};
 
 macro_rules! service {
-    ($service:ident { $($method:ident($request:ident) -> $response:ident: $operation:ty;)+ }) => {
+    (
+        $service:ident { $($method:ident($request:ident) -> $response:ident: $operation:ty;)+ }
+        $(streams { $($streams:tt)+ })?
+        $(later { $($later:ident($asked:ident) -> $answered:ident;)+ })?
+    ) => {
         #[tonic::async_trait]
         impl $service for Api {
             $(
@@ -31,6 +35,15 @@ macro_rules! service {
                     self.serve::<$operation>(request).await
                 }
             )+
+            $($(
+                async fn $later(
+                    &self,
+                    _request: Request<v1::$asked>,
+                ) -> Result<Response<v1::$answered>, Status> {
+                    Err(Status::unimplemented("not served by this version"))
+                }
+            )+)?
+            $($($streams)+)?
         }
     };
 }
@@ -38,13 +51,17 @@ macro_rules! service {
 service!(KeyManagementService {
     activate_key_version(ActivateKeyVersionRequest) -> ActivateKeyVersionResponse: ops::ActivateKeyVersion;
     compromise_key_version(CompromiseKeyVersionRequest) -> CompromiseKeyVersionResponse: ops::CompromiseKeyVersion;
+    create_import_job(CreateImportJobRequest) -> CreateImportJobResponse: ops::CreateImportJob;
     create_key(CreateKeyRequest) -> CreateKeyResponse: ops::CreateKey;
     create_key_ring(CreateKeyRingRequest) -> CreateKeyRingResponse: ops::CreateKeyRing;
     create_key_version(CreateKeyVersionRequest) -> CreateKeyVersionResponse: ops::CreateKeyVersion;
     deactivate_key_version(DeactivateKeyVersionRequest) -> DeactivateKeyVersionResponse: ops::DeactivateKeyVersion;
     destroy_key_version(DestroyKeyVersionRequest) -> DestroyKeyVersionResponse: ops::DestroyKeyVersion;
+    export_key_version(ExportKeyVersionRequest) -> ExportKeyVersionResponse: ops::ExportKeyVersion;
+    get_import_job(GetImportJobRequest) -> GetImportJobResponse: Reading<ops::GetImportJob>;
     get_key(GetKeyRequest) -> GetKeyResponse: Reading<ops::GetKey>;
     get_key_ring(GetKeyRingRequest) -> GetKeyRingResponse: Reading<ops::GetKeyRing>;
+    get_key_statement(GetKeyStatementRequest) -> GetKeyStatementResponse: ops::GetKeyStatement;
     get_key_version(GetKeyVersionRequest) -> GetKeyVersionResponse: Reading<ops::GetKeyVersion>;
     get_public_key(GetPublicKeyRequest) -> GetPublicKeyResponse: Reading<ops::GetPublicKey>;
     list_key_rings(ListKeyRingsRequest) -> ListKeyRingsResponse: Reading<ops::ListKeyRings>;
@@ -53,6 +70,19 @@ service!(KeyManagementService {
     resume_key_version(ResumeKeyVersionRequest) -> ResumeKeyVersionResponse: ops::ResumeKeyVersion;
     suspend_key_version(SuspendKeyVersionRequest) -> SuspendKeyVersionResponse: ops::SuspendKeyVersion;
     update_key(UpdateKeyRequest) -> UpdateKeyResponse: ops::UpdateKey;
+} later {
+    delete_key(DeleteKeyRequest) -> DeleteKeyResponse;
+    disable_key_version(DisableKeyVersionRequest) -> DisableKeyVersionResponse;
+    enable_key_version(EnableKeyVersionRequest) -> EnableKeyVersionResponse;
+    import_key_version(ImportKeyVersionRequest) -> ImportKeyVersionResponse;
+    list_key_history(ListKeyHistoryRequest) -> ListKeyHistoryResponse;
+    restore_key_version(RestoreKeyVersionRequest) -> RestoreKeyVersionResponse;
+    schedule_destroy_key_version(ScheduleDestroyKeyVersionRequest) -> ScheduleDestroyKeyVersionResponse;
+    set_key_certificate(SetKeyCertificateRequest) -> SetKeyCertificateResponse;
+    set_key_ring_policy(SetKeyRingPolicyRequest) -> SetKeyRingPolicyResponse;
+    set_key_trusted(SetKeyTrustedRequest) -> SetKeyTrustedResponse;
+    set_key_version_dates(SetKeyVersionDatesRequest) -> SetKeyVersionDatesResponse;
+    undo_key_version_step(UndoKeyVersionStepRequest) -> UndoKeyVersionStepResponse;
 });
 
 service!(TokenService {
@@ -94,59 +124,17 @@ service!(SealService {
     unseal(UnsealRequest) -> UnsealResponse: ops::Unseal;
 });
 
-// By hand, since it holds the one streaming method.
-#[tonic::async_trait]
-impl CryptoService for Api {
+service!(CryptoService {
+    decrypt(DecryptRequest) -> DecryptResponse: Using<ops::Decrypt>;
+    encrypt(EncryptRequest) -> EncryptResponse: Using<ops::Encrypt>;
+    generate_random(GenerateRandomRequest) -> GenerateRandomResponse: ops::GenerateRandom;
+    mac_sign(MacSignRequest) -> MacSignResponse: Using<ops::MacSign>;
+    mac_verify(MacVerifyRequest) -> MacVerifyResponse: Using<ops::MacVerify>;
+    sign(SignRequest) -> SignResponse: Using<ops::Sign>;
+    verify(VerifyRequest) -> VerifyResponse: Using<ops::Verify>;
+} streams {
     type SessionStream = SessionStream;
-
-    async fn decrypt(
-        &self,
-        request: Request<v1::DecryptRequest>,
-    ) -> Result<Response<v1::DecryptResponse>, Status> {
-        self.serve::<Using<ops::Decrypt>>(request).await
-    }
-
-    async fn encrypt(
-        &self,
-        request: Request<v1::EncryptRequest>,
-    ) -> Result<Response<v1::EncryptResponse>, Status> {
-        self.serve::<Using<ops::Encrypt>>(request).await
-    }
-
-    async fn generate_random(
-        &self,
-        request: Request<v1::GenerateRandomRequest>,
-    ) -> Result<Response<v1::GenerateRandomResponse>, Status> {
-        self.serve::<ops::GenerateRandom>(request).await
-    }
-
-    async fn mac_sign(
-        &self,
-        request: Request<v1::MacSignRequest>,
-    ) -> Result<Response<v1::MacSignResponse>, Status> {
-        self.serve::<Using<ops::MacSign>>(request).await
-    }
-
-    async fn mac_verify(
-        &self,
-        request: Request<v1::MacVerifyRequest>,
-    ) -> Result<Response<v1::MacVerifyResponse>, Status> {
-        self.serve::<Using<ops::MacVerify>>(request).await
-    }
-
-    async fn sign(
-        &self,
-        request: Request<v1::SignRequest>,
-    ) -> Result<Response<v1::SignResponse>, Status> {
-        self.serve::<Using<ops::Sign>>(request).await
-    }
-
-    async fn verify(
-        &self,
-        request: Request<v1::VerifyRequest>,
-    ) -> Result<Response<v1::VerifyResponse>, Status> {
-        self.serve::<Using<ops::Verify>>(request).await
-    }
+    type StreamStream = super::StreamAnswers;
 
     async fn session(
         &self,
@@ -156,7 +144,26 @@ impl CryptoService for Api {
         let (cx, stopping) = (self.cx.clone(), self.stopping.clone());
         Ok(Response::new(session::run(cx, peer, caller, request.into_inner(), stopping)))
     }
-}
+
+    async fn stream(
+        &self,
+        _request: Request<Streaming<v1::StreamRequest>>,
+    ) -> Result<Response<super::StreamAnswers>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+} later {
+    agree_key(AgreeKeyRequest) -> AgreeKeyResponse;
+    batch(BatchRequest) -> BatchResponse;
+    copy_key(CopyKeyRequest) -> CopyKeyResponse;
+    decapsulate_key(DecapsulateKeyRequest) -> DecapsulateKeyResponse;
+    derive_key(DeriveKeyRequest) -> DeriveKeyResponse;
+    digest(DigestRequest) -> DigestResponse;
+    encapsulate_key(EncapsulateKeyRequest) -> EncapsulateKeyResponse;
+    generate_data_key(GenerateDataKeyRequest) -> GenerateDataKeyResponse;
+    re_encrypt(ReEncryptRequest) -> ReEncryptResponse;
+    unwrap_key(UnwrapKeyRequest) -> UnwrapKeyResponse;
+    wrap_key(WrapKeyRequest) -> WrapKeyResponse;
+});
 
 /// All services, as routes.
 pub(crate) fn routes(api: &Api) -> Routes {

@@ -102,13 +102,7 @@ impl Session {
                     });
                     continue;
                 }
-                None => Answered::Error(v1::SessionError {
-                    code: tonic::Code::Unimplemented.into(),
-                    reason: "UNKNOWN_REQUEST".to_owned(),
-                    message: "the daemon does not know this request; is it older than the client?"
-                        .to_owned(),
-                    audit_index: None,
-                }),
+                None => Answered::Error(unknown()),
             };
             if self.answers.send(Ok(response(id, answered))).await.is_err() {
                 return;
@@ -165,13 +159,23 @@ async fn answer(cx: &Arc<Context>, caller: &Caller, asked: Asked) -> Answered {
         Asked::LoginToken(_) | Asked::LogoutToken(_) => {
             refused(&Failure::Bug("a login beside the stream"))
         }
+        _later => Answered::Error(unknown()),
     }
 }
 
 fn refused(failure: &Failure) -> Answered {
     let Told { code, reason, message, audit_index } = tell(failure);
     let (code, reason) = (code.into(), reason.to_owned());
-    Answered::Error(v1::SessionError { code, reason, message, audit_index })
+    Answered::Error(v1::OperationError { code, reason, message, audit_index })
+}
+
+fn unknown() -> v1::OperationError {
+    v1::OperationError {
+        code: tonic::Code::Unimplemented.into(),
+        reason: "UNKNOWN_REQUEST".to_owned(),
+        message: "the daemon does not know this request; is it older than the client?".to_owned(),
+        audit_index: None,
+    }
 }
 
 const fn response(id: u64, answered: Answered) -> v1::SessionResponse {

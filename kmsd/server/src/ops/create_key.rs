@@ -2,9 +2,9 @@
 
 use kms_core::action::Action;
 use kms_core::caller::Caller;
-use kms_core::id::{Home, KeyName, Resource, Timestamp};
-use kms_core::key::{Key, Pkcs11Attributes, ReleaseRequirement, Ring, SealHeader, Version};
-use kms_core::lifecycle::State;
+use kms_core::id::{Home, KeyName, Resource};
+use kms_core::key::{Key, Origin, ReleaseRequirement, Ring, SealHeader, Version};
+use kms_core::lifecycle::{Dates, State};
 use kms_core::permit::{Permit, Recorded, Refusal, Subject};
 use kms_core::quorum::QuorumPolicy;
 use kms_crypto::vault::{SlotSecret, Vault};
@@ -16,15 +16,13 @@ use crate::context::Context;
 use crate::failure::{Early, Failure};
 use crate::pipeline::{Operation, Stamp};
 use crate::rows::{self, Draft, Stored};
-use crate::wire::{
-    self, algorithm, hex_encode, invalid, key_name, key_out, labels, quorum, requirement, text,
-    version_out,
-};
+use crate::wire::{hex_encode, invalid, key, key_out, length_bytes, version_out};
 
 /// The parsed request: the key as it will be, but for its times.
 #[derive(Debug)]
 pub(crate) struct CreateKey {
     key: Key,
+    length_bytes: u32,
     state: State,
 }
 
@@ -65,32 +63,13 @@ impl Operation for CreateKey {
     const ACTION: Action = Action::CreateKey;
 
     fn parse(wire: v1::CreateKeyRequest, home: &Home) -> Result<Self, Refusal> {
-        let v1::CreateKeyRequest { key, pre_active, request_id: _ } = wire;
-        let wire = key.ok_or_else(|| invalid("key", "expected the key to be made"))?;
-        let name = key_name("key.name", &wire.name, home)?;
-        let algorithm = algorithm(wire.algorithm)?;
-        let requirement = requirement(wire.release_requirement)?;
-        let id = wire::bounded("pkcs11_id", wire.pkcs11_id, PKCS11_ID_BYTES_MAX)?;
-        let label = match text("pkcs11_label", wire.pkcs11_label)? {
-            label if label.is_empty() => name.key.to_string(),
-            label => label,
-        };
-        let key = Key {
-            usages: wire::usages(&wire.usages, algorithm, requirement.is_some())?,
-            name,
-            algorithm,
-            created_at: Timestamp(0),
-            labels: labels(wire.labels)?,
-            requirement,
-            quorum: quorum(wire.quorum)?,
-            model: text("model", wire.model)?,
-            dataset: text("dataset", wire.dataset)?,
-            primary: 1,
-            latest: 1,
-            pkcs11: Pkcs11Attributes { id: hex_encode(&id), label },
-        };
+        let v1::CreateKeyRequest { key: wire, pre_active, .. } = wire;
+        let wire = wire.ok_or_else(|| invalid("key", "expected the key to be made"))?;
+        let asked_bytes = wire.length_bytes;
+        let key = key(wire, home)?;
+        let length_bytes = length_bytes(key.algorithm, asked_bytes)?;
         let state = if pre_active { State::PreActive } else { State::Active };
-        Ok(Self { key, state })
+        Ok(Self { key, length_bytes, state })
     }
 
     fn request_id(wire: &v1::CreateKeyRequest) -> &[u8] {
@@ -124,14 +103,19 @@ impl Operation for CreateKey {
             let first = rows::version_place(&key.value.name.version(1));
             let version = rows::load::<Version>(cx, &first).await?;
             let version = version.ok_or(Failure::Bug("a key without its first version"))?;
-            let shown =
-                (key_out(&key.value, &key.etag), version_out(&version.value, &version.etag));
+            let shown = (
+                key_out(&key.value, &key.etag),
+                version_out(&version.value, &version.etag, stamp.now),
+            );
             return Ok((shown, Vec::new()));
         }
         let key = Key { created_at: stamp.now, ..self.key.clone() };
-        let (made, drafts) = make_key(cx, stamp, &key, self.state).await?;
+        let (made, drafts) = make_key(cx, stamp, &key, self.length_bytes, self.state).await?;
         Ok((
-            (key_out(&key, &made.key_etag), version_out(&made.version, &made.version_etag)),
+            (
+                key_out(&key, &made.key_etag),
+                version_out(&made.version, &made.version_etag, stamp.now),
+            ),
             drafts,
         ))
     }
@@ -166,16 +150,18 @@ pub(crate) async fn make_key(
     cx: &Context,
     stamp: &Stamp,
     key: &Key,
+    length_bytes: u32,
     state: State,
 ) -> Result<(Made, Vec<Draft>), Early> {
     let vault = cx.vault()?;
-    let (version, version_draft) = make_version(cx, &vault, stamp, key, 1, state).await?;
+    let (version, version_draft) =
+        make_version(cx, &vault, stamp, key, (1, length_bytes), state).await?;
     let key_draft = rows::create(&vault, &stamp.operation_id, key, &[])?;
     let (key_etag, version_etag) = (key_draft.etag.clone(), version_draft.etag.clone());
     Ok((Made { version, key_etag, version_etag }, vec![key_draft, version_draft]))
 }
 
-/// Generates version `number` of `key` and drafts its row. Its slot is durable before the row is,
+/// Generates version `number` of `key`, `length_bytes` long if it is a secret, and drafts its row. Its slot is durable before the row is,
 /// so a row never points at a slot that is not there.
 ///
 /// # Errors
@@ -185,14 +171,19 @@ pub(crate) async fn make_version(
     vault: &Vault,
     stamp: &Stamp,
     key: &Key,
-    number: u32,
+    (number, length_bytes): (u32, u32),
     state: State,
 ) -> Result<(Version, Draft), Failure> {
     let header = SealHeader {
         version: key.name.version(number),
         algorithm: key.algorithm,
         usages: key.usages.clone(),
-        local: true,
+        mechanisms: key.mechanisms.clone(),
+        length_bytes,
+        origin: Origin::Generated,
+        exportable: key.exportable,
+        ever_exportable: key.exportable,
+        lineage: key.name.version(number),
         requirement_digest: key.requirement.as_ref().map(ReleaseRequirement::digest),
         quorum_digest: key.quorum.as_ref().map(QuorumPolicy::digest),
         model: key.model.clone(),
@@ -209,6 +200,11 @@ pub(crate) async fn make_version(
         enabled: true,
         created_at: stamp.now,
         changed_at: stamp.now,
+        dates: Dates::default(),
+        compromise: None,
+        undo: None,
+        protections_reserved: 0,
+        certificate: String::new(),
         public_key: hex_encode(&made.public_key),
         slot,
     };
@@ -225,6 +221,3 @@ async fn generate(
     // block_in_place keeps the borrow of the vault; other tasks move to another worker meanwhile.
     Ok(tokio::task::block_in_place(|| vault.generate(&header, &secret))?)
 }
-
-/// Longest CKA_ID.
-pub(crate) const PKCS11_ID_BYTES_MAX: usize = 255;

@@ -73,15 +73,16 @@ impl Operation for CreateKeyVersion {
             let place = rows::version_place(&self.0.version(before.value.latest));
             let version = rows::load::<Version>(cx, &place).await?;
             let version = version.ok_or(Failure::Bug("a key without its latest version"))?;
-            return Ok((version_out(&version.value, &version.etag), Vec::new()));
+            return Ok((version_out(&version.value, &version.etag, stamp.now), Vec::new()));
         }
         let number = before.value.latest.checked_add(1).ok_or(Refusal::UsageRefused)?;
         let key = Key { primary: number, latest: number, ..before.value.clone() };
+        let length_bytes = latest_length_bytes(cx, &before.value).await?;
         let vault = cx.vault()?;
         let (version, version_draft) =
-            make_version(cx, &vault, stamp, &key, number, State::Active).await?;
+            make_version(cx, &vault, stamp, &key, (number, length_bytes), State::Active).await?;
         let key_draft = rows::replace(&vault, &stamp.operation_id, &key, &[], before)?;
-        let shown = version_out(&version, &version_draft.etag);
+        let shown = version_out(&version, &version_draft.etag, stamp.now);
         Ok((shown, vec![key_draft, version_draft]))
     }
 
@@ -97,4 +98,12 @@ impl Operation for CreateKeyVersion {
         let _spent = recorded.spend(Self::ACTION, &self.named(), &stamp.request_digest)?;
         Ok(v1::CreateKeyVersionResponse { version: Some(version), audit: Some(audit) })
     }
+}
+
+/// A generic secret is as long as the one before it.
+async fn latest_length_bytes(cx: &Context, key: &Key) -> Result<u32, Early> {
+    let place = rows::version_place(&key.name.version(key.latest));
+    let latest = rows::load::<Version>(cx, &place).await?;
+    let latest = latest.ok_or(Failure::Bug("a key without its latest version"))?;
+    Ok(latest.value.header.length_bytes)
 }

@@ -47,7 +47,7 @@ pub(crate) fn destroy(
     let row = rows::replace(&vault, &stamp.operation_id, &version, &[], before)?;
     let erasure = Erasure { slot: before.value.slot };
     let order = rows::create(&vault, &stamp.operation_id, &erasure, &[])?;
-    Ok((version_out(&version, &row.etag), vec![row, order]))
+    Ok((version_out(&version, &row.etag, stamp.now), vec![row, order]))
 }
 
 /// Erases the slot of a version whose destruction is on record.
@@ -111,9 +111,9 @@ impl Operation for DestroyKeyVersion {
     ) -> Result<(v1::KeyVersion, Vec<Draft>), Early> {
         let before = &facts.version.found()?.version;
         if facts.is_retry {
-            return Ok((version_out(&before.value, &before.etag), Vec::new()));
+            return Ok((version_out(&before.value, &before.etag, stamp.now), Vec::new()));
         }
-        destroy(cx, stamp, before, before.value.state)
+        destroy(cx, stamp, before, before.value.state_at(stamp.now))
     }
 
     async fn perform(

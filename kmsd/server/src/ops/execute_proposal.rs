@@ -9,6 +9,7 @@ use kms_core::permit::{Grounds, Permit, Recorded, Refusal, Subject};
 use kms_proto::v1;
 
 use super::destroy_key_version::{destroy, erase};
+use super::export_key_version::export;
 use super::proposals::{self, Loaded, present};
 use super::step_key_version::step;
 use crate::context::Context;
@@ -57,10 +58,11 @@ impl Operation for ExecuteProposal {
     fn subject<'a>(&self, loaded: &'a Self::Facts) -> Subject<'a> {
         let found = loaded.as_ref().and_then(|loaded| Some((loaded, loaded.found.as_ref()?)));
         found.map_or(Subject::Absent, |(loaded, found)| Subject::Version {
+            ring: &found.ring.value,
             key: &found.key.value,
             version: &found.version.value,
-            ring_quorum: found.ring.value.quorum.as_ref(),
-            transition: proposals::transition(loaded.proposal.action).ok(),
+            transition: loaded.proposal.action.transition(),
+            mechanism: None,
         })
     }
 
@@ -87,8 +89,16 @@ impl Operation for ExecuteProposal {
         let loaded = present(loaded)?;
         let version = &loaded.found.as_ref().ok_or(super::ABSENT)?.version;
         let mut drafts = match permit.action() {
-            Action::DestroyKeyVersion => destroy(cx, stamp, version, version.value.state)?.1,
-            action => vec![step(cx, stamp, version, proposals::transition(action)?)?.1],
+            Action::DestroyKeyVersion => {
+                destroy(cx, stamp, version, version.value.state_at(stamp.now))?.1
+            }
+            // Nothing of the version changes when it is handed out.
+            Action::ExportKeyVersion => Vec::new(),
+            action => {
+                let transition = action.transition();
+                let transition = transition.ok_or(Failure::Bug("a proposal of no known step"))?;
+                vec![step(cx, stamp, version, transition)?.1]
+            }
         };
         let row = ProposalRow { state: ProposalState::Executed, ..loaded.row.value.clone() };
         drafts.push(rows::replace(&*cx.vault()?, &stamp.operation_id, &row, &[], &loaded.row)?);
@@ -105,13 +115,21 @@ impl Operation for ExecuteProposal {
         audit: v1::AuditReference,
     ) -> Result<v1::ExecuteProposalResponse, Failure> {
         let (action, resource) = (self.action(&loaded), self.resource(&loaded));
-        let _spent = recorded.spend(action, &resource, &stamp.request_digest)?;
         let loaded = loaded.ok_or(super::ABSENT)?;
         let found = loaded.found.as_ref().ok_or(super::ABSENT)?;
+        let mut wrapped_key = Vec::new();
+        if action == Action::ExportKeyVersion {
+            let recipient = loaded.proposal.recipient.as_ref();
+            let recipient = recipient.ok_or(Failure::Bug("an export to nobody was approved"))?;
+            let digest = &stamp.request_digest;
+            wrapped_key = export(cx, recorded, digest, found, recipient).await?;
+        } else {
+            let _spent = recorded.spend(action, &resource, &stamp.request_digest)?;
+        }
         if action == Action::DestroyKeyVersion {
             erase(cx, found.version.value.slot).await?;
         }
-        let proposal = loaded.shown_with(cx, row);
-        Ok(v1::ExecuteProposalResponse { proposal: Some(proposal), audit: Some(audit) })
+        let (proposal, audit) = (Some(loaded.shown_with(cx, row)), Some(audit));
+        Ok(v1::ExecuteProposalResponse { proposal, audit, wrapped_key })
     }
 }

@@ -3,6 +3,7 @@
 mod approve_proposal;
 mod cancel_proposal;
 mod create_binding;
+mod create_import_job;
 mod create_key;
 mod create_key_ring;
 mod create_key_version;
@@ -14,12 +15,15 @@ mod decrypt;
 mod destroy_key_version;
 mod encrypt;
 mod execute_proposal;
+mod export_key_version;
 mod find_objects;
 mod generate_random;
 mod get_checkpoint;
+mod get_import_job;
 mod get_inclusion_proof;
 mod get_key;
 mod get_key_ring;
+mod get_key_statement;
 mod get_key_version;
 mod get_proposal;
 mod get_public_key;
@@ -51,6 +55,7 @@ mod who_am_i;
 pub(crate) use approve_proposal::ApproveProposal;
 pub(crate) use cancel_proposal::CancelProposal;
 pub(crate) use create_binding::CreateBinding;
+pub(crate) use create_import_job::CreateImportJob;
 pub(crate) use create_key::CreateKey;
 pub(crate) use create_key_ring::CreateKeyRing;
 pub(crate) use create_key_version::CreateKeyVersion;
@@ -62,12 +67,15 @@ pub(crate) use decrypt::Decrypt;
 pub(crate) use destroy_key_version::{DestroyKeyVersion, DestroyObject, erase};
 pub(crate) use encrypt::Encrypt;
 pub(crate) use execute_proposal::ExecuteProposal;
+pub(crate) use export_key_version::ExportKeyVersion;
 pub(crate) use find_objects::FindObjects;
 pub(crate) use generate_random::GenerateRandom;
 pub(crate) use get_checkpoint::{GetCheckpoint, signed_checkpoint};
+pub(crate) use get_import_job::GetImportJob;
 pub(crate) use get_inclusion_proof::GetInclusionProof;
 pub(crate) use get_key::GetKey;
 pub(crate) use get_key_ring::GetKeyRing;
+pub(crate) use get_key_statement::GetKeyStatement;
 pub(crate) use get_key_version::GetKeyVersion;
 pub(crate) use get_proposal::GetProposal;
 pub(crate) use get_public_key::GetPublicKey;
@@ -102,6 +110,7 @@ pub(crate) use using::Using;
 use kms_core::id::{Digest, KeyName, Resource, RingName};
 use kms_core::key::{Key, Ring, Version};
 use kms_core::lifecycle::Transition;
+use kms_core::mechanism::Mechanism;
 use kms_core::permit::Subject;
 use kms_crypto::vault::{SlotSecret, VersionRef};
 use kms_store::{Condition, Expected};
@@ -129,11 +138,22 @@ pub(crate) struct VersionFacts {
 impl VersionFacts {
     /// What the rules are to know, when the operation takes `transition`.
     pub(crate) fn subject(&self, transition: Option<Transition>) -> Subject<'_> {
+        self.asked(transition, None)
+    }
+
+    /// What the rules are to know, when the operation uses the key by `mechanism`, or by the one that
+    /// the key prefers.
+    pub(crate) fn subject_used(&self, mechanism: Option<Mechanism>) -> Subject<'_> {
+        self.asked(None, mechanism)
+    }
+
+    fn asked(&self, transition: Option<Transition>, mechanism: Option<Mechanism>) -> Subject<'_> {
         self.found.as_ref().map_or(Subject::Absent, |found| Subject::Version {
+            ring: &found.ring.value,
             key: &found.key.value,
             version: &found.version.value,
-            ring_quorum: found.ring.value.quorum.as_ref(),
             transition,
+            mechanism,
         })
     }
 

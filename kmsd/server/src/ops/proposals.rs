@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use kms_core::action::Action;
 use kms_core::caller::Caller;
 use kms_core::id::{PrincipalName, Resource, Segment, Timestamp, VersionName};
-use kms_core::lifecycle::Transition;
 use kms_core::permit::Refusal;
 use kms_core::quorum::{self, Approved, Circumstances, Proposal, QuorumPolicy};
 use kms_core::sshsig::SshKey;
@@ -61,13 +60,13 @@ pub(crate) fn resource(id: &Segment, loaded: Option<&Loaded>) -> Resource {
     Resource::Proposal { id: id.clone(), ring }
 }
 
-/// The step that a proposable action takes.
+/// Whether an action can be proposed at all.
 ///
 /// # Errors
-/// [`Refusal::InvalidArgument`] for actions that cannot be proposed.
-pub(crate) fn transition(action: Action) -> Result<Transition, Refusal> {
-    let problem = "only steps of a key version's life can be proposed";
-    action.transition().ok_or_else(|| invalid("action", problem))
+/// [`Refusal::InvalidArgument`] for actions that cannot.
+pub(crate) fn proposable(action: Action) -> Result<Action, Refusal> {
+    let problem = "only steps of a key version's life, and its export, can be proposed";
+    Some(action).filter(|action| action.guardable()).ok_or_else(|| invalid("action", problem))
 }
 
 /// The quorum that guards `action` on the version, if one does: the ring's first.

@@ -58,11 +58,12 @@ pub(crate) fn step(
     before: &Stored<Version>,
     transition: Transition,
 ) -> Result<(v1::KeyVersion, Draft), Early> {
-    let state = lifecycle::next(before.value.state, transition).map_err(Refusal::from)?;
+    let state =
+        lifecycle::next(before.value.state_at(stamp.now), transition).map_err(Refusal::from)?;
     let version = Version { state, changed_at: stamp.now, ..before.value.clone() };
     let vault = cx.vault()?;
     let draft = rows::replace(&vault, &stamp.operation_id, &version, &before.sealed, before)?;
-    Ok((version_out(&version, &draft.etag), draft))
+    Ok((version_out(&version, &draft.etag, stamp.now), draft))
 }
 
 macro_rules! steps {
@@ -83,7 +84,7 @@ macro_rules! steps {
             const ACTION: Action = Action::$name;
 
             fn parse(wire: v1::$request, home: &Home) -> Result<Self, Refusal> {
-                let v1::$request { name, etag, request_id: _ } = wire;
+                let v1::$request { name, etag, .. } = wire;
                 Ok(Self { name: version_name("name", &name, home)?, etag })
             }
 
@@ -121,7 +122,7 @@ macro_rules! steps {
             ) -> Result<(v1::KeyVersion, Vec<Draft>), Early> {
                 let before = &facts.version.found()?.version;
                 if facts.is_retry {
-                    return Ok((version_out(&before.value, &before.etag), Vec::new()));
+                    return Ok((version_out(&before.value, &before.etag, stamp.now), Vec::new()));
                 }
                 let (version, draft) = step(cx, stamp, before, Transition::$transition)?;
                 Ok((version, vec![draft]))

@@ -9,14 +9,14 @@ use kms_core::key::{Key, Version};
 use kms_core::permit::{Permit, Recorded, Refusal, Subject};
 use kms_proto::v1;
 
-use super::create_key::PKCS11_ID_BYTES_MAX;
 use super::load_key;
 use crate::context::Context;
 use crate::failure::{Early, Failure};
 use crate::pipeline::{Operation, Stamp};
 use crate::rows::{self, Draft, Stored};
 use crate::wire::{
-    bounded, hex_encode, invalid, key_name, key_out, labels, object_out, text, version_name,
+    PKCS11_ID_BYTES_MAX, bounded, hex_encode, invalid, key_name, key_out, labels, object_out, text,
+    version_name,
 };
 
 /// The fields that are to change.
@@ -197,11 +197,11 @@ impl Operation for UpdateObject {
     ) -> Result<(v1::TokenObject, Vec<Draft>), Early> {
         let (before, version) = object.as_ref().ok_or(super::ABSENT)?;
         if super::is_retry(cx, stamp.idempotency).await? {
-            return Ok((object_out(&before.value, &version.value), Vec::new()));
+            return Ok((object_out(&before.value, &version.value, stamp.now), Vec::new()));
         }
         let key = self.changes.apply(&before.value);
         let draft = rows::replace(&*cx.vault()?, &stamp.operation_id, &key, &[], before)?;
-        Ok((object_out(&key, &version.value), vec![draft]))
+        Ok((object_out(&key, &version.value, stamp.now), vec![draft]))
     }
 
     async fn perform(

@@ -3,6 +3,7 @@
 use kms_core::action::Action;
 use kms_core::caller::Caller;
 use kms_core::id::{Digest, Home, Resource};
+use kms_core::mechanism::Mechanism;
 use kms_core::permit::{Permit, Recorded, Refusal, Subject};
 use kms_crypto::CryptoError;
 use kms_crypto::vault::{Vault, VersionRef};
@@ -33,6 +34,9 @@ pub(crate) trait Use: Send + Sync + Sized {
     /// The key that is meant.
     fn name(&self) -> &KeyOrVersion;
 
+    /// The mechanism that was asked for; none means the one that the key prefers.
+    fn mechanism(&self) -> Option<Mechanism>;
+
     /// Spends the permit in the vault and makes the response. `version_name` is the version's.
     fn apply(self, vault: &Vault, key: KeyUse<'_>) -> Result<Self::Reply, CryptoError>;
 }
@@ -42,6 +46,7 @@ pub(crate) struct KeyUse<'a> {
     pub(crate) recorded: Recorded,
     pub(crate) request_digest: &'a Digest,
     pub(crate) version: VersionRef<'a>,
+    pub(crate) mechanism: Mechanism,
     pub(crate) version_name: String,
     pub(crate) audit: v1::AuditReference,
 }
@@ -80,7 +85,7 @@ impl<U: Use> Operation for Using<U> {
     }
 
     fn subject<'a>(&self, facts: &'a VersionFacts) -> Subject<'a> {
-        facts.subject(None)
+        facts.subject_used(self.0.mechanism())
     }
 
     fn unchanged(&self, facts: &VersionFacts) -> Vec<Condition> {
@@ -107,13 +112,17 @@ impl<U: Use> Operation for Using<U> {
         audit: v1::AuditReference,
     ) -> Result<U::Reply, Failure> {
         let found = facts.found()?;
+        // The rules have permitted it, so the key has one.
+        let usage = U::ACTION.usage().ok_or(Failure::Bug("a use that is none"))?;
+        let mechanism = found.key.value.mechanism_for(usage, self.0.mechanism());
+        let mechanism = mechanism.ok_or(Failure::Bug("a use without a mechanism was permitted"))?;
         let vault = cx.vault().map_err(|_| Failure::SealedMeanwhile)?;
         let slot = found.slot(cx).await?;
         let public_key = found.public_key();
         let version = found.version_ref(&slot, &public_key);
         let request_digest = &stamp.request_digest;
         let version_name = found.name();
-        let key = KeyUse { recorded, request_digest, version, version_name, audit };
+        let key = KeyUse { recorded, request_digest, version, mechanism, version_name, audit };
         Ok(self.0.apply(&vault, key)?)
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use super::applier::{Applier, Placed};
 use super::folder::{FolderLock, remove_if_present, sync_folder};
 use super::format::{Applied, Record};
+use super::index::{Index, Marker, unusable};
 use super::journal::Journal;
 use super::shared::Shared;
 use crate::batch::{Decision, RowState, decide};
@@ -37,6 +38,8 @@ pub(crate) struct Committer {
     pub(crate) journal: Journal,
     pub(crate) applier: Applier,
     pub(crate) shared: Arc<Shared>,
+    /// How far the journal has come.
+    pub(crate) marker: Marker,
     /// Let go of before a close is answered, so that the folder is free when it is.
     pub(crate) lock: Option<FolderLock>,
 }
@@ -121,12 +124,9 @@ impl Committer {
             .map(|batch| batch.rows.iter().map(|row| row.key.clone()).collect())
             .collect();
         let (update, placed) = self.applier.take(record, chain, at);
+        self.marker = update.marker;
         let begins_segment = at == super::journal::Location::first_of(at.segment);
-        self.shared.indexed(|index| {
-            index.apply(&update)?;
-            // A checkpoint for each segment: after a kill no more than that is replayed.
-            if begins_segment { index.flush() } else { Ok(()) }
-        })?;
+        self.shared.take_in(update, begins_segment)?;
         let mut log = self.shared.log.write().unwrap_or_else(PoisonError::into_inner);
         log.clone_from(&self.applier.log);
         drop(log);
@@ -141,7 +141,12 @@ impl Committer {
         // Whoever is still writing a slot finishes first; whoever comes later finds it closed.
         drop(self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner));
         let index = self.shared.index.write().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Err(error)) = index.map(super::index::Index::close) {
+        let close = |index: Index| {
+            let told = self.shared.take_in_the_rest(&index, self.marker);
+            told.map_err(|fault| unusable(&self.shared.folder.index(), &fault))?;
+            index.close()
+        };
+        if let Some(Err(error)) = index.map(close) {
             tracing::warn!(%error, "the index did not close well and may be made anew");
         } else if remove_if_present(&self.shared.folder.index_open()).is_ok()
             && let Err(error) = sync_folder(self.shared.folder.path())

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::applier::Applier;
+use super::applier::{Applier, Pending, Update};
 use super::committer::Committer;
 use super::folder::{
     Folder, FolderLock, private_folder, remove_if_present, sync_folder, write_note,
@@ -90,8 +90,9 @@ fn create(
     let slots = Slots::create(&folder.slots(), &store)?;
     let (index, applier) = new_index(&folder, store, settings)?;
     let opened = Opened { created: true, ..Opened::default() };
-    let shared = Arc::new(Shared::new(folder, store, index, applier.log.clone(), slots));
-    Ok((opened, Committer { journal, applier, shared, lock: Some(lock) }))
+    let (log, marker) = (applier.log.clone(), applier.marker(Chain::genesis(&store)));
+    let shared = Arc::new(Shared::new(folder, store, index, log, Pending::default(), slots));
+    Ok((opened, Committer { journal, applier, shared, marker, lock: Some(lock) }))
 }
 
 /// Takes up a store again.
@@ -112,7 +113,7 @@ fn resume(
             (index, applier, Location::first_of(1))
         }
     };
-    let replayed_records = replay(&folder, &index, &mut applier, verified, from)?;
+    let (pending, replayed_records) = replay(&folder, &index, &mut applier, verified, from)?;
     if rebuilt_index {
         index.flush().map_err(|fault| unusable(&folder.index(), &fault))?;
     }
@@ -124,9 +125,9 @@ fn resume(
         rebuilt_index: rebuilt_index && verified.chain.sequence > 0,
         replayed_records,
     };
-    let log = applier.log.clone();
-    let shared = Arc::new(Shared::new(folder, verified.store, index, log, slots));
-    Ok((opened, Committer { journal, applier, shared, lock: Some(lock) }))
+    let (log, marker) = (applier.log.clone(), applier.marker(verified.chain));
+    let shared = Arc::new(Shared::new(folder, verified.store, index, log, pending, slots));
+    Ok((opened, Committer { journal, applier, shared, marker, lock: Some(lock) }))
 }
 
 /// The index as it was found.
@@ -235,23 +236,30 @@ impl Tiles for IndexTiles<'_> {
     }
 }
 
-/// Applies the records from `from` on; says how many.
+/// Applies the records from `from` on; says what the index need not be told yet, and how many they
+/// were.
 fn replay(
     folder: &Folder,
     index: &Index,
     applier: &mut Applier,
     verified: &Verified,
     from: Location,
-) -> Result<u64, StoreError> {
+) -> Result<(Pending, u64), StoreError> {
     let mut reader = Reader::of(&folder.journal(), verified);
-    let (mut at, mut replayed) = (from, 0);
+    let (mut at, mut replayed, mut pending) = (from, 0, Pending::default());
     while let Some(stored) = reader.read(at)? {
         at = stored.next;
-        let (update, _placed) = applier.take(stored.record, stored.chain, stored.at);
-        index.apply(&update).map_err(|fault| unusable(&folder.index(), &fault))?;
+        let (mut update, _placed) = applier.take(stored.record, stored.chain, stored.at);
+        pending.take(&mut update);
         replayed += 1;
+        if update.is_needed_now() || pending.is_full() {
+            let waiting = pending.update(update.marker);
+            let update = Update { rows: update.rows, names: update.names, ..waiting };
+            index.apply(&update).map_err(|fault| unusable(&folder.index(), &fault))?;
+            pending.clear();
+        }
     }
-    Ok(replayed)
+    Ok((pending, replayed))
 }
 
 /// Puts whatever index there is aside and begins one that has applied nothing.

@@ -1,19 +1,21 @@
 //! What readers and the committer have in common.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use kms_core::audit::CommitReceipt;
 use kms_core::audit::merkle::{self, Frontier};
 use kms_core::audit::tile::TILE_WIDTH;
 use kms_core::id::Digest;
+use zeroize::Zeroizing;
 
+use super::applier::{Pending, Update};
 use super::folder::Folder;
 use super::format::StoreId;
 use super::guard;
-use super::index::{Index, IndexFault};
+use super::index::{Bundle, Index, IndexFault, Marker};
 use super::journal::Reader;
-use super::slots::Slots;
+use super::slots::{SlotFile, Slots};
 use crate::log::{Log, Tiles};
 use crate::store::Page;
 use crate::watch::Changes;
@@ -27,7 +29,11 @@ pub(crate) struct Shared {
     pub(crate) index: RwLock<Option<Index>>,
     /// The log as far as it is durable *and* in the index: replaced after each commit.
     pub(crate) log: RwLock<Log>,
+    /// What of the log is not in the index yet.
+    pending: RwLock<Pending>,
     pub(crate) slots: Mutex<Slots>,
+    /// For reading a slot while another is being written.
+    slot_file: SlotFile,
     pub(crate) changes: Changes,
     /// How many slots have been given out, for the committer, who must not wait for the table.
     slots_given: AtomicU64,
@@ -40,15 +46,19 @@ impl Shared {
         store: StoreId,
         index: Index,
         log: Log,
+        pending: Pending,
         slots: Slots,
     ) -> Self {
         let slots_given = AtomicU64::new(slots.given());
+        let slot_file = slots.file();
         Self {
             folder,
             store,
             index: RwLock::new(Some(index)),
             log: RwLock::new(log),
+            pending: RwLock::new(pending),
             slots: Mutex::new(slots),
+            slot_file,
             changes: Changes::new(),
             slots_given,
             health: AtomicU8::new(HEALTHY),
@@ -93,6 +103,41 @@ impl Shared {
         read(index.as_ref().ok_or(StoreError::Closed)?).map_err(|fault| self.condemn(&fault))
     }
 
+    /// Brings a durable record to readers: rows and names at once, tiles when there is reason to
+    /// touch the index at all.
+    pub(crate) fn take_in(&self, mut update: Update, checkpoint: bool) -> Result<(), StoreError> {
+        let is_full = {
+            let mut pending = write_lock(&self.pending);
+            pending.take(&mut update);
+            pending.is_full()
+        };
+        if !(update.is_needed_now() || is_full || checkpoint) {
+            return Ok(());
+        }
+        let waiting = read_lock(&self.pending).update(update.marker);
+        let update = Update { rows: update.rows, names: update.names, ..waiting };
+        self.indexed(|index| {
+            index.apply(&update)?;
+            // A checkpoint for each segment: after a kill no more than that is replayed.
+            if checkpoint { index.flush() } else { Ok(()) }
+        })?;
+        write_lock(&self.pending).clear();
+        Ok(())
+    }
+
+    /// Brings to the index what still waits, so that the next open has nothing to replay.
+    pub(crate) fn take_in_the_rest(&self, index: &Index, marker: Marker) -> Result<(), IndexFault> {
+        let waiting = read_lock(&self.pending).update(marker);
+        index.apply(&waiting)?;
+        write_lock(&self.pending).clear();
+        Ok(())
+    }
+
+    fn bundle(&self, n: u64) -> Result<Bundle, StoreError> {
+        let waiting = read_lock(&self.pending).bundles.get(&n).copied();
+        waiting.map_or_else(|| self.indexed(|index| index.bundle(n)), Ok)
+    }
+
     /// Ends the store because of its index.
     pub(crate) fn condemn(&self, fault: &IndexFault) -> StoreError {
         if self.poison(fault) {
@@ -114,6 +159,19 @@ impl Shared {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         self.check()?;
         Ok(slots)
+    }
+
+    /// The secret of a slot.
+    pub(crate) fn read_slot(&self, slot: u64) -> Result<Zeroizing<[u8; 32]>, StoreError> {
+        self.check()?;
+        if slot >= self.slots_given() {
+            return Err(StoreError::SlotUnknown { slot });
+        }
+        match self.slot_file.read(slot) {
+            // It may be overwritten at this moment. Then the one who writes it is waited for.
+            Err(StoreError::SlotDamaged { .. }) => self.slots()?.read(slot),
+            read => read,
+        }
     }
 
     pub(crate) fn slots_given(&self) -> u64 {
@@ -165,7 +223,7 @@ impl Shared {
         if begin == size {
             return Ok(page.into_entries());
         }
-        let bundle = self.indexed(|index| index.bundle(begin / TILE_WIDTH))?;
+        let bundle = self.bundle(begin / TILE_WIDTH)?;
         let mut reader = Reader::new(&self.folder.journal(), self.store);
         let (mut at, mut index) = (bundle.at, bundle.first_leaf);
         while index < size {
@@ -189,6 +247,10 @@ impl Shared {
 
 impl Tiles for Shared {
     fn full_tile(&self, level: u8, n: u64) -> Result<Vec<Digest>, StoreError> {
+        self.check()?;
+        if let Some(waiting) = read_lock(&self.pending).tiles.get(&(level, n)) {
+            return Ok(waiting.clone());
+        }
         self.indexed(|index| index.full_tile(level, n))
     }
 }
@@ -222,6 +284,10 @@ pub(crate) fn last_leaf_hashes(
 /// A lock whose holder panicked still holds what it held: nothing here is left half-changed.
 fn read_lock<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write_lock<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 const HEALTHY: u8 = 0;

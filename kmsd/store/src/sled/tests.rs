@@ -261,6 +261,33 @@ async fn a_whole_record_that_the_index_lacks_is_applied() {
     assert_eq!(store.get("torn").await.unwrap().unwrap().value.len(), 1200);
 }
 
+/// Leaves are not brought to the index one by one. What a killed process had not brought there is
+/// made good out of the journal, and reads the same before and after.
+#[tokio::test]
+async fn leaves_that_the_index_does_not_have_yet_are_served_and_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open_with(folder.path(), &Settings::default()).unwrap();
+    committed(&store, put("row", b"value")).await;
+    let leaf = |i: u32| format!("leaf {i}").into_bytes();
+    let (few, many) = (700, 70 * 256 + 9);
+    for leaves in [0..few, few..many].map(|range| range.map(leaf).collect::<Vec<_>>()) {
+        for leaves in leaves.chunks(50) {
+            let leaves = leaves.to_vec();
+            committed(&store, crate::Batch { leaves, ..crate::Batch::default() }).await;
+        }
+        let expected = content(&store).await;
+        // The folder as a kill at this moment leaves it.
+        let killed = copy(folder.path());
+        let (again, opened) = open_with(killed.path(), &Settings::default()).unwrap();
+        assert!(!opened.rebuilt_index && opened.replayed_records > 0, "{opened:?}");
+        assert!(content(&again).await == expected);
+        again.close().await.unwrap();
+        let (again, opened) = open_with(killed.path(), &Settings::default()).unwrap();
+        assert_eq!(opened, Opened::default(), "closing brings everything to the index");
+        assert!(content(&again).await == expected);
+    }
+}
+
 #[tokio::test]
 async fn no_flipped_bit_before_the_last_record_goes_unnoticed() {
     let (folder, _) = filled().await;
