@@ -19,7 +19,7 @@ use kms_core::id::Home;
 use self::folder::Folder;
 pub(crate) use self::tour::{TourArgs, run as tour};
 use crate::cli::{home, start_log, stop_signal};
-use crate::config::{Attestation, Config, Listen, Log, LogFormat, Seal, TlsFiles};
+use crate::config::{Attestation, Backend, Config, Listen, Log, LogFormat, Seal, TlsFiles};
 use crate::root::Protection;
 use crate::server::{Daemon, Opening, ServeError};
 use crate::setup;
@@ -56,7 +56,7 @@ pub(crate) async fn run(args: Args) -> Result<(), ServeError> {
     let (root_text, attester) = make_identities(&folder, &home).await?;
     let collateral = development_collateral(&attester)?;
     let opening = Opening::DevRoot(root_text);
-    let daemon = Daemon::open(folder.path(), home, collateral, opening).await?;
+    let daemon = Daemon::open(folder.path(), Backend::default(), home, collateral, opening).await?;
     if !folder.is_set_up() {
         people::enrol(&daemon.cx, &folder).await?;
         folder.set_up()?;
@@ -102,7 +102,13 @@ async fn make_identities(
     home: &Home,
 ) -> Result<(secrecy::SecretString, SoftwareAttester), ServeError> {
     let root_text = folder.root_text()?;
-    let made = setup::create_store(folder.path(), home, Protection::Dev(root_text.clone())).await;
+    let made = setup::create_store(
+        folder.path(),
+        Backend::default(),
+        home,
+        Protection::Dev(root_text.clone()),
+    )
+    .await;
     match made {
         Ok(()) | Err(ServeError::AlreadyInitialised(_)) => {}
         Err(error) => return Err(error),
@@ -122,6 +128,7 @@ fn config(folder: &Folder, port: u16, metrics_port: Option<u16>) -> Config {
     let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     Config {
         state: folder.path().to_owned(),
+        store: Backend::default(),
         tenant: "default".to_owned(),
         location: "local".to_owned(),
         listen: Listen {
