@@ -5,6 +5,7 @@
 //! journal/N.segment   the truth
 //! index/              made from the journal
 //! index.aside/        the last index that was not trusted, for examination
+//! index.closed        what the index held when it was closed
 //! index.condemned     says that the index failed while in use
 //! index.open          says on which boot of the machine the index was opened, until it is closed
 //! slots               erasable secrets
