@@ -8,6 +8,7 @@
 //! snapshot.suspect    says that a snapshot is to be read as a whole before it is used
 //! index/              made from the journal
 //! index.aside/        the last index that was not trusted, for examination
+//! index.closed        what the index held when it was closed
 //! index.condemned     says that the index failed while in use
 //! index.open          says on which boot of the machine the index was opened, until it is closed
 //! slots               erasable secrets

@@ -23,6 +23,7 @@ use super::applier::Update;
 use super::folder::sync_folder;
 use super::format::{Chain, Fields, StoreId};
 use super::guard::{Guard, Pace, within};
+use super::imprint;
 use super::journal::Location;
 use crate::batch::{RowChange, RowState};
 use crate::caught::Panicked;
@@ -256,7 +257,8 @@ impl Index {
     pub(crate) fn close(mut self) -> Result<(), StoreError> {
         let flushed = self.flush().and_then(|()| self.let_go());
         flushed.map_err(|fault| unusable(&self.path, &fault))?;
-        sync_tree(&self.path)
+        sync_tree(&self.path)?;
+        imprint::write(&self.path)
     }
 
     /// Does as sled may on damage, to see what comes of it.

@@ -10,6 +10,7 @@ mod committer;
 pub(crate) mod folder;
 pub(crate) mod format;
 mod guard;
+mod imprint;
 mod index;
 mod journal;
 mod proof;

@@ -17,6 +17,7 @@ use super::folder::{
 };
 use super::format::{Chain, Record, RowPart, StoreId};
 use super::guard;
+use super::imprint;
 use super::index::{Index, IndexFault, Marker, unusable};
 use super::journal::{self, Journal, Location, Reader, Verified};
 use super::proof::{self, AT_ONCE_ROWS_MAX, Proof, prove_in_background, recount};
@@ -364,7 +365,10 @@ impl FoundIndex {
                 None
             }
         };
-        note_open(folder)?;
+        // Not synced: the kernel keeps it when this process ends, and when the machine stops, either
+        // note has the index made anew.
+        let note = folder.index_open();
+        fs::write(&note, boot_name()).map_err(StoreError::io("write", &note))?;
         Ok(Self { existed, was_closed, open })
     }
 
@@ -389,7 +393,10 @@ fn distrust(folder: &Folder) -> Option<&'static str> {
         return Some("it failed while it was in use");
     }
     // No sync orders what the index writes. While the machine stays up, the kernel has all of it.
-    let boot = fs::read_to_string(folder.index_open()).ok()?;
+    let Ok(boot) = fs::read_to_string(folder.index_open()) else {
+        return (!imprint::fits(&folder.index()))
+            .then_some("its files are not what they were when it was closed");
+    };
     if boot == OPENING {
         return Some("the process ended while it was opened");
     }
@@ -524,9 +531,12 @@ fn open_slots(folder: &Folder, verified: &Verified, given: u64) -> Result<Slots,
 
 /// Notes on which boot of the machine the index is in use.
 fn note_open(folder: &Folder) -> Result<(), StoreError> {
-    // Without a name for the boot no later one is the same, which is the safe side.
-    let boot = this_boot().unwrap_or_else(|| "unknown".to_owned());
-    write_note(&folder.index_open(), &boot)
+    write_note(&folder.index_open(), &boot_name())
+}
+
+/// Without a name for the boot no later one is the same, which is the safe side.
+fn boot_name() -> String {
+    this_boot().unwrap_or_else(|| "unknown".to_owned())
 }
 
 fn this_boot() -> Option<String> {

@@ -93,6 +93,7 @@ impl Shared {
         let first = self.health.swap(POISONED, Ordering::AcqRel) != POISONED;
         if first {
             tracing::error!(folder = %self.folder.path().display(), %why, "the store has stopped");
+            self.changes.tell_stopped();
         }
         first
     }
