@@ -24,11 +24,15 @@ struct Bad {
 }
 
 /// Fields that have no wrong value, and why.
-const CANNOT_BE_WRONG: [(&str, &str, &str); 6] = [
+const CANNOT_BE_WRONG: [(&str, &str, &str); 10] = [
     ("CreateKey", "pre_active", "a bool"),
+    ("CreateKeyVersion", "pending_import", "a bool"),
+    ("CreateKeyVersion", "pre_active", "a bool"),
     ("FindObjects", "id", "compared only: what nothing has, finds nothing"),
     ("FindObjects", "label", "compared only: what nothing has, finds nothing"),
+    ("ListKeys", "show_deleted", "a bool"),
     ("ReleaseKey", "request_id", "not read: a challenge is good once, so nothing is retried"),
+    ("SetKeyTrusted", "trusted", "a bool"),
     ("Sign", "digest", "tested as data, its oneof"),
     ("Verify", "digest", "tested as data, its oneof"),
 ];
@@ -303,11 +307,183 @@ async fn key_management(client: &Client, officer: &Client) -> Vec<Bad> {
         compromise_key_version "CompromiseKeyVersion" CompromiseKeyVersionRequest;
         deactivate_key_version "DeactivateKeyVersion" DeactivateKeyVersionRequest;
         destroy_key_version "DestroyKeyVersion" DestroyKeyVersionRequest;
+        disable_key_version "DisableKeyVersion" DisableKeyVersionRequest;
+        enable_key_version "EnableKeyVersion" EnableKeyVersionRequest;
+        restore_key_version "RestoreKeyVersion" RestoreKeyVersionRequest;
         resume_key_version "ResumeKeyVersion" ResumeKeyVersionRequest;
+        schedule_destroy_key_version "ScheduleDestroyKeyVersion" ScheduleDestroyKeyVersionRequest;
+        set_key_certificate "SetKeyCertificate" SetKeyCertificateRequest;
+        set_key_version_dates "SetKeyVersionDates" SetKeyVersionDatesRequest;
         suspend_key_version "SuspendKeyVersion" SuspendKeyVersionRequest;
+        undo_key_version_step "UndoKeyVersionStep" UndoKeyVersionStepRequest;
     }
+    list.extend(dates(client, &version.name));
+    list.extend(keys_and_rings(client, officer, key_name).await);
     list
 }
+
+/// Times that cannot be: out of range, gone, too soon, the end before the begin.
+fn dates(client: &Client, version: &str) -> Vec<Bad> {
+    let mut list = Vec::new();
+    let at = |seconds: i64| Some(prost_types::Timestamp { seconds, nanos: 0 });
+    let no_time = Some(prost_types::Timestamp { seconds: 1, nanos: -1 });
+    let too_late = at(i64::MAX);
+    let (past, next_year) = (at(1), at(YEAR_2100_SECONDS));
+    let set = |activate_time, deactivate_time| v1::SetKeyVersionDatesRequest {
+        name: version.to_owned(),
+        activate_time,
+        deactivate_time,
+        ..Default::default()
+    };
+    bad!(list, client, keys.set_key_version_dates, "SetKeyVersionDates", INVALID,
+        "activate_time": set(no_time, None),
+        "activate_time": set(too_late, None),
+        // The version is ACTIVE already.
+        "activate_time": set(next_year, None),
+        "deactivate_time": set(None, no_time),
+        "deactivate_time": set(None, too_late),
+        "deactivate_time": set(None, past),
+        "deactivate_time": set(next_year, next_year));
+    let rotate = |activate_time, deactivate_time| v1::CreateKeyVersionRequest {
+        parent: "dev/bad-ec".to_owned(),
+        activate_time,
+        deactivate_time,
+        ..Default::default()
+    };
+    bad!(list, client, keys.create_key_version, "CreateKeyVersion", INVALID,
+        "activate_time": rotate(no_time, None),
+        "activate_time": rotate(past, None),
+        "deactivate_time": rotate(None, past),
+        "deactivate_time": rotate(next_year, next_year));
+    let create = |activate_time, deactivate_time| v1::CreateKeyRequest {
+        activate_time,
+        deactivate_time,
+        ..with(|_| ())
+    };
+    bad!(list, client, keys.create_key, "CreateKey", INVALID,
+        "activate_time": create(no_time, None),
+        "activate_time": create(past, None),
+        "deactivate_time": create(None, past),
+        "deactivate_time": create(next_year, next_year),
+        "pending_import": with(|key| key.algorithm = Algorithm::OpaqueSecret.into()));
+    let schedule = |destroy_time| v1::ScheduleDestroyKeyVersionRequest {
+        name: "dev/bad-done@1".to_owned(),
+        destroy_time,
+        ..Default::default()
+    };
+    bad!(list, client, keys.schedule_destroy_key_version, "ScheduleDestroyKeyVersion", INVALID,
+        "destroy_time": schedule(no_time),
+        "destroy_time": schedule(past));
+    let compromise = |occur_time, reason| v1::CompromiseKeyVersionRequest {
+        name: version.to_owned(),
+        compromise: Some(v1::Compromise { occur_time, reason }),
+        ..Default::default()
+    };
+    bad!(list, client, keys.compromise_key_version, "CompromiseKeyVersion", INVALID,
+        "compromise": compromise(no_time, 0),
+        "compromise": compromise(past, 0),
+        "compromise": compromise(next_year, 0),
+        "compromise": compromise(None, 99));
+    list
+}
+
+async fn keys_and_rings(client: &Client, officer: &Client, key_name: &str) -> Vec<Bad> {
+    let done = create_key(client, "dev/bad-done", Algorithm::EcP256).await;
+    step(client, "Deactivate", &done.name).await.unwrap();
+    let request = v1::GetKeyRequest { name: key_name.to_owned() };
+    let etag = client.call(client.keys().get_key(request)).await.unwrap().key.unwrap().etag;
+    let request = v1::GetKeyRingRequest { name: "dev".to_owned() };
+    let ring = client.call(client.keys().get_key_ring(request)).await.unwrap().key_ring.unwrap();
+    let mut list = Vec::new();
+
+    let certificate = |certificate: Vec<u8>| v1::SetKeyCertificateRequest {
+        name: format!("{key_name}@1"),
+        certificate,
+        ..Default::default()
+    };
+    let foreign = rcgen::generate_simple_self_signed(vec!["bad".to_owned()]).unwrap();
+    bad!(list, client, keys.set_key_certificate, "SetKeyCertificate", INVALID,
+        "certificate": certificate(vec![0x30]),
+        "certificate": certificate(vec![0; 16 * 1024 + 1]),
+        "certificate": certificate(foreign.cert.der().to_vec()));
+    let delete = |name: &str| v1::DeleteKeyRequest { name: name.into(), ..Default::default() };
+    bad!(list, client, keys.delete_key, "DeleteKey", INVALID,
+        "name": delete("dev"),
+        "request_id": v1::DeleteKeyRequest { request_id: vec![1; 2], ..delete(key_name) });
+    bad!(list, client, keys.delete_key, "DeleteKey", NOT_FOUND, "name": delete("dev/none"));
+    bad!(list, client, keys.delete_key, "DeleteKey", "LIVE_VERSION", "name": delete(key_name));
+    bad!(list, client, keys.delete_key, "DeleteKey", "STALE",
+        "etag": v1::DeleteKeyRequest { etag: long(32), ..delete(key_name) });
+    let history = || v1::ListKeyHistoryRequest { parent: key_name.into(), ..Default::default() };
+    bad!(list, client, keys.list_key_history, "ListKeyHistory", INVALID,
+        "parent": v1::ListKeyHistoryRequest { parent: "dev".into(), ..history() },
+        "page_size": v1::ListKeyHistoryRequest { page_size: 501, ..history() },
+        "page_size": v1::ListKeyHistoryRequest { page_size: -1, ..history() },
+        "page_token": v1::ListKeyHistoryRequest { page_token: "zz".into(), ..history() });
+    bad!(list, client, keys.list_key_history, "ListKeyHistory", NOT_FOUND,
+        "parent": v1::ListKeyHistoryRequest { parent: "dev/none".into(), ..history() });
+    let filtered = |filter: &str| v1::ListKeysRequest {
+        parent: "dev".into(),
+        filter: filter.into(),
+        ..Default::default()
+    };
+    bad!(list, client, keys.list_keys, "ListKeys", INVALID,
+        "filter": filtered("owner = me"),
+        "filter": filtered("name = k OR name = j"),
+        "filter": filtered("labels.a = \"open"),
+        "filter": filtered(&long(5000)));
+    let trust = |name: &str, etag: &str| v1::SetKeyTrustedRequest {
+        name: name.into(),
+        etag: etag.into(),
+        trusted: true,
+        request_id: Vec::new(),
+    };
+    bad!(list, officer, keys.set_key_trusted, "SetKeyTrusted", INVALID,
+        "name": trust("dev", &etag),
+        "etag": trust(key_name, ""),
+        "request_id": v1::SetKeyTrustedRequest { request_id: vec![1], ..trust(key_name, &etag) });
+    bad!(list, officer, keys.set_key_trusted, "SetKeyTrusted", "STALE",
+        "etag": trust(key_name, "old"));
+    bad!(list, officer, keys.set_key_trusted, "SetKeyTrusted", NOT_FOUND,
+        "name": trust("dev/none", "old"));
+    let policy = |name: &str, etag: &str, policy| v1::SetKeyRingPolicyRequest {
+        name: name.into(),
+        etag: etag.into(),
+        policy,
+        request_id: Vec::new(),
+    };
+    let changed = |change: fn(&mut v1::RingPolicy)| {
+        let mut changed = v1::RingPolicy::default();
+        change(&mut changed);
+        policy("dev", &ring.etag, Some(changed))
+    };
+    bad!(list, officer, keys.set_key_ring_policy, "SetKeyRingPolicy", INVALID,
+    "name": policy("UPPER", &ring.etag, Some(v1::RingPolicy::default())),
+    "etag": policy("dev", "", Some(v1::RingPolicy::default())),
+    "policy": policy("dev", &ring.etag, None),
+    "policy": changed(|policy| policy.kind = 99),
+    "policy": changed(|policy| policy.algorithms = vec![0]),
+    "policy": changed(|policy| policy.mechanisms = vec![99]),
+    "policy": changed(|policy| policy.legacy_keys = -1),
+    "policy": changed(|policy| policy.required_labels = vec![long(256)]),
+    "policy": changed(|policy| policy.required_labels = vec![String::new(); 65]),
+    "request_id": v1::SetKeyRingPolicyRequest {
+        request_id: vec![1],
+        ..changed(|_| ())
+    });
+    bad!(list, officer, keys.set_key_ring_policy, "SetKeyRingPolicy", "STALE",
+        "etag": policy("dev", "old", Some(v1::RingPolicy::default())));
+    let in_ring = |policy: v1::RingPolicy| v1::CreateKeyRingRequest {
+        name: "bad".into(),
+        policy: Some(policy),
+        ..Default::default()
+    };
+    bad!(list, officer, keys.create_key_ring, "CreateKeyRing", INVALID,
+        "policy": in_ring(v1::RingPolicy { kind: 99, ..Default::default() }));
+    list
+}
+
+const YEAR_2100_SECONDS: i64 = 4_102_444_800;
 
 fn bad_quorums() -> Vec<v1::QuorumPolicy> {
     let people = ["users/alice", "users/bob"];
@@ -518,7 +694,7 @@ async fn proposals(client: &Client) -> Vec<Bad> {
         action: action.into(),
         resource: resource.into(),
         lifetime_seconds,
-        request_id: Vec::new(),
+        ..Default::default()
     };
     bad!(list, client, proposals.create_proposal, "CreateProposal", INVALID,
     "action": create("", &version, 0),
