@@ -66,11 +66,7 @@ pub async fn step(
         "Disable" => step!(disable_key_version, DisableKeyVersionRequest),
         "Enable" => step!(enable_key_version, EnableKeyVersionRequest),
         "Restore" => step!(restore_key_version, RestoreKeyVersionRequest),
-        "Restore" => step!(restore_key_version, RestoreKeyVersionRequest),
         "Resume" => step!(resume_key_version, ResumeKeyVersionRequest),
-        "ScheduleDestroy" => {
-            step!(schedule_destroy_key_version, ScheduleDestroyKeyVersionRequest)
-        }
         "ScheduleDestroy" => {
             step!(schedule_destroy_key_version, ScheduleDestroyKeyVersionRequest)
         }

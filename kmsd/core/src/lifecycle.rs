@@ -224,8 +224,7 @@ pub fn table() -> String {
     let mut text = format!("{heading}{rule}");
     for transition in Transition::ALL {
         let name = Action::of_transition(transition).map_or("", Action::as_str);
-        let leads_to =
-            |state| next(state, transition).map_or("–".to_owned(), |to| to.to_string());
+        let leads_to = |state| next(state, transition).map_or("–", State::as_str).to_owned();
         text.push_str(&row(name, State::ALL.map(leads_to)));
     }
     text.push('\n');

@@ -72,7 +72,10 @@ const fn refusal_code(refusal: &Refusal) -> Code {
         Refusal::Stale => Code::Aborted,
         Refusal::Disabled
         | Refusal::IllegalTransition(_)
+        | Refusal::LiveVersion { .. }
         | Refusal::NeedsApproval
+        | Refusal::NothingToUndo
+        | Refusal::OnlyTightens { .. }
         | Refusal::StateRefuses { .. }
         | Refusal::Unapproved(_)
         | Refusal::UsageRefused => Code::FailedPrecondition,
