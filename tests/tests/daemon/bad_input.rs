@@ -7,7 +7,7 @@ use std::pin::Pin;
 
 use kms_client::blocking::Session;
 use kms_client::v1::session_request::Request as Asked;
-use kms_client::v1::{self, Algorithm};
+use kms_client::v1::{self, Algorithm, Mechanism};
 use kms_client::{Client, ClientError, Code};
 use kms_tests::proposal::propose;
 use kms_tests::request::{create, create_key, key, quorum, requirement, sign, step};
@@ -24,7 +24,8 @@ struct Bad {
 }
 
 /// Fields that have no wrong value, and why.
-const CANNOT_BE_WRONG: [(&str, &str, &str); 6] = [
+const CANNOT_BE_WRONG: [(&str, &str, &str); 7] = [
+    ("Batch", "items", "too many are refused as a whole; see uses.rs"),
     ("CreateKey", "pre_active", "a bool"),
     ("FindObjects", "id", "compared only: what nothing has, finds nothing"),
     ("FindObjects", "label", "compared only: what nothing has, finds nothing"),
@@ -33,6 +34,8 @@ const CANNOT_BE_WRONG: [(&str, &str, &str); 6] = [
     ("Verify", "digest", "tested as data, its oneof"),
 ];
 
+/// A number that no mechanism has.
+const NO_MECHANISM: i32 = 9999;
 const INVALID: &str = "INVALID_ARGUMENT";
 const NOT_FOUND: &str = "NOT_FOUND";
 
@@ -356,13 +359,20 @@ async fn crypto(client: &Client) -> Vec<Bad> {
     let too_long = vec![0; DATA_BYTES_MAX + 1];
     let encrypt = || v1::EncryptRequest { name: aes.into(), ..Default::default() };
     bad!(list, client, crypto.encrypt, "Encrypt", INVALID,
-        "name": v1::EncryptRequest { name: "dev".into(), ..encrypt() },
-        "plaintext": v1::EncryptRequest { plaintext: too_long.clone(), ..encrypt() },
-        "additional_authenticated_data": v1::EncryptRequest {
-            additional_authenticated_data: too_long.clone(),
-            ..encrypt()
-        },
-        "plaintext_crc32c": v1::EncryptRequest { plaintext_crc32c: Some(1), ..encrypt() });
+    "name": v1::EncryptRequest { name: "dev".into(), ..encrypt() },
+    "plaintext": v1::EncryptRequest { plaintext: too_long.clone(), ..encrypt() },
+    "additional_authenticated_data": v1::EncryptRequest {
+        additional_authenticated_data: too_long.clone(),
+        ..encrypt()
+    },
+    "plaintext_crc32c": v1::EncryptRequest { plaintext_crc32c: Some(1), ..encrypt() },
+    "mechanism": v1::EncryptRequest { mechanism: NO_MECHANISM, ..encrypt() },
+    "initialization_vector": v1::EncryptRequest {
+        initialization_vector: vec![0; 17],
+        ..encrypt()
+    });
+    bad!(list, client, crypto.encrypt, "Encrypt", "MECHANISM_REFUSED",
+        "mechanism": v1::EncryptRequest { mechanism: Mechanism::AesCtr.into(), ..encrypt() });
     bad!(list, client, crypto.encrypt, "Encrypt", "USAGE_REFUSED",
         "name": v1::EncryptRequest { name: ec.into(), ..encrypt() });
     let decrypt = || v1::DecryptRequest {
@@ -382,7 +392,8 @@ async fn crypto(client: &Client) -> Vec<Bad> {
             additional_authenticated_data: too_long.clone(),
             ..decrypt()
         },
-        "ciphertext_crc32c": v1::DecryptRequest { ciphertext_crc32c: Some(1), ..decrypt() });
+        "ciphertext_crc32c": v1::DecryptRequest { ciphertext_crc32c: Some(1), ..decrypt() },
+        "mechanism": v1::DecryptRequest { mechanism: NO_MECHANISM, ..decrypt() });
     use v1::sign_request::Data as ToSign;
     use v1::verify_request::Data as ToVerify;
     let sign =
@@ -395,6 +406,14 @@ async fn crypto(client: &Client) -> Vec<Bad> {
     "data_crc32c": v1::SignRequest {
         data_crc32c: Some(7),
         ..sign(Some(ToSign::Message(b"x".to_vec())))
+    },
+    "mechanism": v1::SignRequest {
+        mechanism: NO_MECHANISM,
+        ..sign(Some(ToSign::Message(vec![])))
+    },
+    "context": v1::SignRequest {
+        context: vec![0; 256],
+        ..sign(Some(ToSign::Message(vec![])))
     });
     bad!(list, client, crypto.sign, "Sign", "USAGE_REFUSED",
         "name": v1::SignRequest { name: aes.into(), ..sign(Some(ToSign::Message(vec![]))) });
@@ -410,7 +429,19 @@ async fn crypto(client: &Client) -> Vec<Bad> {
     "message": verify(Some(ToVerify::Message(too_long.clone()))),
     "data": verify(Some(ToVerify::Digest(vec![0; 33]))),
     "signature": v1::VerifyRequest {
-        signature: vec![0; 1025],
+        signature: vec![0; 8 * 1024 + 1],
+        ..verify(Some(ToVerify::Message(vec![])))
+    },
+    "data_crc32c": v1::VerifyRequest {
+        data_crc32c: Some(7),
+        ..verify(Some(ToVerify::Message(b"x".to_vec())))
+    },
+    "mechanism": v1::VerifyRequest {
+        mechanism: NO_MECHANISM,
+        ..verify(Some(ToVerify::Message(vec![])))
+    },
+    "context": v1::VerifyRequest {
+        context: vec![0; 256],
         ..verify(Some(ToVerify::Message(vec![])))
     });
     bad!(list, client, crypto.mac_sign, "MacSign", INVALID,
@@ -419,12 +450,23 @@ async fn crypto(client: &Client) -> Vec<Bad> {
         name: mac.into(),
         data: too_long.clone(),
         ..Default::default()
+    },
+    "mechanism": v1::MacSignRequest {
+        name: mac.into(),
+        mechanism: NO_MECHANISM,
+        ..Default::default()
     });
     bad!(list, client, crypto.mac_verify, "MacVerify", INVALID,
         "name": v1::MacVerifyRequest { mac: vec![0; 32], ..Default::default() },
         "data": v1::MacVerifyRequest {
             name: mac.into(),
             data: too_long,
+            mac: vec![0; 32],
+            ..Default::default()
+        },
+        "mechanism": v1::MacVerifyRequest {
+            name: mac.into(),
+            mechanism: NO_MECHANISM,
             mac: vec![0; 32],
             ..Default::default()
         },
@@ -436,6 +478,148 @@ async fn crypto(client: &Client) -> Vec<Bad> {
         "length_bytes": v1::GenerateRandomRequest { ring: "dev".into(), length_bytes: u32::MAX });
     bad!(list, client, crypto.generate_random, "GenerateRandom", NOT_FOUND,
         "ring": v1::GenerateRandomRequest { ring: "no-such-ring".into(), length_bytes: 1 });
+    list.extend(moving(client));
+    list.extend(making(client));
+    list
+}
+
+/// What moves ciphertexts and keys, and many at once.
+fn moving(client: &Client) -> Vec<Bad> {
+    let mut list = Vec::new();
+    let aes = "dev/bad-aes@1";
+    let too_long = vec![0; DATA_BYTES_MAX + 1];
+    let digest = || v1::DigestRequest { ring: "dev".into(), hash: 3, data: vec![] };
+    bad!(list, client, crypto.digest, "Digest", INVALID,
+        "ring": v1::DigestRequest { ring: "a b".into(), ..digest() },
+        "hash": v1::DigestRequest { hash: 0, ..digest() },
+        "hash": v1::DigestRequest { hash: 99, ..digest() },
+        "data": v1::DigestRequest { data: too_long.clone(), ..digest() });
+    bad!(list, client, crypto.digest, "Digest", NOT_FOUND,
+        "ring": v1::DigestRequest { ring: "no-such-ring".into(), ..digest() });
+    let re_encrypt = || v1::ReEncryptRequest {
+        source: aes.into(),
+        initialization_vector: vec![0; 12],
+        ciphertext: vec![0; 32],
+        destination: aes.into(),
+        ..Default::default()
+    };
+    bad!(list, client, crypto.re_encrypt, "ReEncrypt", INVALID,
+    "source": v1::ReEncryptRequest { source: "dev/bad-aes".into(), ..re_encrypt() },
+    "source_mechanism": v1::ReEncryptRequest { source_mechanism: NO_MECHANISM, ..re_encrypt() },
+    "initialization_vector": v1::ReEncryptRequest {
+        initialization_vector: vec![0; 17],
+        ..re_encrypt()
+    },
+    "ciphertext": v1::ReEncryptRequest { ciphertext: vec![0; DATA_BYTES_MAX + 17], ..re_encrypt() },
+    "source_additional_authenticated_data": v1::ReEncryptRequest {
+        source_additional_authenticated_data: too_long.clone(),
+        ..re_encrypt()
+    },
+    "destination": v1::ReEncryptRequest { destination: "/".into(), ..re_encrypt() },
+    "destination_mechanism": v1::ReEncryptRequest {
+        destination_mechanism: NO_MECHANISM,
+        ..re_encrypt()
+    },
+    "destination_additional_authenticated_data": v1::ReEncryptRequest {
+        destination_additional_authenticated_data: too_long.clone(),
+        ..re_encrypt()
+    });
+    bad!(list, client, crypto.re_encrypt, "ReEncrypt", NOT_FOUND,
+        "destination": v1::ReEncryptRequest { destination: "dev/no-such-key".into(), ..re_encrypt() });
+    let data_key = || v1::GenerateDataKeyRequest { name: aes.into(), ..Default::default() };
+    let nobody = v1::HpkeRecipient { suite: "rot13".into(), public_key: vec![4; 65] };
+    bad!(list, client, crypto.generate_data_key, "GenerateDataKey", INVALID,
+        "name": v1::GenerateDataKeyRequest { name: "/".into(), ..data_key() },
+        "length_bytes": v1::GenerateDataKeyRequest { length_bytes: 15, ..data_key() },
+        "length_bytes": v1::GenerateDataKeyRequest { length_bytes: 65, ..data_key() },
+        "additional_authenticated_data": v1::GenerateDataKeyRequest {
+            additional_authenticated_data: too_long.clone(),
+            ..data_key()
+        },
+        "mechanism": v1::GenerateDataKeyRequest { mechanism: NO_MECHANISM, ..data_key() },
+        "recipient": v1::GenerateDataKeyRequest { recipient: Some(nobody), ..data_key() });
+    let wrap = || v1::WrapKeyRequest {
+        name: aes.into(),
+        target: "dev/bad-mac@1".into(),
+        ..Default::default()
+    };
+    bad!(list, client, crypto.wrap_key, "WrapKey", INVALID,
+    "name": v1::WrapKeyRequest { name: "/".into(), ..wrap() },
+    "target": v1::WrapKeyRequest { target: "dev/bad-mac".into(), ..wrap() },
+    "mechanism": v1::WrapKeyRequest { mechanism: NO_MECHANISM, ..wrap() },
+    "additional_authenticated_data": v1::WrapKeyRequest {
+        additional_authenticated_data: too_long.clone(),
+        ..wrap()
+    });
+    list
+}
+
+/// What makes keys out of keys.
+fn making(client: &Client) -> Vec<Bad> {
+    let mut list = Vec::new();
+    let (aes, ec, mac) = ("dev/bad-aes@1", "dev/bad-ec@1", "dev/bad-mac@1");
+    let new = || key("dev/bad-never-made", Algorithm::GenericSecret).key;
+    let elsewhere = || key("elsewhere/bad-never-made", Algorithm::GenericSecret).key;
+    let long_text = vec![0; 1025];
+    let unwrap = || v1::UnwrapKeyRequest {
+        name: aes.into(),
+        wrapped_key: vec![0; 40],
+        key: new(),
+        ..Default::default()
+    };
+    bad!(list, client, crypto.unwrap_key, "UnwrapKey", INVALID,
+        "name": v1::UnwrapKeyRequest { name: "dev/bad-aes".into(), ..unwrap() },
+        "mechanism": v1::UnwrapKeyRequest { mechanism: NO_MECHANISM, ..unwrap() },
+        "initialization_vector": v1::UnwrapKeyRequest {
+            initialization_vector: vec![0; 17],
+            ..unwrap()
+        },
+        "additional_authenticated_data": v1::UnwrapKeyRequest {
+            additional_authenticated_data: vec![0; DATA_BYTES_MAX + 1],
+            ..unwrap()
+        },
+        "wrapped_key": v1::UnwrapKeyRequest { wrapped_key: vec![0; 8 * 1024 + 1], ..unwrap() },
+        "key": v1::UnwrapKeyRequest { key: None, ..unwrap() },
+        "key": v1::UnwrapKeyRequest { key: elsewhere(), ..unwrap() },
+        "request_id": v1::UnwrapKeyRequest { request_id: vec![1; 15], ..unwrap() });
+    let derive = || v1::DeriveKeyRequest { name: mac.into(), key: new(), ..Default::default() };
+    bad!(list, client, crypto.derive_key, "DeriveKey", INVALID,
+        "name": v1::DeriveKeyRequest { name: "/".into(), ..derive() },
+        "mechanism": v1::DeriveKeyRequest { mechanism: Mechanism::Ecdh.into(), ..derive() },
+        "salt": v1::DeriveKeyRequest { salt: long_text.clone(), ..derive() },
+        "info": v1::DeriveKeyRequest { info: long_text.clone(), ..derive() },
+        "context": v1::DeriveKeyRequest { context: long_text.clone(), ..derive() },
+        "key": v1::DeriveKeyRequest { key: None, ..derive() },
+        "request_id": v1::DeriveKeyRequest { request_id: vec![1; 15], ..derive() });
+    let agree = || v1::AgreeKeyRequest { name: ec.into(), key: new(), ..Default::default() };
+    bad!(list, client, crypto.agree_key, "AgreeKey", INVALID,
+        "name": v1::AgreeKeyRequest { name: "/".into(), ..agree() },
+        "peer_public_key": v1::AgreeKeyRequest { peer_public_key: vec![0; 513], ..agree() },
+        "kdf": v1::AgreeKeyRequest { kdf: Mechanism::AesGcm.into(), ..agree() },
+        "salt": v1::AgreeKeyRequest { salt: vec![1], ..agree() },
+        "info": v1::AgreeKeyRequest { info: vec![1], ..agree() },
+        "key": v1::AgreeKeyRequest { key: None, ..agree() },
+        "request_id": v1::AgreeKeyRequest { request_id: vec![1; 15], ..agree() });
+    let encapsulate =
+        || v1::EncapsulateKeyRequest { name: ec.into(), key: new(), ..Default::default() };
+    bad!(list, client, crypto.encapsulate_key, "EncapsulateKey", INVALID,
+        "name": v1::EncapsulateKeyRequest { name: "/".into(), ..encapsulate() },
+        "key": v1::EncapsulateKeyRequest { key: None, ..encapsulate() },
+        "request_id": v1::EncapsulateKeyRequest { request_id: vec![1; 15], ..encapsulate() });
+    let decapsulate =
+        || v1::DecapsulateKeyRequest { name: ec.into(), key: new(), ..Default::default() };
+    bad!(list, client, crypto.decapsulate_key, "DecapsulateKey", INVALID,
+        "name": v1::DecapsulateKeyRequest { name: "dev/bad-ec".into(), ..decapsulate() },
+        "ciphertext": v1::DecapsulateKeyRequest { ciphertext: vec![0; 2049], ..decapsulate() },
+        "key": v1::DecapsulateKeyRequest { key: None, ..decapsulate() },
+        "request_id": v1::DecapsulateKeyRequest { request_id: vec![1; 15], ..decapsulate() });
+    let copy = || v1::CopyKeyRequest { name: mac.into(), key: new(), ..Default::default() };
+    bad!(list, client, crypto.copy_key, "CopyKey", INVALID,
+        "name": v1::CopyKeyRequest { name: "dev/bad-mac".into(), ..copy() },
+        "key": v1::CopyKeyRequest { key: None, ..copy() },
+        "request_id": v1::CopyKeyRequest { request_id: vec![1; 15], ..copy() });
+    bad!(list, client, crypto.copy_key, "CopyKey", NOT_FOUND,
+        "name": v1::CopyKeyRequest { name: "dev/no-such-key@1".into(), ..copy() });
     list
 }
 
