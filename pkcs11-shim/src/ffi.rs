@@ -105,6 +105,14 @@ macro_rules! shape {
             }
         }
     };
+    (handle $name:ident $call:expr) => {
+        entries! {
+            // Sessions and slots have numbers of one type.
+            pub(crate) fn $name(handle: CK_ULONG) {
+                ($call)(handle)
+            }
+        }
+    };
     (check $name:ident $call:expr) => {
         entries! {
             pub(crate) fn $name(
@@ -241,14 +249,6 @@ entries! {
         put(session, session::open(slot, flags)?)
     }
 
-    pub(crate) fn C_CloseSession(session: CK_SESSION_HANDLE) {
-        session::close(session)
-    }
-
-    pub(crate) fn C_CloseAllSessions(slot: CK_SLOT_ID) {
-        session::close_all(slot)
-    }
-
     pub(crate) fn C_GetSessionInfo(session: CK_SESSION_HANDLE, info: *mut CK_SESSION_INFO) {
         let info = required(info)?;
         put(info, session::info(session)?)
@@ -273,10 +273,6 @@ entries! {
     ) {
         let name = bytes(name, name_length)?;
         session::log_in_user(session, user, pin_bytes(pin, pin_length)?, name)
-    }
-
-    pub(crate) fn C_Logout(session: CK_SESSION_HANDLE) {
-        session::log_out(session)
     }
 
     pub(crate) fn C_SessionCancel(session: CK_SESSION_HANDLE, flags: CK_FLAGS) {
@@ -304,10 +300,6 @@ entries! {
         let found = object::find_next(session, usable.map(|_| to_usize(room)))?;
         ptr::copy_nonoverlapping(found.as_ptr(), objects, found.len());
         put(count, found.len() as CK_ULONG)
-    }
-
-    pub(crate) fn C_FindObjectsFinal(session: CK_SESSION_HANDLE) {
-        object::find_final(session)
     }
 
     pub(crate) fn C_GetAttributeValue(
@@ -360,6 +352,14 @@ entries! {
     pub(crate) fn C_DestroyObject(session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE) {
         object::destroy(session, object)
     }
+}
+
+// What ends something.
+shapes! {
+    handle C_CloseSession = session::close;
+    handle C_CloseAllSessions = session::close_all;
+    handle C_Logout = session::log_out;
+    handle C_FindObjectsFinal = object::find_final;
 }
 
 // What is done with keys, and digests. Every `Init` takes a mechanism and a key, what follows takes

@@ -891,7 +891,8 @@ fn keys_are_made_out_of_others() {
     let Asked::AgreeKey(request) = DAEMON.last() else { panic!("an agreement") };
     let web = support::object("web", 1, v1::Algorithm::EcP256);
     assert_eq!(request.peer_public_key, web.public_key);
-    assert_eq!(request.key.unwrap().algorithm(), v1::Algorithm::GenericSecret);
+    let key = request.key.unwrap();
+    assert_eq!((key.algorithm(), key.length_bytes), (v1::Algorithm::GenericSecret, 32));
     let mut with_kdf_parameters = CK_ECDH1_DERIVE_PARAMS { kdf: CKD_NULL + 1, ..ecdh };
     let mut with_kdf = with(CKM_ECDH1_DERIVE, &mut with_kdf_parameters);
     let code = c!(C_DeriveKey(session, &raw mut with_kdf, private, null_mut(), 0, &raw mut made));

@@ -261,6 +261,22 @@ impl Action {
         }
     }
 
+    /// Whether it is served although a self test has failed: showing state, and making keys unusable
+    /// (FIPS 140-3, ISO/IEC 19790 §7.11.1).
+    pub const fn works_in_error_state(self) -> bool {
+        matches!(
+            self,
+            Self::DestroyKeyVersion
+                | Self::GetCheckpoint
+                | Self::GetProviderStatus
+                | Self::GetSealStatus
+                | Self::Seal
+                | Self::Start
+                | Self::Stop
+                | Self::WhoAmI
+        )
+    }
+
     /// The use of key material that this action is, if it is one.
     pub const fn usage(self) -> Option<Usage> {
         match self {

@@ -403,7 +403,32 @@ pub const POLICY_BYTES_MAX: usize = 64 * 1024;
 pub(crate) mod tests {
     use super::*;
 
-    /// An active version of a signing key.
+    /// A signing key.
+    pub(crate) fn key() -> Key {
+        let header = version().header;
+        Key {
+            name: header.version.key,
+            algorithm: header.algorithm,
+            usages: header.usages,
+            mechanisms: header.mechanisms,
+            exportable: false,
+            trusted: false,
+            created_at: Timestamp(0),
+            deleted_at: None,
+            labels: BTreeMap::new(),
+            requirement: None,
+            quorum: None,
+            model: String::new(),
+            dataset: String::new(),
+            primary: 1,
+            latest: 1,
+            floors: Floors::default(),
+            rotation: None,
+            pkcs11: Pkcs11Attributes::default(),
+        }
+    }
+
+    /// An active version of it.
     pub(crate) fn version() -> Version {
         let name: VersionName =
             "tenants/t/locations/l/keyRings/r/keys/k/versions/1".parse().unwrap();

@@ -16,6 +16,7 @@ pub mod caller;
 pub mod canonical;
 pub mod challenge;
 pub mod claims;
+pub mod filter;
 pub mod id;
 pub mod key;
 pub mod lifecycle;

@@ -292,6 +292,11 @@ pub enum Refusal {
         /// Which row.
         row: String,
     },
+    /// A self test has failed, and with it the trust in this machine.
+    #[error(
+        "a self test has failed, and nothing is served but status and destruction; see GetProviderStatus, and restart"
+    )]
+    SelfTestFailed,
     /// The root key is closed.
     #[error("the appliance is sealed; open it first (kmsctl seal unseal)")]
     Sealed,
@@ -332,6 +337,7 @@ impl Refusal {
             Self::RingPolicy(_) => "RING_POLICY",
             Self::RoleMissing { .. } => "ROLE_MISSING",
             Self::RowTampered { .. } => "ROW_TAMPERED",
+            Self::SelfTestFailed => "SELF_TEST_FAILED",
             Self::Sealed => "SEALED",
             Self::Stale => "STALE",
             Self::StateRefuses { .. } => "STATE_REFUSES",
@@ -406,7 +412,9 @@ fn judge(
     earlier: Option<Refusal>,
 ) -> Result<Option<Role>, Refusal> {
     // A malformed request names no resource, and a closed appliance answers everybody alike.
-    if let Some(Refusal::InvalidArgument { .. } | Refusal::Sealed) = earlier {
+    if let Some(Refusal::InvalidArgument { .. } | Refusal::Sealed | Refusal::SelfTestFailed) =
+        earlier
+    {
         return earlier.map_or(Ok(None), Err);
     }
     let Asked { action, resource, subject } = Asked::of(intent);

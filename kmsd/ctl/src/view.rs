@@ -296,7 +296,7 @@ fn short(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix).unwrap_or(name).to_owned()
 }
 
-fn timestamp(time: prost_types::Timestamp) -> Option<String> {
+pub(crate) fn timestamp(time: prost_types::Timestamp) -> Option<String> {
     let nanos = i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
     OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?.format(&Rfc3339).ok()
 }

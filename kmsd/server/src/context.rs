@@ -32,6 +32,7 @@ pub(crate) struct Context {
     pub(crate) store: Arc<dyn Store>,
     /// What is known of the library that carries out the mathematics.
     pub(crate) self_tests: Arc<SelfTests>,
+    self_tests_run_at: AtomicU64,
     /// Tenant and location that short names are read in.
     pub(crate) home: Home,
     /// How the root key opens.
@@ -117,6 +118,7 @@ impl Context {
         Self {
             store,
             self_tests,
+            self_tests_run_at: AtomicU64::new(0),
             home,
             seal_method,
             log_key,
@@ -212,6 +214,24 @@ impl Context {
     /// The time, milliseconds since 1970.
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Runs all self tests. What fails is kept in their state, and from then on refused.
+    pub(crate) async fn run_self_tests(&self) {
+        let self_tests = self.self_tests.clone();
+        let ended = tokio::task::spawn_blocking(move || self_tests.run()).await;
+        match ended {
+            Ok(Ok(())) => tracing::info!("all self tests passed"),
+            Ok(Err(failed)) => tracing::error!(%failed, "nothing is served any more"),
+            Err(_) => tracing::error!("the self tests panicked"),
+        }
+        self.self_tests_run_at.store(self.now().0, Ordering::Release);
+    }
+
+    /// When all self tests last ran, if they did.
+    pub(crate) fn self_tests_run_at(&self) -> Option<Timestamp> {
+        let at = self.self_tests_run_at.load(Ordering::Acquire);
+        (at != 0).then_some(Timestamp(at))
     }
 
     /// The server's identity in transcripts.

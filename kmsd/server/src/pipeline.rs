@@ -219,6 +219,8 @@ async fn request<O: Operation>(
 ) -> Result<O::Reply, Failure> {
     let stamp = Stamp::new(cx, caller, O::ACTION, &wire, O::request_id(&wire))?;
     let parsed = wire::request_id(O::request_id(&wire)).and_then(|()| O::parse(wire, &cx.home));
+    let trusted = O::ACTION.works_in_error_state() || cx.self_tests.state().is_ok();
+    let parsed = if trusted { parsed } else { Err(Refusal::SelfTestFailed) };
     steps(cx, caller, &stamp, parsed).await
 }
 

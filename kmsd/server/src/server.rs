@@ -179,6 +179,7 @@ impl Daemon {
             tasks.spawn(metrics_endpoint::serve(cx.clone(), bind_tcp(address).await?));
         }
         tasks.spawn(age_opened_keys(cx.clone()));
+        tasks.spawn(test_every_day(cx.clone()));
         drop(accepted);
         pipeline::serve::<ops::Start>(&cx, &daemon, ()).await?;
         tasks.spawn(housekeeper::run(cx.clone(), daemon.clone()));
@@ -200,6 +201,15 @@ impl Daemon {
 
 fn other_way(method: &str) -> ServeError {
     ConfigError::Value(format!("the root of this store opens by the way {method:?}")).into()
+}
+
+/// Runs the self tests once a day, until the daemon stops. The first time is a day after the start: what
+/// is used before that is tested before it is used.
+async fn test_every_day(cx: Arc<Context>) {
+    loop {
+        tokio::time::sleep(SELF_TEST_PERIOD).await;
+        cx.run_self_tests().await;
+    }
 }
 
 /// Drops the keys that are not in use any more, until the daemon stops.
@@ -327,6 +337,7 @@ const STANDS_ON: [Mechanism; 4] =
     [Mechanism::AesKwp, Mechanism::EdDsa, Mechanism::HkdfSha256, Mechanism::HmacSha256];
 /// How long an unused key stays open, at least; at most twice that.
 const OPENED_KEY_IDLE_MAX: Duration = Duration::from_secs(60);
+const SELF_TEST_PERIOD: Duration = Duration::from_secs(24 * 3600);
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 const STREAMS_MAX: u32 = 128;

@@ -82,6 +82,7 @@ const fn refusal_code(refusal: &Refusal) -> Code {
         Refusal::Disabled
         | Refusal::IllegalTransition(_)
         | Refusal::NeedsApproval
+        | Refusal::SelfTestFailed
         | Refusal::StateRefuses { .. }
         | Refusal::Unapproved(_)
         | Refusal::UsageRefused => Code::FailedPrecondition,

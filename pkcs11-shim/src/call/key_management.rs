@@ -156,10 +156,15 @@ pub(crate) fn derive(
         let point = place.module.explained(kind, mechanism.into_peer())?;
         let (peer_public_key, bytes) = place.module.explained(kind, peer(&base, &point))?;
         let algorithm = secret_only(wish::made_algorithm(template, Some(bytes))?)?;
+        let mut key = place.new_key(algorithm, &[(Class::Secret, template)])?;
+        // Who names no length gets the whole shared secret.
+        if algorithm == v1::Algorithm::GenericSecret && key.length_bytes == 0 {
+            key.length_bytes = bytes as u32;
+        }
         let request = v1::AgreeKeyRequest {
             name: base.version.clone(),
             peer_public_key,
-            key: Some(place.new_key(algorithm, &[(Class::Secret, template)])?),
+            key: Some(key),
             request_id: connection::request_id()?,
             ..Default::default()
         };

@@ -20,3 +20,4 @@ mod restart;
 mod roles;
 mod seal;
 mod secrets;
+mod uses;

@@ -22,8 +22,9 @@ use crate::provider::NewKey;
 use crate::random::LatchedRng;
 
 /// Takes in a PKCS#8 document. An expanded key must be one that key generation could have made: small
-/// coefficients in range, and its hash of the public key that of the public key it gives. Where there
-/// is a seed too, the two must be the same key.
+/// coefficients in range, its hash of the public key that of the public key it gives, and signatures that
+/// verify. (A changed bit of s2 or t0 can pass this; such a key signs rightly.) Where there is a seed
+/// too, the two must be the same key.
 pub(crate) fn import(algorithm: Algorithm, material: &Material) -> Result<NewKey, CryptoError> {
     match read(algorithm, material).ok_or(CryptoError::MaterialRefused)? {
         SeedOrExpanded::Seed(seed) => new_key(algorithm, seed),

@@ -6,7 +6,7 @@
 //! the vault, which asks before every use, then uses no key at all. The daemon keeps one for all its life,
 //! so that closing and opening the root does not clear the state.
 //!
-//! The answers stand in `symmetric.rs` and `asymmetric.rs`.
+//! The answers stand in `symmetric.rs` and `asymmetric/`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -45,6 +45,16 @@ pub enum SelfTestFailed {
         /// Of which algorithm.
         algorithm: Algorithm,
     },
+}
+
+impl SelfTestFailed {
+    /// The mechanism whose test failed, if it was one.
+    pub const fn mechanism(&self) -> Option<Mechanism> {
+        match self {
+            Self::Mechanism { mechanism } => Some(*mechanism),
+            _ => None,
+        }
+    }
 }
 
 /// What has been tested so far, of one provider.
@@ -99,6 +109,12 @@ impl SelfTests {
     /// [`SelfTestFailed`] in the error state, or when the test fails now.
     pub fn ensure(&self, mechanism: Mechanism) -> Result<(), SelfTestFailed> {
         self.once(self.mechanisms.get(mechanism as usize), || self.test(mechanism))
+    }
+
+    /// Whether `mechanism` has been tested and has passed.
+    pub fn has_passed(&self, mechanism: Mechanism) -> bool {
+        let passed = self.mechanisms.get(mechanism as usize);
+        passed.is_some_and(|passed| passed.load(Ordering::Acquire))
     }
 
     /// Tests a hash function unless that was done before.

@@ -305,8 +305,10 @@ fn nist_agreements() {
             let scalar = fixed(&unhex(&case["dsIUT"]), field_bytes(algorithm)).unwrap();
             let private = ec_pkcs8(algorithm, &scalar);
             let secret = fixed(&unhex(&case["Z"]), field_bytes(algorithm)).unwrap();
-            let own = provider.import(algorithm, &material(&private)).unwrap().public_key;
-            let own_fits = spki(algorithm, &case["QsIUTx"], &case["QsIUTy"]) == Some(own);
+            let own = provider.import(algorithm, &material(&private)).ok();
+            let own_fits = own.is_some_and(|own| {
+                spki(algorithm, &case["QsIUTx"], &case["QsIUTy"]) == Some(own.public_key)
+            });
             let agreed = spki(algorithm, &case["QsCAVSx"], &case["QsCAVSy"])
                 .and_then(|peer| agrees(provider, algorithm, &private, &peer, &secret));
             let hash_fits = provider.digest(hash, &secret) == unhex(&case["CAVSHashZZ"]);

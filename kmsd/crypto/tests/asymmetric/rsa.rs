@@ -80,7 +80,9 @@ fn wycheproof_pkcs1_verification() {
                 let (key, message) = (bytes(&group["publicKeyDer"]), bytes(&test["msg"]));
                 let signature = bytes(&test["sig"]);
                 let Some(mechanism) = with_hash(PKCS1, group["sha"].as_str().unwrap()) else {
-                    refused_by_all(provider, algorithm, PKCS1, &key, &message, &signature);
+                    if test["result"] == "valid" {
+                        refused_by_all(provider, algorithm, PKCS1, &key, &message, &signature);
+                    }
                     tally.skip("a hash function that RSA is not offered with, all refused");
                     continue;
                 };
@@ -141,7 +143,10 @@ fn wycheproof_pss_verification() {
                     mask == Some(hash) && group["sLen"] == salt
                 });
                 let Some(mechanism) = mechanism else {
-                    refused_by_all(provider, algorithm, PSS, &key, &message, &signature);
+                    // What is invalid here may be valid by our parameters.
+                    if test["result"] == "valid" {
+                        refused_by_all(provider, algorithm, PSS, &key, &message, &signature);
+                    }
                     tally.skip("another hash function, mask or salt length, all refused");
                     continue;
                 };
@@ -218,8 +223,8 @@ fn wycheproof_oaep() {
                 let mechanism =
                     with_hash(OAEP, hash).filter(|_| group["mgfSha"].as_str() == Some(hash));
                 let Some(mechanism) = mechanism else {
-                    // Three private operations each: the first test of a group and the last speak for it.
-                    if test["tcId"].as_u64().unwrap() % 8 == 1 {
+                    // Three private operations each: every eighth speaks for the rest.
+                    if test["result"] == "valid" && test["tcId"].as_u64().unwrap() % 8 == 1 {
                         for mechanism in OAEP {
                             let found = key.decrypt(mechanism, parameters, &ciphertext).err();
                             assert_eq!(found, Some(CryptoError::CiphertextRefused));

@@ -5,6 +5,8 @@
 //! beside the workspace; without them a test says `skipped: ...`. Each file prints what was done:
 //! `<file> <provider>: tests, passed, of those rightly refused, skipped and why`.
 
+#![allow(dead_code, reason = "each test takes what it needs")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;

@@ -1,6 +1,7 @@
 //! Which method runs which operation.
 
 use kms_proto::v1;
+use kms_proto::v1::appliance_service_server::{ApplianceService, ApplianceServiceServer};
 use kms_proto::v1::audit_service_server::{AuditService, AuditServiceServer};
 use kms_proto::v1::crypto_service_server::{CryptoService, CryptoServiceServer};
 use kms_proto::v1::identity_service_server::{IdentityService, IdentityServiceServer};
@@ -68,6 +69,7 @@ service!(KeyManagementService {
     get_key_statement(GetKeyStatementRequest) -> GetKeyStatementResponse: ops::GetKeyStatement;
     get_key_version(GetKeyVersionRequest) -> GetKeyVersionResponse: Reading<ops::GetKeyVersion>;
     get_public_key(GetPublicKeyRequest) -> GetPublicKeyResponse: Reading<ops::GetPublicKey>;
+    import_key_version(ImportKeyVersionRequest) -> ImportKeyVersionResponse: ops::ImportKeyVersion;
     list_key_history(ListKeyHistoryRequest) -> ListKeyHistoryResponse: Reading<ops::ListKeyHistory>;
     list_key_rings(ListKeyRingsRequest) -> ListKeyRingsResponse: Reading<ops::ListKeyRings>;
     list_key_versions(ListKeyVersionsRequest) -> ListKeyVersionsResponse: Reading<ops::ListKeyVersions>;
@@ -82,8 +84,6 @@ service!(KeyManagementService {
     suspend_key_version(SuspendKeyVersionRequest) -> SuspendKeyVersionResponse: Writing<ops::SuspendKeyVersion>;
     undo_key_version_step(UndoKeyVersionStepRequest) -> UndoKeyVersionStepResponse: Writing<ops::UndoKeyVersionStep>;
     update_key(UpdateKeyRequest) -> UpdateKeyResponse: Writing<ops::UpdateKey>;
-} later {
-    import_key_version(ImportKeyVersionRequest) -> ImportKeyVersionResponse;
 });
 
 service!(TokenService {
@@ -123,6 +123,11 @@ service!(SealService {
     get_seal_status(GetSealStatusRequest) -> GetSealStatusResponse: Reading<ops::GetSealStatus>;
     seal(SealRequest) -> SealResponse: Reading<ops::Seal>;
     unseal(UnsealRequest) -> UnsealResponse: ops::Unseal;
+});
+
+service!(ApplianceService {
+    get_provider_status(GetProviderStatusRequest) -> GetProviderStatusResponse: Reading<ops::GetProviderStatus>;
+    run_self_tests(RunSelfTestsRequest) -> RunSelfTestsResponse: Reading<ops::RunSelfTests>;
 });
 
 service!(CryptoService {
@@ -182,6 +187,7 @@ pub(crate) fn routes(api: &Api) -> Routes {
     }
     let mut routes = Routes::builder();
     routes
+        .add_service(bounded!(ApplianceServiceServer))
         .add_service(bounded!(AuditServiceServer))
         .add_service(
             CryptoServiceServer::new(api.clone()).max_decoding_message_size(BATCH_BYTES_MAX),

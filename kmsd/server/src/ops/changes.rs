@@ -24,9 +24,24 @@ pub(crate) fn change_version(
     before: &Stored<Version>,
     after: &Version,
 ) -> Result<Vec<Draft>, Early> {
-    let vault = cx.vault()?;
     let ends = erased(&before.value, after).is_some();
     let sealed = if ends { &[][..] } else { &before.sealed };
+    change_version_to(cx, stamp, action, before, after, sealed)
+}
+
+/// As [`change_version`], with other material.
+///
+/// # Errors
+/// When the cryptography fails.
+pub(crate) fn change_version_to(
+    cx: &Context,
+    stamp: &Stamp,
+    action: Action,
+    before: &Stored<Version>,
+    after: &Version,
+    sealed: &[u8],
+) -> Result<Vec<Draft>, Early> {
+    let vault = cx.vault()?;
     let mut drafts = vec![rows::replace(&vault, &stamp.operation_id, after, sealed, before)?];
     let name = &after.header.version;
     // Somebody sees what a date brought about as a state that was there before.

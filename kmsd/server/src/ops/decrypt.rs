@@ -10,7 +10,7 @@ use kms_proto::v1;
 
 use super::using::{KeyUse, Use};
 use crate::wire::{
-    DATA_BYTES_MAX, IV_BYTES_MAX, KeyOrVersion, TAG_BYTES, bounded, check_crc,
+    DATA_BYTES_MAX, IV_BYTES_MAX, KeyOrVersion, TAG_BYTES, bounded, check_crc, check_iv,
     mechanism as mechanism_asked, version_name,
 };
 
@@ -56,6 +56,10 @@ impl Use for Decrypt {
 
     fn mechanism(&self) -> Option<Mechanism> {
         self.mechanism
+    }
+
+    fn fits(&self, mechanism: Mechanism) -> Result<(), Refusal> {
+        check_iv(mechanism, &self.iv)
     }
 
     fn apply(self, vault: &Vault, key: KeyUse<'_>) -> Result<v1::DecryptResponse, CryptoError> {

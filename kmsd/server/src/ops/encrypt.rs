@@ -11,8 +11,8 @@ use zeroize::Zeroizing;
 
 use super::using::{KeyUse, Use};
 use crate::wire::{
-    DATA_BYTES_MAX, IV_BYTES_MAX, KeyOrVersion, bounded, check_crc, mechanism as mechanism_asked,
-    mechanism_out,
+    DATA_BYTES_MAX, IV_BYTES_MAX, KeyOrVersion, bounded, check_crc, check_iv,
+    mechanism as mechanism_asked, mechanism_out,
 };
 
 /// The parsed request.
@@ -60,6 +60,10 @@ impl Use for Encrypt {
 
     fn callers_iv(&self) -> bool {
         self.iv.is_some()
+    }
+
+    fn fits(&self, mechanism: Mechanism) -> Result<(), Refusal> {
+        self.iv.as_deref().map_or(Ok(()), |iv| check_iv(mechanism, iv))
     }
 
     fn apply(self, vault: &Vault, key: KeyUse<'_>) -> Result<v1::EncryptResponse, CryptoError> {

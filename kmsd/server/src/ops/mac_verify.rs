@@ -5,12 +5,13 @@ use kms_core::id::Home;
 use kms_core::mechanism::Mechanism;
 use kms_core::permit::Refusal;
 use kms_crypto::CryptoError;
+use kms_crypto::mechanism::mac;
 use kms_crypto::vault::Vault;
 use kms_proto::v1;
 use zeroize::Zeroizing;
 
 use super::using::{KeyUse, Use};
-use crate::wire::{DATA_BYTES_MAX, KeyOrVersion, bounded, mechanism as mechanism_asked};
+use crate::wire::{DATA_BYTES_MAX, KeyOrVersion, bounded, invalid, mechanism as mechanism_asked};
 
 /// The parsed request.
 pub(crate) struct MacVerify {
@@ -40,6 +41,15 @@ impl Use for MacVerify {
 
     fn mechanism(&self) -> Option<Mechanism> {
         self.mechanism
+    }
+
+    fn fits(&self, mechanism: Mechanism) -> Result<(), Refusal> {
+        match mac::tag_bytes(mechanism) {
+            Some(length) if length != self.mac.len() => {
+                Err(invalid("mac", format!("expected the whole tag, {length} bytes")))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn apply(self, vault: &Vault, key: KeyUse<'_>) -> Result<v1::MacVerifyResponse, CryptoError> {

@@ -23,7 +23,7 @@ use prost::Message;
 use super::changes::rotation_due;
 use super::create_key::{Place, made, new_slot};
 use super::named;
-use super::using::{USES_JUDGED_ANEW_MAX, UseFacts};
+use super::using::{USES_JUDGED_ANEW_MAX, UseFacts, may_use};
 use crate::context::Context;
 use crate::failure::{Early, Failure};
 use crate::pipeline::{Operation, Stamp};
@@ -148,17 +148,12 @@ impl<M: Make> Operation for MakingOf<M> {
         named(self.make.name())
     }
 
-    async fn load(
-        &self,
-        cx: &Context,
-        _caller: &Caller,
-        stamp: &Stamp,
-    ) -> Result<MakeFacts, Early> {
+    async fn load(&self, cx: &Context, caller: &Caller, stamp: &Stamp) -> Result<MakeFacts, Early> {
         let usage = M::ACTION.usage().unwrap_or(NO_USAGE);
         let source = UseFacts::load(cx, self.make.name(), usage, self.make.mechanism()).await?;
         let place = Place::of(cx, &self.name, stamp).await?;
         let new = match source.seen() {
-            Some(found) if place.existing.is_none() => {
+            Some(found) if place.existing.is_none() && may_use(caller, &source.resource()) => {
                 let (old, sealed) = (&found.key.value, &found.version.value.header);
                 let (key, header) = self.tightened(old, sealed, &source)?;
                 let rotation = key.rotation.map(|rotation| rotation.begun(stamp.now));

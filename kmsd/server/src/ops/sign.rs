@@ -42,6 +42,20 @@ impl Data {
         bounded("message", bytes, DATA_BYTES_MAX).map(Self::Message)
     }
 
+    /// Whether it is something that `mechanism` signs.
+    ///
+    /// # Errors
+    /// [`Refusal::InvalidArgument`] for a digest of another length than the mechanism's hash function
+    /// gives, or where only messages are signed.
+    pub(crate) fn fits(&self, mechanism: Mechanism) -> Result<(), Refusal> {
+        let Self::Digest(digest) = self else { return Ok(()) };
+        match mechanism.hash() {
+            Some(hash) if hash.digest_bytes() == digest.len() => Ok(()),
+            Some(hash) => Err(invalid("digest", format!("expected {} bytes", hash.digest_bytes()))),
+            None => Err(invalid("digest", format!("{mechanism} takes messages only"))),
+        }
+    }
+
     /// As the vault takes it.
     pub(crate) fn input(&self) -> SignInput<'_> {
         match self {
@@ -88,6 +102,10 @@ impl Use for Sign {
 
     fn mechanism(&self) -> Option<Mechanism> {
         self.mechanism
+    }
+
+    fn fits(&self, mechanism: Mechanism) -> Result<(), Refusal> {
+        self.data.fits(mechanism)
     }
 
     fn apply(self, vault: &Vault, key: KeyUse<'_>) -> Result<v1::SignResponse, CryptoError> {

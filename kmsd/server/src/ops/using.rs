@@ -2,11 +2,11 @@
 
 use kms_core::action::Action;
 use kms_core::algorithm::Usage;
-use kms_core::caller::Caller;
+use kms_core::caller::{Caller, Role};
 use kms_core::id::{Digest, Home, Resource};
 use kms_core::key::{Commitment, Version};
 use kms_core::mechanism::Mechanism;
-use kms_core::permit::{Manner, Permit, Recorded, Refusal, Subject};
+use kms_core::permit::{Grounds, Manner, Permit, Recorded, Refusal, Subject};
 use kms_core::protections;
 use kms_core::ring_policy::RingKind;
 use kms_crypto::CryptoError;
@@ -45,6 +45,15 @@ pub(crate) trait Use: Send + Sync + Sized {
     /// Whether the caller brings the IV of an encryption.
     fn callers_iv(&self) -> bool {
         false
+    }
+
+    /// Whether what the request brings is as long as the mechanism wants it; the mechanism is known only
+    /// when the key is.
+    ///
+    /// # Errors
+    /// [`Refusal::InvalidArgument`].
+    fn fits(&self, _mechanism: Mechanism) -> Result<(), Refusal> {
+        Ok(())
     }
 
     /// Spends the permit in the vault and makes the response. `version_name` is the version's.
@@ -174,6 +183,11 @@ impl UseFacts {
     }
 }
 
+/// Whether `caller` has the role for uses of keys, so that it may hear what is wrong with a request for one.
+pub(crate) fn may_use(caller: &Caller, resource: &Resource) -> bool {
+    caller.role_over(&[Role::CryptoUser], resource).is_some()
+}
+
 /// Takes a place in the count of protections, where they are counted.
 fn take(
     cx: &Context,
@@ -244,6 +258,21 @@ impl<U: Use> Operation for Using<U> {
 
     fn subject<'a>(&self, facts: &'a UseFacts) -> Subject<'a> {
         facts.subject(self.0.callers_iv())
+    }
+
+    async fn grounds(
+        &self,
+        _cx: &Context,
+        caller: &Caller,
+        _stamp: &Stamp,
+        facts: &UseFacts,
+    ) -> Result<Grounds, Early> {
+        // Whoever may not use the key, or not so, is told that first, and learns nothing of the key.
+        let mechanism = facts.seen().filter(|_| may_use(caller, &facts.resource()));
+        match mechanism.map(|_| facts.mechanism()) {
+            Some(Ok(mechanism)) => Ok(self.0.fits(mechanism).map(|()| Grounds::default())?),
+            _ => Ok(Grounds::default()),
+        }
     }
 
     fn unchanged(&self, facts: &UseFacts) -> Vec<Condition> {

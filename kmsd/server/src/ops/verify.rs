@@ -55,6 +55,10 @@ impl Use for Verify {
         self.mechanism
     }
 
+    fn fits(&self, mechanism: Mechanism) -> Result<(), Refusal> {
+        self.data.fits(mechanism)
+    }
+
     fn apply(self, vault: &Vault, key: KeyUse<'_>) -> Result<v1::VerifyResponse, CryptoError> {
         let KeyUse { recorded, request_digest, version, mechanism, version_name: _, audit } = key;
         let (input, context) = (self.data.input(), &self.context);

@@ -2,7 +2,9 @@
 
 use kms_core::id::Timestamp;
 use kms_core::key::LABEL_BYTES_MAX;
+use kms_core::mechanism::Mechanism;
 use kms_core::permit::Refusal;
+use kms_crypto::mechanism::cipher;
 
 mod enums;
 mod identity;
@@ -51,6 +53,15 @@ pub(crate) fn check_crc(
     } else {
         Err(invalid(field, "damaged on the way: the CRC32C does not match; send it again"))
     }
+}
+
+/// Checks that an IV is as long as the mechanism's.
+pub(crate) fn check_iv(mechanism: Mechanism, iv: &[u8]) -> Result<(), Refusal> {
+    let expected = cipher::iv_bytes(mechanism).unwrap_or(0);
+    if iv.len() == expected {
+        return Ok(());
+    }
+    Err(invalid("initialization_vector", format!("expected {expected} bytes for {mechanism}")))
 }
 
 /// A `request_id` is 16 bytes, or empty for none.

@@ -157,23 +157,24 @@ const SIGNED: [Signed; 3] = [
     },
 ];
 
-/// C2SP CCTV, ML-KEM, intermediate values.
+/// Seed and public key of NIST ACVP, ML-KEM-keyGen-FIPS203, tests 26 and 51; encapsulated by another
+/// library.
 const ENCAPSULATED: [Encapsulated; 2] = [
     Encapsulated {
         algorithm: Algorithm::MlKem768,
-        seed: "f688563f7c66a5da2d8bdb5a5f3e07bd8dce6f7efcec7f41298d79863459f7cdd1d49a51
-            5250dbceb9f6e3fcc1c7d5306918964b21ddb22207e03e57f0600da8",
-        public_key_sha256: "f749f9664928fa1e2862270d9a0ea8061382575633588e23b4af824cf3c1feb3",
+        seed: "e582b7d75e6c80b05ae392a1fc9f7153b12390fd99930368cc67a768baebc8a01cdacb87
+            40c0b87c4a379575f187b367cbfa3b300bf591b109f79816e9cbe8f0",
+        public_key_sha256: "4158f6afb5e516c99f1da07da8c651348422b17c1f4e9a08ad73fb1f91249b3e",
         ciphertext: include_str!("../../known_answer/ml_kem_768.ciphertext.hex"),
-        secret: "4b4eba37eff0315dc6009dcffb4dfbbb680f8f2ebde8715fa3d6daf70256a2d9",
+        secret: "82c9c37c49c9e540d64f907ea0a3fb723a28008cff007dfd0769492f5a47c4dd",
     },
     Encapsulated {
         algorithm: Algorithm::MlKem1024,
-        seed: "2a62c39ef4fc499f2d132716f480bb7521a49558ae84ee80d9352e66daf1e3a85f574ef7
-            f013d4336801fed022178c3ed91d0b6d51325315fc1dcabf4770a2ea",
-        public_key_sha256: "0c2b5e8163f02c7418510ca563bd8408088e3e94802e873037856c4a353ba03b",
+        seed: "f3a706faf090c03db506863ab0b20bd8a1627956318e88c67eb875e8e726600935d2bc43
+            dd1cc879f765bf2a0c5e297889dde910e57e2bb0eae417b90ab7a275",
+        public_key_sha256: "b78619e4fceeeb86dee3fedb945eca6da61dae312771ef8fa871951d391bd7b6",
         ciphertext: include_str!("../../known_answer/ml_kem_1024.ciphertext.hex"),
-        secret: "6c4f4a231255a8cdfb7424c8dabf3a624cefaffd28964efe220ab6178fa6b324",
+        secret: "64ee20b237ac23b0da94d7eb5942e00de8fc6993aece93cf6160507d19e04ae8",
     },
 ];
 

@@ -121,6 +121,13 @@ pub(crate) struct List {
     show_deleted: bool,
 }
 
+impl List {
+    /// The keys of `ring` that fit `filter`.
+    pub(crate) const fn only(ring: String, filter: String) -> Self {
+        Self { ring, filter, show_deleted: false }
+    }
+}
+
 pub(crate) async fn list(connection: &Connection, list: List) -> Result<Report, Failure> {
     let List { ring: parent, filter, show_deleted } = list;
     let client = connection.open().await?;

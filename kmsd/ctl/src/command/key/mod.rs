@@ -1,13 +1,19 @@
 //! `kmsctl key`: making and turning keys in `manage`, their life in `lifecycle`, their use in
 //! `operate`.
 
+mod csr;
 mod large;
 mod lifecycle;
 mod making;
 mod manage;
 mod operate;
 mod shape;
-pub(crate) mod transfer;
+mod statement;
+mod transfer;
+
+pub(crate) use manage::{List, list};
+pub(crate) use shape::Limits;
+pub(crate) use transfer::{MaterialFile, Target, import, is_version};
 
 use clap::Subcommand;
 
@@ -29,7 +35,7 @@ pub(crate) enum Key {
     },
     /// List the keys of a ring.
     #[command(after_help = manage::LIST_HELP)]
-    List(manage::List),
+    List(List),
     /// Show one key.
     Show {
         /// Key name.
@@ -104,6 +110,12 @@ pub(crate) enum Key {
     /// Erase the material of a version that is not ACTIVE or SUSPENDED. Cannot be undone.
     #[command(after_help = lifecycle::DESTROY_HELP)]
     Destroy(lifecycle::Target),
+    /// Write a certificate request that the key signs. Needs the role crypto-user.
+    #[command(after_help = csr::CSR_HELP)]
+    Csr(csr::Csr),
+    /// Fetch the appliance's signed statement of what a version is and where it comes from.
+    #[command(after_help = statement::STATEMENT_HELP)]
+    Statement(statement::Statement),
     /// Bring a key from outside. Needs the role key-manager.
     #[command(after_help = transfer::IMPORT_HELP)]
     Import(transfer::Import),
@@ -165,7 +177,7 @@ impl Key {
         match self {
             Self::Create(command) => command.run(connection).await,
             Self::Algorithms { algorithm } => Ok(manage::algorithms(algorithm.as_deref())),
-            Self::List(list) => manage::list(connection, list).await,
+            Self::List(command) => list(connection, command).await,
             Self::Show { name } => manage::show(connection, name).await,
             Self::Update(command) => command.run(connection).await,
             Self::Rotate(command) => command.run(connection).await,
@@ -188,6 +200,8 @@ impl Key {
             Self::SetDates(command) => command.run(connection).await,
             Self::SetCertificate(command) => command.run(connection).await,
             Self::Destroy(target) => target.destroy(connection).await,
+            Self::Csr(command) => command.run(connection).await,
+            Self::Statement(command) => command.run(connection).await,
             Self::Import(command) => command.run(connection).await,
             Self::Export(command) => command.run(connection).await,
             Self::Sign(command) => command.run(connection).await,

@@ -276,7 +276,7 @@ fn check_length(
 }
 
 /// Whether the name is that of a version.
-fn is_version(name: &str) -> bool {
+pub(crate) fn is_version(name: &str) -> bool {
     name.contains('@') || name.contains("/versions/")
 }
 
