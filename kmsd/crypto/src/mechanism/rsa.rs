@@ -348,7 +348,7 @@ fn number(key: &impl PublicKeyParts, bytes: &[u8]) -> Option<BoxedUint> {
         return None;
     }
     let number = BoxedUint::from_be_slice(bytes, key.n_bits_precision()).ok()?;
-    (&number < key.n().as_ref()).then_some(number)
+    (number < *key.n().as_ref()).then_some(number)
 }
 
 const PLAINTEXT_TOO_LONG: CryptoError = CryptoError::InputRefused {
