@@ -8,6 +8,8 @@ mod openssl;
 #[path = "support/vectors.rs"]
 mod vectors;
 
+use std::sync::{Arc, OnceLock};
+
 use kms_core::algorithm::{Algorithm, Usage};
 use kms_core::mechanism::Mechanism;
 use kms_crypto::CryptoError;
@@ -41,11 +43,17 @@ fn cases(worker: &dyn Provider, algorithm: Algorithm) -> usize {
     }
 }
 
-/// Keys of the pure-Rust RSA take seconds to make, so those come from AWS-LC.
-fn key(maker: &dyn Provider, algorithm: Algorithm) -> NewKey {
-    let slow = matches!(algorithm, Algorithm::Rsa2048 | Algorithm::Rsa3072 | Algorithm::Rsa4096);
-    let maker: &dyn Provider = if slow { &AwsLc } else { maker };
-    maker.generate_unchecked(algorithm, 0).unwrap()
+/// RSA keys take seconds to make, so there is one of each size, by AWS-LC.
+fn key(maker: &dyn Provider, algorithm: Algorithm) -> Arc<NewKey> {
+    static RSA: [OnceLock<Arc<NewKey>>; 3] = [const { OnceLock::new() }; 3];
+    let make = |maker: &dyn Provider| Arc::new(maker.generate_unchecked(algorithm, 0).unwrap());
+    let held = match algorithm {
+        Algorithm::Rsa2048 => &RSA[0],
+        Algorithm::Rsa3072 => &RSA[1],
+        Algorithm::Rsa4096 => &RSA[2],
+        _ => return make(maker),
+    };
+    held.get_or_init(|| make(&AwsLc)).clone()
 }
 
 fn with_usage(usage: Usage) -> impl Iterator<Item = (Algorithm, Mechanism)> {
@@ -62,8 +70,9 @@ fn with_usage(usage: Usage) -> impl Iterator<Item = (Algorithm, Mechanism)> {
 fn what_one_provider_signs_the_other_verifies() {
     for (signer, verifier) in BOTH_WAYS {
         for (algorithm, mechanism) in with_usage(Usage::Sign) {
-            let NewKey { material, public_key } = key(signer, algorithm);
-            let opened = signer.private_key(algorithm, &material).unwrap();
+            let key = key(signer, algorithm);
+            let NewKey { material, public_key } = &*key;
+            let opened = signer.private_key(algorithm, material).unwrap();
             let context: &[u8] = match mechanism {
                 Mechanism::MlDsa | Mechanism::SlhDsa => b"context",
                 _ => b"",
@@ -80,7 +89,7 @@ fn what_one_provider_signs_the_other_verifies() {
                 let signature = opened.sign(mechanism, input, context).unwrap();
                 let verify = |text: &[u8], signature: &[u8]| {
                     let input = SignInput::Message(text);
-                    let key = &public_key;
+                    let key = public_key;
                     verifier.verify(algorithm, mechanism, key, input, context, signature)
                 };
                 assert_eq!(verify(&text, &signature), Ok(true), "{algorithm} {mechanism}");
@@ -100,8 +109,9 @@ fn what_one_provider_signs_the_other_verifies() {
 fn what_one_provider_encrypts_the_other_decrypts() {
     for (encrypter, decrypter) in BOTH_WAYS {
         for (algorithm, mechanism) in with_usage(Usage::Encrypt) {
-            let NewKey { material, public_key } = key(decrypter, algorithm);
-            let opened = decrypter.private_key(algorithm, &material).unwrap();
+            let key = key(decrypter, algorithm);
+            let NewKey { material, public_key } = &*key;
+            let opened = decrypter.private_key(algorithm, material).unwrap();
             for _ in 0..cases(decrypter, algorithm) {
                 let mut text = message();
                 match mechanism {
@@ -114,7 +124,7 @@ fn what_one_provider_encrypts_the_other_decrypts() {
                 let label: &[u8] = if mechanism.hash().is_some() { b"label" } else { b"" };
                 let with = |aad| CipherParameters { iv: b"", aad };
                 let ciphertext = encrypter
-                    .public_encrypt(algorithm, mechanism, &public_key, with(label), &text)
+                    .public_encrypt(algorithm, mechanism, public_key, with(label), &text)
                     .unwrap();
                 let found = opened.decrypt(mechanism, with(label), &ciphertext).unwrap();
                 assert!(vectors::is(decrypter, &found, &text), "{algorithm} {mechanism}");
@@ -149,10 +159,11 @@ fn both_providers_agree_to_the_same_secret() {
 fn what_one_provider_encapsulates_the_other_decapsulates() {
     for (sender, holder) in BOTH_WAYS {
         for (algorithm, _) in with_usage(Usage::Encapsulate) {
-            let NewKey { material, public_key } = key(holder, algorithm);
-            let opened = [holder, sender].map(|p| p.private_key(algorithm, &material).unwrap());
+            let key = key(holder, algorithm);
+            let NewKey { material, public_key } = &*key;
+            let opened = [holder, sender].map(|p| p.private_key(algorithm, material).unwrap());
             for _ in 0..200 {
-                let (mut ciphertext, sent) = sender.encapsulate(algorithm, &public_key).unwrap();
+                let (mut ciphertext, sent) = sender.encapsulate(algorithm, public_key).unwrap();
                 let tag =
                     |key: &Material| sender.mac(Mechanism::HmacSha256, key, b"compare").unwrap();
                 let found = opened[0].decapsulate(&ciphertext).unwrap();
@@ -176,8 +187,9 @@ fn what_one_provider_encapsulates_the_other_decapsulates() {
 fn what_a_key_is_not_for_is_refused() {
     for (provider, _) in BOTH_WAYS {
         for algorithm in Algorithm::ALL.iter().copied().filter(|a| a.is_asymmetric()) {
-            let NewKey { material, public_key } = key(provider, algorithm);
-            let opened = provider.private_key(algorithm, &material).unwrap();
+            let key = key(provider, algorithm);
+            let NewKey { material, public_key } = &*key;
+            let opened = provider.private_key(algorithm, material).unwrap();
             let input = SignInput::Message(b"message");
             for mechanism in Mechanism::ALL.iter().copied() {
                 let is_ours = algorithm.mechanisms().contains(&mechanism);
@@ -185,7 +197,7 @@ fn what_a_key_is_not_for_is_refused() {
                     assert!(opened.sign(mechanism, input, b"").is_err(), "{algorithm} {mechanism}");
                 }
                 if !(is_ours && mechanism.offers(Usage::Verify)) {
-                    let key = &public_key;
+                    let key = public_key;
                     let found = provider.verify(algorithm, mechanism, key, input, b"", &[0; 64]);
                     assert!(found.is_err(), "{algorithm} {mechanism}");
                 }
@@ -194,25 +206,25 @@ fn what_a_key_is_not_for_is_refused() {
                     let found = opened.decrypt(mechanism, none, &[0; 256]);
                     assert!(found.is_err(), "{algorithm} {mechanism}");
                     let found =
-                        provider.public_encrypt(algorithm, mechanism, &public_key, none, b"m");
+                        provider.public_encrypt(algorithm, mechanism, public_key, none, b"m");
                     assert!(found.is_err(), "{algorithm} {mechanism}");
                 }
             }
             if !algorithm.supports(Usage::Derive) {
-                assert!(opened.agree(&public_key).is_err(), "{algorithm}");
+                assert!(opened.agree(public_key).is_err(), "{algorithm}");
             }
             if !algorithm.supports(Usage::Encapsulate) {
-                assert!(provider.encapsulate(algorithm, &public_key).is_err(), "{algorithm}");
+                assert!(provider.encapsulate(algorithm, public_key).is_err(), "{algorithm}");
                 assert!(opened.decapsulate(&[0; 1088]).is_err(), "{algorithm}");
             }
             // Nobody else's key is read as one of this algorithm.
             for other in Algorithm::ALL.iter().copied().filter(|other| *other != algorithm) {
-                assert!(provider.private_key(other, &material).is_err(), "{algorithm} {other}");
-                assert!(provider.import(other, &material).is_err() || !other.is_asymmetric());
-                assert!(provider.check_public_key(other, &public_key).is_err());
+                assert!(provider.private_key(other, material).is_err(), "{algorithm} {other}");
+                assert!(provider.import(other, material).is_err() || !other.is_asymmetric());
+                assert!(provider.check_public_key(other, public_key).is_err());
             }
-            assert!(provider.check_public_key(algorithm, &public_key).is_ok());
-            assert_eq!(provider.import(algorithm, &material).unwrap().public_key, public_key);
+            assert!(provider.check_public_key(algorithm, public_key).is_ok());
+            assert_eq!(&provider.import(algorithm, material).unwrap().public_key, public_key);
         }
     }
 }

@@ -4,12 +4,14 @@
 //! hedged (§3.4). The signer here is the pure-Rust one; the default provider uses it for signatures
 //! with a context, which its own library does not offer.
 
+use aws_lc_rs::signature::{
+    KeyPair, ML_DSA_44_SIGNING, ML_DSA_65_SIGNING, ML_DSA_87_SIGNING, PqdsaKeyPair,
+};
 use kms_core::algorithm::Algorithm;
 use ml_dsa::{
     EncodedVerifyingKey, ExpandedSigningKey, ExpandedSigningKeyBytes, MlDsa44, MlDsa65, MlDsa87,
     MlDsaParams, Signature, SigningKey, VerifyingKey,
 };
-use shake::{ExtendableOutput, Shake256, Update, XofReader};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -22,9 +24,8 @@ use crate::provider::NewKey;
 use crate::random::LatchedRng;
 
 /// Takes in a PKCS#8 document. An expanded key must be one that key generation could have made: small
-/// coefficients in range, its hash of the public key that of the public key it gives, and signatures that
-/// verify. (A changed bit of s2 or t0 can pass this; such a key signs rightly.) Where there is a seed
-/// too, the two must be the same key.
+/// coefficients in range, t0 and the hash of the public key those that rho, s1 and s2 give. Where there
+/// is a seed too, the two must be the same key.
 pub(crate) fn import(algorithm: Algorithm, material: &Material) -> Result<NewKey, CryptoError> {
     match read(algorithm, material).ok_or(CryptoError::MaterialRefused)? {
         SeedOrExpanded::Seed(seed) => new_key(algorithm, seed),
@@ -136,16 +137,20 @@ fn read(algorithm: Algorithm, material: &Material) -> Option<SeedOrExpanded<'_>>
     SeedOrExpanded::read(inner, SEED_BYTES, expanded_bytes(algorithm))
 }
 
+/// AWS-LC computes t anew from rho, s1 and s2, and compares t0 and the hash of the public key with what is
+/// there; the pure-Rust library compares nothing, and may panic on what is not a key.
 fn new_expanded_key(algorithm: Algorithm, expanded: &[u8]) -> Result<NewKey, CryptoError> {
-    let public_key = match algorithm {
-        Algorithm::MlDsa44 => public_key_of_expanded::<MlDsa44>(expanded, 2, 4 + 4)?,
-        Algorithm::MlDsa65 => public_key_of_expanded::<MlDsa65>(expanded, 4, 6 + 5)?,
-        Algorithm::MlDsa87 => public_key_of_expanded::<MlDsa87>(expanded, 2, 8 + 7)?,
+    let scheme = match algorithm {
+        Algorithm::MlDsa44 => &ML_DSA_44_SIGNING,
+        Algorithm::MlDsa65 => &ML_DSA_65_SIGNING,
+        Algorithm::MlDsa87 => &ML_DSA_87_SIGNING,
         _ => return Err(CryptoError::MaterialRefused),
     };
+    let pair = PqdsaKeyPair::from_raw_private_key(scheme, expanded)
+        .map_err(|_| CryptoError::MaterialRefused)?;
     Ok(NewKey {
         material: pkcs8_expanded(algorithm, expanded)?,
-        public_key: key_form::public_key_from_raw(algorithm, &public_key)?,
+        public_key: key_form::public_key_from_raw(algorithm, pair.public_key().as_ref())?,
     })
 }
 
@@ -153,47 +158,6 @@ fn public_key_of_seed<P: MlDsaParams>(seed: &[u8]) -> Result<Vec<u8>, CryptoErro
     let seed = secret_array::<SEED_BYTES>(seed)?;
     let key = SigningKey::<P>::from_seed(&(*seed).into());
     Ok(key.expanded_key().verifying_key().encode().to_vec())
-}
-
-/// The public key of `rho || K || tr || s1 || s2 || t0` (FIPS 204, algorithm 24), where s1 and s2 are
-/// `polynomials` polynomials of 256 coefficients from -eta to eta.
-fn public_key_of_expanded<P: MlDsaParams>(
-    expanded: &[u8],
-    eta: u8,
-    polynomials: usize,
-) -> Result<Vec<u8>, CryptoError> {
-    let bits = if eta == 2 { 3 } else { 4 };
-    let small_bytes = polynomials * 256 * bits / 8;
-    let small = expanded.get(HASHES_BYTES..HASHES_BYTES + small_bytes);
-    if !small.is_some_and(|small| coefficients_in_range(small, bits, 2 * eta)) {
-        return Err(CryptoError::MaterialRefused);
-    }
-    let key = expanded_key::<P>(expanded).ok_or(CryptoError::MaterialRefused)?;
-    let public_key = key.verifying_key().encode().to_vec();
-    let mut tr = [0; TR_BYTES];
-    Shake256::default().chain(&public_key).finalize_xof().read(&mut tr);
-    if expanded[HASHES_BYTES - TR_BYTES..HASHES_BYTES] != tr {
-        return Err(CryptoError::MaterialRefused);
-    }
-    // t0 is the one part that the public key does not follow from; a wrong one signs wrongly.
-    let signature = sign_with(&key, b"consistency", &[])?;
-    match verify_with::<P>(&public_key, b"consistency", &[], &signature) {
-        Some(true) => Ok(public_key),
-        _ => Err(CryptoError::MaterialRefused),
-    }
-}
-
-/// Whether all numbers of `bits` bits, packed from the low end, are at most `max`. Constant time.
-fn coefficients_in_range(packed: &[u8], bits: usize, max: u8) -> bool {
-    let mut beyond = 0_u8;
-    for group in packed.chunks(bits) {
-        let word = group.iter().rev().fold(0_u32, |word, byte| (word << 8) | u32::from(*byte));
-        for index in 0..8 * group.len() / bits {
-            let number = (word >> (index * bits)) as u8 & ((1 << bits) - 1);
-            beyond |= max.wrapping_sub(number) & 0x80;
-        }
-    }
-    beyond == 0
 }
 
 #[expect(
@@ -229,21 +193,11 @@ fn sign<P: MlDsaParams>(
     context: &[u8],
 ) -> Result<Vec<u8>, CryptoError> {
     check_context(context)?;
-    sign_with(key, message, context).map_err(|error| match error {
-        CryptoError::RandomFailed => error,
-        _ => CryptoError::ProviderFailed { algorithm },
-    })
-}
-
-fn sign_with<P: MlDsaParams>(
-    key: &ExpandedSigningKey<P>,
-    message: &[u8],
-    context: &[u8],
-) -> Result<Vec<u8>, CryptoError> {
     let mut rng = LatchedRng::default();
     let signature = key.sign_randomized(message, context, &mut rng);
     rng.check()?;
-    Ok(signature.map_err(|_| CryptoError::MaterialRefused)?.encode().to_vec())
+    let signature = signature.map_err(|_| CryptoError::ProviderFailed { algorithm })?;
+    Ok(signature.encode().to_vec())
 }
 
 fn verify_with<P: MlDsaParams>(
@@ -272,6 +226,3 @@ const CONTEXT_TOO_LONG: CryptoError =
 pub const CONTEXT_BYTES_MAX: usize = 255;
 /// Length of a seed.
 pub const SEED_BYTES: usize = 32;
-/// `rho || K || tr`.
-const HASHES_BYTES: usize = 32 + 32 + TR_BYTES;
-const TR_BYTES: usize = 64;

@@ -3,7 +3,7 @@
 //!
 //! Key bytes are PKCS#8 DER with two primes. Public exponents are at least 65,537.
 //!
-//! [`Blinded`] is the pure-Rust key. The default provider takes it for PKCS#1 v1.5 decryption, where the
+//! `Blinded` is the pure-Rust key. The default provider takes it for PKCS#1 v1.5 decryption, where the
 //! library answers a wrong padding with a made-up message that only depends on key and ciphertext
 //! (draft-irtf-cfrg-rsa-guidance §7.2), and for raw RSA. Every private operation of it is blinded: the
 //! crate carries RUSTSEC-2023-0071 (timing) without a fixed version.
@@ -348,7 +348,7 @@ fn number(key: &impl PublicKeyParts, bytes: &[u8]) -> Option<BoxedUint> {
         return None;
     }
     let number = BoxedUint::from_be_slice(bytes, key.n_bits_precision()).ok()?;
-    (&number < key.n().as_ref()).then_some(number)
+    (number < *key.n().as_ref()).then_some(number)
 }
 
 const PLAINTEXT_TOO_LONG: CryptoError = CryptoError::InputRefused {

@@ -158,11 +158,19 @@ fn an_expanded_ml_dsa_key_that_was_edited_is_refused() {
     let Some(text) = text(name) else { return };
     let (algorithm, cases) = (Algorithm::MlDsa65, cavp(&text, "ctx"));
     let good = unhex(&cases[0]["sk"]);
+    // Five polynomials of s1, then six of s2, of 128 bytes each, behind 128 bytes of hashes.
+    const S2: usize = 128 + 5 * 128;
+    const T0: usize = S2 + 6 * 128;
     for provider in PROVIDERS {
-        // rho, tr and s1, from which the public key follows. A changed K is another key, and a whole one.
-        for at in [0, 64, 128, 300, 700] {
+        // rho, tr, s1, s2 and t0. A changed K is another key, and a whole one.
+        for at in [0, 64, 128, 300, 700, S2, T0 - 1, T0, T0 + 1000, good.len() - 1] {
             let mut bad = good.clone();
             bad[at] ^= 0x40;
+            // One step in a coefficient that stays in range: the high half of t may stay as it was.
+            let mut near = good.clone();
+            near[at] ^= 1;
+            let refused = provider.import(algorithm, &expanded_form(algorithm, &near)).err();
+            assert_eq!(refused, Some(CryptoError::MaterialRefused), "byte {at}");
             let refused = provider.import(algorithm, &expanded_form(algorithm, &bad)).err();
             assert_eq!(refused, Some(CryptoError::MaterialRefused), "byte {at}");
         }

@@ -159,16 +159,14 @@ fn wycheproof_pss_verification() {
     }
 }
 
-/// The keys of a file, each imported once, since that takes a primality test.
+/// The keys of a file, each imported once, since that takes a primality test. `None` was refused.
 #[derive(Default)]
-struct Keys(BTreeMap<String, Option<(Algorithm, Box<dyn PrivateKey>)>>);
+struct Keys(BTreeMap<String, Option<Opened>>);
+
+type Opened = (Algorithm, Box<dyn PrivateKey>);
 
 impl Keys {
-    fn get(
-        &mut self,
-        provider: &dyn Provider,
-        pkcs8: &str,
-    ) -> Option<&(Algorithm, Box<dyn PrivateKey>)> {
+    fn get(&mut self, provider: &dyn Provider, pkcs8: &str) -> Option<&Opened> {
         self.0
             .entry(pkcs8.to_owned())
             .or_insert_with(|| {
@@ -398,10 +396,10 @@ fn labelled(text: &str) -> Vec<(String, Vec<u8>)> {
     for line in text.lines() {
         if let Some(label) = line.strip_prefix('#') {
             found.push((label.trim().trim_end_matches(':').to_lowercase(), String::new()));
-        } else if line.chars().all(|c| c.is_ascii_hexdigit() || c.is_whitespace()) {
-            if let Some((_, digits)) = found.last_mut() {
-                digits.push_str(line);
-            }
+        } else if line.chars().all(|c| c.is_ascii_hexdigit() || c.is_whitespace())
+            && let Some((_, digits)) = found.last_mut()
+        {
+            digits.push_str(line);
         }
     }
     let filled = found.into_iter().filter(|(_, digits)| !digits.trim().is_empty());

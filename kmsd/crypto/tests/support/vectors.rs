@@ -117,7 +117,7 @@ pub(crate) fn bytes(value: &Value) -> Vec<u8> {
 
 pub(crate) fn unhex(text: &str) -> Vec<u8> {
     let digits: String = text.split_whitespace().collect();
-    let even = if digits.len() % 2 == 0 { digits } else { format!("0{digits}") };
+    let even = if digits.len().is_multiple_of(2) { digits } else { format!("0{digits}") };
     hex::decode(even).unwrap()
 }
 

@@ -191,7 +191,8 @@ impl PrivateKey for Hybrid {
 
     fn decapsulate(&self, ciphertext: &[u8]) -> Result<Material, CryptoError> {
         let refused = CryptoError::CiphertextRefused;
-        let (lattice, curve) = x_wing::split_ciphertext(ciphertext).ok_or(refused.clone())?;
+        let (lattice, curve) =
+            x_wing::split_ciphertext(ciphertext).ok_or_else(|| refused.clone())?;
         let lattice_secret = decapsulate(Algorithm::MlKem768, &self.lattice, lattice)?;
         let peer = agreement::UnparsedPublicKey::new(&agreement::X25519, curve);
         agreement::agree(&self.curve, peer, refused, |curve_secret| {
@@ -203,7 +204,7 @@ impl PrivateKey for Hybrid {
 /// Encapsulation of X-Wing (§5.4), for a public key that was checked.
 fn encapsulate_hybrid(public_key: &[u8]) -> Result<(Vec<u8>, Material), CryptoError> {
     let invalid = CryptoError::PublicKeyInvalid { algorithm: Algorithm::XWing };
-    let (lattice, curve) = x_wing::split_public_key(public_key).ok_or(invalid.clone())?;
+    let (lattice, curve) = x_wing::split_public_key(public_key).ok_or_else(|| invalid.clone())?;
     let (lattice_ciphertext, lattice_secret) = encapsulate_for(Algorithm::MlKem768, lattice)?;
     let ephemeral = agreement::PrivateKey::generate(&agreement::X25519).map_err(|_| FAILED)?;
     let ephemeral_public = ephemeral.compute_public_key().map_err(|_| FAILED)?;

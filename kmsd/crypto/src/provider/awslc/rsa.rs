@@ -68,7 +68,7 @@ pub(super) fn private_key(
 pub(super) fn verify(algorithm: Algorithm, claim: Claim<'_>) -> Result<bool, CryptoError> {
     let Claim { mechanism, public_key, input, context, signature } = claim;
     check_no_context(context)?;
-    let scheme = verification(mechanism).ok_or(usage_refused(algorithm, Usage::Verify))?;
+    let scheme = verification(mechanism).ok_or_else(|| usage_refused(algorithm, Usage::Verify))?;
     check_public_key(algorithm, public_key)?;
     let digest = imported(mechanism, input)?;
     let key = ParsedPublicKey::new(scheme, public_key)
@@ -165,7 +165,8 @@ impl PrivateKey for Opened {
         context: &[u8],
     ) -> Result<Vec<u8>, CryptoError> {
         check_no_context(context)?;
-        let encoding = encoding(mechanism).ok_or(usage_refused(self.algorithm, Usage::Sign))?;
+        let encoding =
+            encoding(mechanism).ok_or_else(|| usage_refused(self.algorithm, Usage::Sign))?;
         let mut signature = vec![0; self.pair.public_modulus_len()];
         match input {
             SignInput::Digest(_) => {

@@ -89,7 +89,7 @@ fn number(
     if !algorithm.mechanisms().contains(&mechanism) || !mechanism.offers(Usage::Verify) {
         return Err(CryptoError::MechanismRefused { algorithm, mechanism });
     }
-    ecdsa::representative(algorithm, &*checked_digest(mechanism, input, hash)?)
+    ecdsa::representative(algorithm, &checked_digest(mechanism, input, hash)?)
 }
 
 /// A curve of one of the crates, which look alike but share no type for it.
