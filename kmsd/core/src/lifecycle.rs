@@ -7,6 +7,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::action::Action;
 use crate::algorithm::Usage;
 use crate::id::Timestamp;
 
@@ -210,6 +211,35 @@ pub fn at(state: State, dates: &Dates, now: Timestamp) -> State {
 /// The transition that leads from `from` to `to`, if one does.
 pub fn step_between(from: State, to: State) -> Option<Transition> {
     Transition::ALL.into_iter().find(|transition| next(from, *transition) == Ok(to))
+}
+
+/// The operation × state table as the documents have it, in Markdown: where each step leads from each
+/// state, and what each use is answered there.
+pub fn table() -> String {
+    let row = |name: &str, cells: [String; State::ALL.len()]| {
+        format!("| {name} | {} |\n", cells.join(" | "))
+    };
+    let heading = row("", State::ALL.map(|state| state.to_string()));
+    let rule = format!("|---{}|\n", "|---".repeat(State::ALL.len()));
+    let mut text = format!("{heading}{rule}");
+    for transition in Transition::ALL {
+        let name = Action::of_transition(transition).map_or("", Action::as_str);
+        let leads_to = |state| next(state, transition).map_or("–", State::as_str).to_owned();
+        text.push_str(&row(name, State::ALL.map(leads_to)));
+    }
+    text.push('\n');
+    text.push_str(&heading);
+    text.push_str(&rule);
+    for usage in Usage::ALL {
+        let answer = |state: State| match state.allows(usage) {
+            Allowance::Allowed => "yes",
+            Allowance::Refused => "–",
+            Allowance::UnderQuorum => "under quorum",
+        };
+        let cells = State::ALL.map(|state| answer(state).to_owned());
+        text.push_str(&row(usage.as_str(), cells));
+    }
+    text
 }
 
 impl State {

@@ -11,6 +11,9 @@ use serde::Deserialize;
 pub struct Config {
     /// Folder of the store.
     pub state: PathBuf,
+    /// Which backend keeps the store.
+    #[serde(default)]
+    pub store: Backend,
     /// The tenant that this daemon serves.
     #[serde(default = "default_tenant")]
     pub tenant: String,
@@ -54,6 +57,18 @@ impl Default for Lifecycle {
             undo_window_seconds: default_undo_window_seconds(),
         }
     }
+}
+
+/// What keeps the store. A store is opened by the backend that made it.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// A redb database, without a journal.
+    #[cfg(feature = "redb")]
+    Redb,
+    /// A journal, with sled as its index.
+    #[default]
+    Sled,
 }
 
 /// Sockets of the daemon.

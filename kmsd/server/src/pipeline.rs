@@ -4,7 +4,9 @@
 //! and refusals, and the refusal of everything unforeseen are here and only here.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 use kms_core::action::Action;
@@ -206,10 +208,26 @@ pub(crate) async fn serve_in_task<O: Operation>(
 ) -> Result<O::Reply, Failure> {
     let started = Instant::now();
     let _slot = cx.slot(caller).await.ok_or(Failure::Bug("the slots were closed"))?;
-    let result = request::<O>(cx, caller, wire).await;
+    let result = caught(request::<O>(cx, caller, wire)).await;
+    let result = result.unwrap_or(Err(Failure::Bug("an operation panicked")));
     cx.metrics.operation(O::ACTION, &result, started.elapsed());
     trace(O::ACTION, &result);
     result
+}
+
+/// What comes of `future`; `None` when it panics.
+async fn caught<R>(future: impl Future<Output = R>) -> Option<R> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|task| {
+        // A future that has panicked is not polled again, so nobody sees what it left half done.
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(task)));
+        match polled {
+            Ok(Poll::Ready(result)) => Poll::Ready(Some(result)),
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(_) => Poll::Ready(None),
+        }
+    })
+    .await
 }
 
 async fn request<O: Operation>(

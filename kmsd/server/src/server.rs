@@ -13,7 +13,7 @@ use kms_core::mechanism::Mechanism;
 use kms_crypto::provider::awslc::AwsLc;
 use kms_crypto::selftest::SelfTests;
 use kms_crypto::{CryptoError, arena, unlock};
-use kms_store::{Opened, SledStore, StoreError};
+use kms_store::{Opened, Store, StoreError};
 use secrecy::SecretString;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -21,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
 use crate::clock::Clock;
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, Backend, Config, ConfigError};
 use crate::context::{Context, Parts};
 use crate::failure::Failure;
 use crate::grpc::{Api, routes};
@@ -111,6 +111,7 @@ impl Daemon {
     /// [`ServeError`] naming what is wrong.
     pub(crate) async fn open(
         state: &Path,
+        backend: Backend,
         home: Home,
         collateral: Collateral,
         lifecycle: config::Lifecycle,
@@ -119,7 +120,7 @@ impl Daemon {
     ) -> Result<Self, ServeError> {
         let self_tests = self_tests()?;
         tracing::info!(memory = arena::status()?.as_str(), "key memory");
-        let store = Arc::new(open_store(state).await?);
+        let store = open_store(state, backend).await?;
         let method = root::method(&*store).await?;
         let seal_method = method.ok_or_else(|| ServeError::NotInitialised(state.to_owned()))?;
         let log_key = root::log_key(&*store).await?;
@@ -223,7 +224,8 @@ async fn age_opened_keys(cx: Arc<Context>) {
     }
 }
 
-/// Serves `connections` until `stop`, then lets what is in flight finish for a bounded time.
+/// Serves `connections` until `stop`, then lets what is in flight finish for a bounded time. A store
+/// that stops after a failure ends it at once.
 async fn drain(
     cx: &Arc<Context>,
     stop: impl Future<Output = ()> + Send + 'static,
@@ -249,6 +251,9 @@ async fn drain(
     tokio::select! {
         ended = &mut server => return Ok(ended?),
         () = stop => {}
+        // Nothing is served any more, and only another start helps. A service manager sees to it
+        // that there is one.
+        () = cx.store.watch().stopped() => return Err(StoreError::Poisoned.into()),
     }
     health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     stopping.send_replace(true);
@@ -278,9 +283,12 @@ pub(crate) fn self_tests() -> Result<Arc<SelfTests>, ServeError> {
 ///
 /// # Errors
 /// [`ServeError::Store`].
-pub(crate) async fn open_store(state: &Path) -> Result<SledStore, ServeError> {
+pub(crate) async fn open_store(
+    state: &Path,
+    backend: Backend,
+) -> Result<Arc<dyn Store>, ServeError> {
     let path = state.join("store");
-    let opening = tokio::task::spawn_blocking(move || kms_store::open(&path)).await;
+    let opening = tokio::task::spawn_blocking(move || open_backend(&path, backend)).await;
     let (store, opened) = opening.map_err(|_| Failure::Bug("opening the store panicked"))??;
     let Opened { discarded_tail_bytes, rebuilt_index, .. } = opened;
     if discarded_tail_bytes > 0 {
@@ -290,6 +298,20 @@ pub(crate) async fn open_store(state: &Path) -> Result<SledStore, ServeError> {
         tracing::warn!("the index was made anew from the journal");
     }
     Ok(store)
+}
+
+fn open_backend(path: &Path, backend: Backend) -> Result<(Arc<dyn Store>, Opened), StoreError> {
+    match backend {
+        #[cfg(feature = "redb")]
+        Backend::Redb => {
+            let (store, opened) = kms_store::open_redb(path)?;
+            Ok((Arc::new(store), opened))
+        }
+        Backend::Sled => {
+            let (store, opened) = kms_store::open(path)?;
+            Ok((Arc::new(store), opened))
+        }
+    }
 }
 
 /// Reads every file of a folder of collateral.

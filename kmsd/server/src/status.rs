@@ -81,7 +81,10 @@ const fn refusal_code(refusal: &Refusal) -> Code {
         Refusal::Stale => Code::Aborted,
         Refusal::Disabled
         | Refusal::IllegalTransition(_)
+        | Refusal::LiveVersion { .. }
         | Refusal::NeedsApproval
+        | Refusal::NothingToUndo
+        | Refusal::OnlyTightens { .. }
         | Refusal::SelfTestFailed
         | Refusal::StateRefuses { .. }
         | Refusal::Unapproved(_)

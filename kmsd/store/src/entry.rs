@@ -1,8 +1,11 @@
 //! What a row looks like inside an index or a database that is not trusted: with a checksum over key
 //! and value, so that a flipped bit is not served. Both backends on disk use it.
 
+use kms_core::id::Digest;
+
 use crate::Row;
 use crate::batch::{RowChange, RowState};
+use crate::row_set::row_digest;
 
 /// Puts a checksum before a payload.
 pub(crate) fn closed(key: &[u8], payload: &[u8]) -> Vec<u8> {
@@ -41,6 +44,17 @@ pub(crate) fn decode_state(payload: &[u8]) -> Option<RowState> {
     let (revision, rest) = payload.split_first_chunk()?;
     let live = *rest.first()? == LIVE;
     Some(RowState { revision: u64::from_be_bytes(*revision), live })
+}
+
+/// The digest of a row's payload; `None` when it is no row.
+pub(crate) fn decode_digest(payload: &[u8]) -> Option<Digest> {
+    let (revision, rest) = payload.split_first_chunk()?;
+    let revision = u64::from_be_bytes(*revision);
+    match rest.split_first()? {
+        (&LIVE, value) => Some(row_digest(revision, Some(value))),
+        (&DELETED, []) => Some(row_digest(revision, None)),
+        _ => None,
+    }
 }
 
 const LIVE: u8 = 1;

@@ -108,11 +108,26 @@ pub enum StoreError {
     /// promised. Start the daemon again; what was acknowledged is in the journal.
     #[error("the store has stopped after a failed write; restart the daemon")]
     Poisoned,
+    /// The environment, or somebody at the disk: the index holds another row than the truth. The
+    /// store has stopped; start the daemon again, which makes the index anew. Nothing is lost.
+    #[error("{0}; restart the daemon, which makes the index anew")]
+    RowDisagrees(Disagreement),
     /// The environment, or somebody at the disk: the slot's checksum is wrong.
     #[error("slot {slot} is damaged; restore the state folder from a backup")]
     SlotDamaged {
         /// Which.
         slot: u64,
+    },
+    /// The environment, or somebody at the disk: the rows of the latest snapshot are damaged, and
+    /// there is no older one with all that follows it. The store does not open.
+    #[error("a snapshot is damaged: {damage} ({}, byte {offset}); restore the state folder from a backup, and keep the damaged one for examination", path.display())]
+    SnapshotDamaged {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// What is wrong there.
+        damage: Damage,
     },
     /// The secret was erased, as somebody asked.
     #[error("slot {slot} is erased")]
@@ -132,6 +147,31 @@ pub enum StoreError {
         /// Which.
         slot: u64,
     },
+}
+
+/// A row of the index that is not the row of the truth.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the index disagrees with the journal about the row {key}: {fault}")]
+pub struct Disagreement {
+    /// Which row.
+    pub key: String,
+    /// In which way.
+    pub fault: RowFault,
+}
+
+/// In which way a row of the index disagrees.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RowFault {
+    /// The row is not there.
+    #[error("it is missing")]
+    Missing,
+    /// The row is an older one, or that of another key, or was never written.
+    #[error("it is another one, such as an older one or that of another key")]
+    Other,
+    /// There is no such row.
+    #[error("there is none")]
+    Unknown,
 }
 
 /// Which bound a batch breaks.
@@ -180,6 +220,12 @@ pub enum Damage {
     /// A record that is not the last one.
     #[error("a record does not match its hash")]
     Record,
+    /// Rows that are not those which the records tell of.
+    #[error("the rows are not those that were written: one is missing, added, swapped or older")]
+    RowSet,
+    /// The file that holds the rows is not there.
+    #[error("the snapshot with the rows is missing")]
+    RowsMissing,
     /// A segment file that is not there.
     #[error("a segment is missing")]
     SegmentMissing,

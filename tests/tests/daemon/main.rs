@@ -14,6 +14,7 @@ mod keys;
 mod lifecycle;
 mod network;
 mod pin;
+mod policy;
 mod quorum;
 mod release;
 mod restart;

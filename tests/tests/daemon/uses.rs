@@ -24,8 +24,10 @@ async fn aes(client: &Client, name: &str, mechanisms: &[Mechanism]) -> String {
 
 async fn trust(daemon: &Daemon, name: &str) {
     let officer = daemon.officer_client().await;
-    let request =
-        v1::SetKeyTrustedRequest { name: name.to_owned(), trusted: true, ..Default::default() };
+    let described = v1::GetKeyRequest { name: name.to_owned() };
+    let etag = officer.call(officer.keys().get_key(described)).await.unwrap().key.unwrap().etag;
+    let name = name.to_owned();
+    let request = v1::SetKeyTrustedRequest { name, etag, trusted: true, ..Default::default() };
     officer.call(officer.keys().set_key_trusted(request)).await.unwrap();
 }
 

@@ -312,7 +312,7 @@ async fn run_stream(
     }
     let short = u64::from(start.name == "short");
     let length_bytes = u64::try_from(taken.len()).unwrap() - short;
-    let result = (!enciphers).then(|| v1::stream_finished::Result::Signature(taken));
+    let result = (!enciphers).then_some(v1::stream_finished::Result::Signature(taken));
     let _ = send(R::Finished(v1::StreamFinished { result, length_bytes })).await;
 }
 

@@ -25,7 +25,7 @@
 //!
 //! The salt is why a key may make any number of streams: 7 bytes of prefix alone would, under one key,
 //! collide with a probability of 2^-32 after as few as 4,096 streams, where SP 800-38D §8 wants less. A
-//! stream is counted against the key's bound with the number of its segments all the same.
+//! stream is therefore counted against the key's bound as one protection, that of its start.
 
 use std::sync::Arc;
 

@@ -12,7 +12,7 @@ use crate::output::Report;
 pub(crate) enum Secret {
     /// Store a new secret, or bring the next version of one. Needs the role key-manager.
     #[command(after_help = HELP)]
-    Put(Put),
+    Put(Box<Put>),
     /// List the secrets of a ring.
     #[command(after_help = HELP)]
     List {
@@ -34,7 +34,8 @@ pub(crate) struct Put {
 impl Secret {
     pub(crate) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
         match self {
-            Self::Put(Put { name, limits, source }) => {
+            Self::Put(put) => {
+                let Put { name, limits, source } = *put;
                 let target = if key::is_version(&name) {
                     Target::Version(name)
                 } else {

@@ -20,7 +20,9 @@ use self::folder::Folder;
 pub(crate) use self::tour::{TourArgs, run as tour};
 use crate::cli::{home, start_log, stop_signal};
 use crate::clock::Clock;
-use crate::config::{Attestation, Config, Lifecycle, Listen, Log, LogFormat, Seal, TlsFiles};
+use crate::config::{
+    Attestation, Backend, Config, Lifecycle, Listen, Log, LogFormat, Seal, TlsFiles,
+};
 use crate::root::Protection;
 use crate::server::{Daemon, Opening, ServeError};
 use crate::setup;
@@ -66,7 +68,16 @@ pub(crate) async fn run(args: Args) -> Result<(), ServeError> {
     let opening = Opening::DevRoot(root_text);
     let clock = clock_offset_file.map_or(Clock::Machine, Clock::Moved);
     let lifecycle = Lifecycle { destroy_delay_seconds, ..Lifecycle::default() };
-    let daemon = Daemon::open(folder.path(), home, collateral, lifecycle, clock, opening).await?;
+    let daemon = Daemon::open(
+        folder.path(),
+        Backend::default(),
+        home,
+        collateral,
+        lifecycle,
+        clock,
+        opening,
+    )
+    .await?;
     if !folder.is_set_up() {
         people::enrol(&daemon.cx, &folder).await?;
         folder.set_up()?;
@@ -112,7 +123,13 @@ async fn make_identities(
     home: &Home,
 ) -> Result<(secrecy::SecretString, SoftwareAttester), ServeError> {
     let root_text = folder.root_text()?;
-    let made = setup::create_store(folder.path(), home, Protection::Dev(root_text.clone())).await;
+    let made = setup::create_store(
+        folder.path(),
+        Backend::default(),
+        home,
+        Protection::Dev(root_text.clone()),
+    )
+    .await;
     match made {
         Ok(()) | Err(ServeError::AlreadyInitialised(_)) => {}
         Err(error) => return Err(error),
@@ -132,6 +149,7 @@ fn config(folder: &Folder, port: u16, metrics_port: Option<u16>) -> Config {
     let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     Config {
         state: folder.path().to_owned(),
+        store: Backend::default(),
         tenant: "default".to_owned(),
         location: "local".to_owned(),
         listen: Listen {

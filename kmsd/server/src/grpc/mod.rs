@@ -3,6 +3,7 @@
 mod batch;
 mod services;
 mod session;
+mod stream;
 
 use std::sync::Arc;
 

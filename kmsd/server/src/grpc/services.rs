@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Api;
 use super::batch;
 use super::session::{self, SessionStream};
+use super::stream;
 use crate::ops;
 use crate::ops::{MakingOf, Reading, Using, Writing};
 
@@ -172,9 +173,11 @@ service!(CryptoService {
 
     async fn stream(
         &self,
-        _request: Request<Streaming<v1::StreamRequest>>,
+        request: Request<Streaming<v1::StreamRequest>>,
     ) -> Result<Response<super::StreamAnswers>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        let caller = self.caller(&request)?;
+        let (cx, stopping) = (self.cx.clone(), self.stopping.clone());
+        Ok(Response::new(stream::run(cx, caller, request.into_inner(), stopping)))
     }
 });
 

@@ -122,7 +122,7 @@ async fn answer(cx: &Arc<Context>, caller: &Caller, asked: Asked) -> Answered {
         O::Wire: 'static,
         O::Reply: 'static,
     {
-        match pipeline::serve::<O>(cx, caller, wire).await {
+        match pipeline::serve_in_task::<O>(cx, caller, wire).await {
             Ok(reply) => wrap(reply),
             Err(failure) => refused(&failure),
         }

@@ -66,6 +66,7 @@ mod set_token_pin;
 mod sign;
 mod start;
 mod step_key_version;
+mod stream;
 mod switch_key_version;
 mod target;
 mod unseal;
@@ -142,6 +143,9 @@ pub(crate) use start::{Start, Stop};
 pub(crate) use step_key_version::{
     ActivateKeyVersion, DeactivateKeyVersion, DestroyKeyVersion, RestoreKeyVersion,
     ResumeKeyVersion, SuspendKeyVersion, UndoKeyVersionStep,
+};
+pub(crate) use stream::{
+    OfDecrypt, OfDigest, OfEncrypt, OfMacSign, OfMacVerify, OfSign, OfVerify, Running, StreamOf,
 };
 pub(crate) use switch_key_version::{DisableKeyVersion, EnableKeyVersion};
 pub(crate) use unseal::Unseal;

@@ -15,6 +15,7 @@ use kms_proto::v1;
 use kms_store::Condition;
 use prost::Message;
 
+use super::changes::due;
 use super::{Found, VersionFacts, load_version, named};
 use crate::context::Context;
 use crate::counting::{Taken, Turn};
@@ -143,6 +144,10 @@ impl UseFacts {
             let version = Version { protections_reserved, ..before.value.clone() };
             let (vault, sealed) = (cx.vault()?, &before.sealed);
             drafts.push(rows::replace(&vault, &stamp.operation_id, &version, sealed, before)?);
+            let key = &found.key.value;
+            if key.rotation.is_some_and(|rotation| rotation.is_used_up(protections_reserved)) {
+                drafts.push(due(&vault, stamp, stamp.now, key.name.to_string())?);
+            }
         }
         let commitment = Commitment::of(self.usage).filter(|_| may_conflict(found, self.usage));
         if let (Some(commitment), None) = (commitment, self.committed) {

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use ::redb::WriteTransaction;
 use kms_core::audit::CommitReceipt;
 use kms_core::audit::merkle;
+use kms_core::id::Digest;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::shared::Shared;
@@ -14,6 +15,7 @@ use super::{Fault, FolderNames};
 use crate::batch::{Decision, decide};
 use crate::caught::caught;
 use crate::log::Log;
+use crate::row_set::Buckets;
 use crate::sled::folder::{FolderLock, write_note};
 use crate::{BATCH_BYTES_MAX, Batch, Committed, Outcome, StoreError};
 
@@ -34,6 +36,7 @@ pub(crate) struct Committer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) meta: Meta,
     pub(crate) log: Log,
+    pub(crate) buckets: Buckets,
     pub(crate) lock: Option<FolderLock>,
 }
 
@@ -88,8 +91,9 @@ impl Committer {
     /// a doubt that has ended the store.
     fn try_commit(&mut self, batches: Vec<Batch>) -> Result<Vec<Outcome>, StoreError> {
         self.shared.check()?;
+        let shared = self.shared.clone();
         let written = caught(|| {
-            let database = self.shared.database();
+            let database = shared.database();
             let transaction = database.as_ref().ok_or(Fault::Entry)?.begin_writing()?;
             let written = self.write(&transaction, batches)?;
             transaction.commit()?;
@@ -110,12 +114,17 @@ impl Committer {
         Ok(outcomes)
     }
 
-    fn write(&self, transaction: &WriteTransaction, batches: Vec<Batch>) -> Result<Written, Fault> {
+    fn write(
+        &mut self,
+        transaction: &WriteTransaction,
+        batches: Vec<Batch>,
+    ) -> Result<Written, Fault> {
         let mut group = Group {
             tables: Writing::begin(transaction)?,
             log: self.log.clone(),
             meta: self.meta.clone(),
             changed: Vec::new(),
+            row_digests: Vec::new(),
         };
         let outcomes = batches.into_iter().map(|batch| group.take(batch));
         let outcomes = outcomes.collect::<Result<_, Fault>>()?;
@@ -126,6 +135,16 @@ impl Committer {
             slots: self.shared.slots_given(),
             ..group.meta
         };
+        if !group.row_digests.is_empty() {
+            let rows = group.row_digests.iter();
+            let rows = rows.map(|(key, before, after)| (key.as_str(), *before, *after));
+            // A transaction that fails ends the store, so nobody sees buckets that it left behind.
+            for (bucket, state) in self.buckets.planned(rows).ok_or(Fault::Entry)? {
+                group.tables.put_bucket(bucket, &state)?;
+                self.buckets.set(bucket, state);
+            }
+            group.tables.put_root(meta.commits, &self.buckets.root())?;
+        }
         group.tables.put_meta(&meta)?;
         Ok(Written { outcomes, log: group.log, meta, changed: group.changed })
     }
@@ -168,11 +187,13 @@ struct Group<'a> {
     log: Log,
     meta: Meta,
     changed: Vec<Vec<String>>,
+    /// The rows that change, with their digests before and after.
+    row_digests: Vec<(String, Option<Digest>, Digest)>,
 }
 
 impl Group<'_> {
     fn take(&mut self, batch: Batch) -> Result<Outcome, Fault> {
-        let Batch { conditions, writes, leaves, idempotency } = batch;
+        let Batch { conditions, writes, leaves, idempotency, binds_rows: _ } = batch;
         if let Some(name) = &idempotency
             && let Some(receipt) = self.tables.receipt(name)?
         {
@@ -191,7 +212,11 @@ impl Group<'_> {
             Ok(Decision::Conflict(keys)) => return Ok(Outcome::Conflict(keys)),
             Err(_) => return Err(fault.unwrap_or(Fault::Entry)),
         };
-        rows.iter().try_for_each(|row| self.tables.put_row(row))?;
+        for row in &rows {
+            let before = self.tables.row_digest(&row.key)?;
+            self.row_digests.push((row.key.clone(), before, row.digest()));
+            self.tables.put_row(row)?;
+        }
         let receipt = self.append(&leaves)?;
         if let Some(name) = idempotency {
             let first = self.log.size() - leaves.len() as u64;

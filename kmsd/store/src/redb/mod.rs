@@ -43,7 +43,7 @@ use crate::sled::folder::{Folder, FolderLock, private_folder, remove_if_present,
 use crate::sled::recovery::draw_store_id;
 use crate::sled::slots::Slots;
 use crate::store::check_limit;
-use crate::{Batch, Committed, Opened, Outcome, Row, Store, StoreError, Watch};
+use crate::{Batch, Committed, Opened, Outcome, Row, RowSet, Store, StoreError, Watch};
 
 /// The store in a folder. Dropping it closes it and waits for that; [`Store::close`] tells of
 /// failures.
@@ -81,13 +81,14 @@ pub fn open(path: &Path) -> Result<(RedbStore, Opened), StoreError> {
         let reading = database.reading()?;
         let meta = reading.meta()?;
         let log = reading.log(&meta)?;
-        Ok((meta, log))
+        let buckets = reading.buckets()?;
+        Ok((meta, log, buckets))
     });
-    let (meta, log) = loaded.map_err(|fault: Fault| damaged(&names.database(), &fault))?;
+    let (meta, log, buckets) = loaded.map_err(|fault: Fault| damaged(&names.database(), &fault))?;
     let slots = open_slots(&names.slots(), &meta)?;
     check_head(&names, &meta)?;
     let shared = Arc::new(Shared::new(path.to_owned(), database, log.clone(), slots));
-    let committer = Committer { shared: shared.clone(), meta, log, lock: Some(lock) };
+    let committer = Committer { shared: shared.clone(), meta, log, buckets, lock: Some(lock) };
     let (jobs, thread) = committer.start()?;
     let room = Arc::new(Semaphore::new(ROOM_BYTES as usize));
     let store = RedbStore { jobs: Some(jobs), shared, committer: Mutex::new(Some(thread)), room };
@@ -273,6 +274,20 @@ impl Store for RedbStore {
     async fn hash_tile(&self, level: u8, n: u64, width: u64) -> Result<Vec<u8>, StoreError> {
         self.shared.check()?;
         self.shared.log().hash_tile(level, n, width, &*self.shared)
+    }
+
+    async fn row_set(&self) -> Result<RowSet, StoreError> {
+        let latest = self.shared.read(|reading| reading.row_set_at(u64::MAX))?;
+        latest.ok_or(StoreError::Poisoned)
+    }
+
+    async fn row_set_at(&self, sequence: u64) -> Result<Option<Digest>, StoreError> {
+        self.shared.read(|reading| {
+            if reading.meta()?.commits < sequence {
+                return Ok(None);
+            }
+            Ok(reading.row_set_at(sequence)?.map(|set| set.root))
+        })
     }
 
     async fn put_slot(&self, secret: Zeroizing<[u8; 32]>) -> Result<u64, StoreError> {

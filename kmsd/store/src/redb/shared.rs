@@ -57,6 +57,7 @@ impl Shared {
     pub(crate) fn poison(&self, why: &dyn std::fmt::Display) {
         if self.health.swap(POISONED, Ordering::AcqRel) != POISONED {
             tracing::error!(folder = %self.folder.display(), %why, "the store has stopped");
+            self.changes.tell_stopped();
         }
     }
 

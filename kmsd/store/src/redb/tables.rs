@@ -6,6 +6,8 @@
 //! tiles   level, n -> 256 hashes of a full tile
 //! names   name[32] -> first leaf[8] || leaves[8] of the batch of that idempotency name
 //! order   n     -> name[32], to forget the oldest
+//! buckets n     -> state[32] of a bucket of the row set
+//! roots   n     -> root[32] of the row set after the n-th write transaction
 //! meta    ""    -> store[16] || commits[8] || leaves[8] || root[32] || slots[8] || names[8]
 //! ```
 //!
@@ -23,11 +25,12 @@ use kms_core::id::Digest;
 
 use super::Fault;
 use crate::batch::{RowChange, RowState};
-use crate::entry::{closed, decode_row, decode_state, encode_row, opened};
+use crate::entry::{closed, decode_digest, decode_row, decode_state, encode_row, opened};
 use crate::log::{Log, Tile, Tiles};
+use crate::row_set::{Buckets, State};
 use crate::sled::format::{Fields, StoreId};
 use crate::store::Page;
-use crate::{IDEMPOTENCY_MAX, Row, StoreError};
+use crate::{IDEMPOTENCY_MAX, Row, RowSet, StoreError};
 
 /// Where the database stands.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -78,6 +81,8 @@ pub(crate) struct Writing<'a> {
     names: Table<'a, &'static [u8; 32], &'static [u8]>,
     order: Table<'a, u64, &'static [u8]>,
     meta: Table<'a, &'static str, &'static [u8]>,
+    buckets: Table<'a, u16, &'static [u8]>,
+    roots: Table<'a, u64, &'static [u8]>,
 }
 
 impl<'a> Writing<'a> {
@@ -89,12 +94,36 @@ impl<'a> Writing<'a> {
             names: transaction.open_table(NAMES)?,
             order: transaction.open_table(ORDER)?,
             meta: transaction.open_table(META)?,
+            buckets: transaction.open_table(BUCKETS)?,
+            roots: transaction.open_table(ROOTS)?,
         })
     }
 
     pub(crate) fn row_state(&self, key: &str) -> Result<RowState, Fault> {
         let Some(value) = self.rows.get(key)? else { return Ok(RowState::default()) };
         entry(&row_tag(key), value.value(), decode_state)
+    }
+
+    /// The digest of a row, also of a deleted one.
+    pub(crate) fn row_digest(&self, key: &str) -> Result<Option<Digest>, Fault> {
+        let Some(value) = self.rows.get(key)? else { return Ok(None) };
+        entry(&row_tag(key), value.value(), decode_digest).map(Some)
+    }
+
+    pub(crate) fn put_bucket(&mut self, bucket: u16, state: &State) -> Result<(), Fault> {
+        let tag = number_tag(b'k', bucket.into());
+        self.buckets.insert(bucket, &*closed(&tag, state))?;
+        Ok(())
+    }
+
+    /// Remembers the root of the row set after this transaction and forgets the oldest.
+    pub(crate) fn put_root(&mut self, sequence: u64, root: &Digest) -> Result<(), Fault> {
+        let value = closed(&number_tag(b'h', sequence), root.as_bytes());
+        self.roots.insert(sequence, &*value)?;
+        while self.roots.len()? > ROOTS_MAX {
+            self.roots.pop_first()?;
+        }
+        Ok(())
     }
 
     /// What came of the batch of that name, also of one that this transaction holds.
@@ -160,6 +189,31 @@ impl Reading {
         let table = self.0.open_table(ROWS)?;
         let Some(value) = table.get(key)? else { return Ok(None) };
         entry(&row_tag(key), value.value(), decode_row)
+    }
+
+    /// The buckets of the row set.
+    pub(crate) fn buckets(&self) -> Result<Buckets, Fault> {
+        let mut buckets = Buckets::default();
+        for found in self.0.open_table(BUCKETS)?.iter()? {
+            let (bucket, value) = found?;
+            let tag = number_tag(b'k', bucket.value().into());
+            let state = entry(&tag, value.value(), |payload| State::try_from(payload).ok())?;
+            buckets.set(bucket.value(), state);
+        }
+        Ok(buckets)
+    }
+
+    /// The row set as of the transaction `sequence`; `None` when it is not known any more.
+    pub(crate) fn row_set_at(&self, sequence: u64) -> Result<Option<RowSet>, Fault> {
+        let table = self.0.open_table(ROOTS)?;
+        let Some(found) = table.range(..=sequence)?.next_back() else {
+            let empty = || RowSet { root: Buckets::default().root(), sequence: 0 };
+            return Ok((table.len()? < ROOTS_MAX).then(empty));
+        };
+        let (sequence, value) = found?;
+        let tag = number_tag(b'h', sequence.value());
+        let root = entry(&tag, value.value(), |payload| Digest::try_from(payload).ok())?;
+        Ok(Some(RowSet { root, sequence: sequence.value() }))
     }
 
     pub(crate) fn scan(
@@ -297,4 +351,8 @@ const TILES: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("tiles
 const NAMES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("names");
 const ORDER: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("order");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+const BUCKETS: TableDefinition<'_, u16, &[u8]> = TableDefinition::new("buckets");
+const ROOTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("roots");
 const META_BYTES: usize = 80;
+/// How many roots of the row set are remembered.
+const ROOTS_MAX: u64 = 100_000;

@@ -11,7 +11,7 @@ use kms_core::audit::merkle;
 use kms_core::audit::tile::TILE_WIDTH;
 use kms_core::id::Digest;
 
-use super::format::{Applied, Chain, Record, StoreId};
+use super::format::{Applied, Chain, LogPart, Record, RowPart, StoreId};
 use super::index::{Bundle, Marker};
 use super::journal::Location;
 use crate::batch::RowChange;
@@ -91,9 +91,11 @@ impl Applier {
         at: Location,
     ) -> (Update, Vec<Placed>) {
         let first_leaf = self.log.size();
-        let (mut rows, mut tiles, mut bundles, mut names) = (vec![], vec![], vec![], vec![]);
-        let mut placed = Vec::with_capacity(record.batches.len());
-        for Applied { rows: changed, leaves, idempotency } in record.batches {
+        let (mut tiles, mut bundles, mut names) = (vec![], vec![], vec![]);
+        let Record { rows: RowPart { rows, buckets: _ }, log, rows_are_gone: _ } = record;
+        let LogPart { batches, slots: _, bound: _ } = log;
+        let mut placed = Vec::with_capacity(batches.len());
+        for Applied { leaves, idempotency } in batches {
             let batch_first = self.log.size();
             let mut leaf_hashes = Vec::with_capacity(leaves.len());
             for leaf in leaves {
@@ -108,7 +110,6 @@ impl Applier {
                 names.push((name, batch_first, leaf_hashes.len() as u64));
                 self.names += 1;
             }
-            rows.extend(changed);
             placed.push(Placed { first_leaf: batch_first, leaf_hashes });
         }
         let marker = self.marker(chain);

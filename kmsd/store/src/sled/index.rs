@@ -23,10 +23,11 @@ use super::applier::Update;
 use super::folder::sync_folder;
 use super::format::{Chain, Fields, StoreId};
 use super::guard::{Guard, Pace, within};
+use super::imprint;
 use super::journal::Location;
-use crate::batch::RowState;
+use crate::batch::{RowChange, RowState};
 use crate::caught::Panicked;
-use crate::entry::{closed, decode_row, decode_state, encode_row, opened};
+use crate::entry::{closed, decode_digest, decode_row, decode_state, encode_row, opened};
 use crate::log::Tile;
 use crate::store::Page;
 use crate::{IDEMPOTENCY_MAX, Row, StoreError};
@@ -102,6 +103,42 @@ impl Index {
 
     pub(crate) fn row(&self, key: &str) -> Result<Option<Row>, IndexFault> {
         self.entry(&row_key(key), decode_row).map(Option::flatten)
+    }
+
+    /// The digest of a row, also of a deleted one.
+    pub(crate) fn row_digest(&self, key: &str) -> Result<Option<Digest>, IndexFault> {
+        self.entry(&row_key(key), decode_digest)
+    }
+
+    /// Keys and digests of up to `limit` rows after `after`, of deleted ones too.
+    pub(crate) fn digests_after(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Digest)>, IndexFault> {
+        let begin = after.map_or_else(|| row_key(""), |after| [&row_key(after)[..], &[0]].concat());
+        self.call(Pace::Quick, |db| {
+            let mut digests = Vec::new();
+            for entry in db.range(begin..).take(limit) {
+                let (key, value) = entry?;
+                let Some((&ROW, name)) = key.split_first() else { break };
+                let digest = opened(&key, &value).and_then(decode_digest);
+                let name = str::from_utf8(name).map_err(|_| IndexFault::Entry)?;
+                digests.push((name.to_owned(), digest.ok_or(IndexFault::Entry)?));
+            }
+            Ok(digests)
+        })
+    }
+
+    /// Puts rows under the marker that stands, for an index that is being made.
+    pub(crate) fn load(&self, rows: &[RowChange]) -> Result<(), IndexFault> {
+        let mut batch = ::sled::Batch::default();
+        for row in rows {
+            let key = row_key(&row.key);
+            let value = closed(&key, &encode_row(row));
+            batch.insert(key, value);
+        }
+        self.call(Pace::Quick, |db| Ok(db.apply_batch(batch)?))
     }
 
     pub(crate) fn row_state(&self, key: &str) -> Result<RowState, IndexFault> {
@@ -220,7 +257,8 @@ impl Index {
     pub(crate) fn close(mut self) -> Result<(), StoreError> {
         let flushed = self.flush().and_then(|()| self.let_go());
         flushed.map_err(|fault| unusable(&self.path, &fault))?;
-        sync_tree(&self.path)
+        sync_tree(&self.path)?;
+        imprint::write(&self.path)
     }
 
     /// Does as sled may on damage, to see what comes of it.
@@ -319,7 +357,7 @@ fn encode_marker(marker: &Marker) -> Vec<u8> {
 }
 
 fn row_key(key: &str) -> Vec<u8> {
-    tagged(b'r', key.as_bytes())
+    tagged(ROW, key.as_bytes())
 }
 
 fn tile_key(level: u8, n: u64) -> Vec<u8> {
@@ -331,5 +369,6 @@ fn tagged(tag: u8, rest: &[u8]) -> Vec<u8> {
 }
 
 const MARKER_KEY: &[u8] = b"m";
+const ROW: u8 = b'r';
 /// How much of the index sled holds in memory.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;

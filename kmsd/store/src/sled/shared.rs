@@ -1,6 +1,6 @@
 //! What readers and the committer have in common.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use kms_core::audit::CommitReceipt;
@@ -15,11 +15,13 @@ use super::format::StoreId;
 use super::guard;
 use super::index::{Bundle, Index, IndexFault, Marker};
 use super::journal::Reader;
+use super::proof::Proof;
 use super::slots::{SlotFile, Slots};
 use crate::log::{Log, Tiles};
+use crate::row_set::{Buckets, RowSet};
 use crate::store::Page;
 use crate::watch::Changes;
-use crate::{Committed, StoreError};
+use crate::{Committed, Row, StoreError};
 
 /// The open store.
 pub(crate) struct Shared {
@@ -32,6 +34,12 @@ pub(crate) struct Shared {
     /// What of the log is not in the index yet.
     pending: RwLock<Pending>,
     pub(crate) slots: Mutex<Slots>,
+    /// The set of rows as far as it is durable.
+    pub(crate) rows: Mutex<Rows>,
+    /// What the index is held against. Who changes rows has it locked until the index has them.
+    proof: Mutex<Option<Proof>>,
+    /// Whether all of the index is proven, so that nobody needs to ask.
+    is_proven: AtomicBool,
     /// For reading a slot while another is being written.
     slot_file: SlotFile,
     pub(crate) changes: Changes,
@@ -45,10 +53,11 @@ impl Shared {
         folder: Folder,
         store: StoreId,
         index: Index,
-        log: Log,
-        pending: Pending,
         slots: Slots,
+        contents: Contents,
     ) -> Self {
+        let Contents { log, pending, rows, proof } = contents;
+        let is_proven = AtomicBool::new(proof.is_none());
         let slots_given = AtomicU64::new(slots.given());
         let slot_file = slots.file();
         Self {
@@ -58,6 +67,9 @@ impl Shared {
             log: RwLock::new(log),
             pending: RwLock::new(pending),
             slots: Mutex::new(slots),
+            rows: Mutex::new(rows),
+            proof: Mutex::new(proof),
+            is_proven,
             slot_file,
             changes: Changes::new(),
             slots_given,
@@ -81,6 +93,7 @@ impl Shared {
         let first = self.health.swap(POISONED, Ordering::AcqRel) != POISONED;
         if first {
             tracing::error!(folder = %self.folder.path().display(), %why, "the store has stopped");
+            self.changes.tell_stopped();
         }
         first
     }
@@ -138,11 +151,61 @@ impl Shared {
         waiting.map_or_else(|| self.indexed(|index| index.bundle(n)), Ok)
     }
 
+    /// Reads the index for those who judge it themselves.
+    pub(crate) fn with_index<T>(
+        &self,
+        read: impl FnOnce(&Index) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.check()?;
+        let index = read_lock(&self.index);
+        read(index.as_ref().ok_or(StoreError::Closed)?)
+    }
+
+    /// What the index is still to be held against.
+    pub(crate) fn proof(&self) -> MutexGuard<'_, Option<Proof>> {
+        self.proof.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_proven(&self) -> bool {
+        self.is_proven.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_proven(&self) {
+        self.is_proven.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn row(&self, key: &str) -> Result<Option<Row>, StoreError> {
+        self.prove(key)?;
+        self.indexed(|index| index.row(key))
+    }
+
+    pub(crate) fn scan(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Row)>, StoreError> {
+        let page = self.indexed(|index| index.scan(prefix, after, limit))?;
+        if !self.is_proven() {
+            let from = after.filter(|after| *after >= prefix).unwrap_or(prefix);
+            // An empty page says that there is no more under the prefix.
+            let end = end_of(prefix);
+            let to = page.last().map(|(key, _)| key.as_str()).or(end.as_deref());
+            self.prove_range(from, to)?;
+        }
+        Ok(page)
+    }
+
     /// Ends the store because of its index.
-    pub(crate) fn condemn(&self, fault: &IndexFault) -> StoreError {
-        if self.poison(fault) {
+    pub(crate) fn condemn_for(&self, why: &dyn std::fmt::Display) {
+        if self.poison(why) {
             guard::condemn(&self.folder.index());
         }
+    }
+
+    /// Ends the store because of its index.
+    pub(crate) fn condemn(&self, fault: &IndexFault) -> StoreError {
+        self.condemn_for(fault);
         StoreError::Poisoned
     }
 
@@ -195,6 +258,16 @@ impl Shared {
         })
     }
 
+    pub(crate) fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn row_set(&self) -> Result<RowSet, StoreError> {
+        self.check()?;
+        let mut rows = self.rows();
+        Ok(RowSet { root: rows.buckets.root(), sequence: rows.sequence })
+    }
+
     /// What came of the batch of that name.
     pub(crate) fn outcome_of(&self, name: &[u8; 32]) -> Result<Option<Committed>, StoreError> {
         let Some((first, count)) = self.indexed(|index| index.named(name))? else {
@@ -229,7 +302,7 @@ impl Shared {
         while index < size {
             let stored = reader.read(at)?.ok_or_else(|| self.condemn(&IndexFault::Missing))?;
             at = stored.next;
-            for leaf in stored.record.batches.into_iter().flat_map(|batch| batch.leaves) {
+            for leaf in stored.record.log.batches.into_iter().flat_map(|batch| batch.leaves) {
                 let wanted = (begin..size).contains(&index);
                 index += 1;
                 if wanted && !page.has_room(leaf.len()) {
@@ -243,6 +316,21 @@ impl Shared {
         }
         Ok(page.into_entries())
     }
+}
+
+/// What recovery has found.
+pub(crate) struct Contents {
+    pub(crate) log: Log,
+    pub(crate) pending: Pending,
+    pub(crate) rows: Rows,
+    pub(crate) proof: Option<Proof>,
+}
+
+/// The set of rows with the record that changed it last.
+#[derive(Default)]
+pub(crate) struct Rows {
+    pub(crate) buckets: Buckets,
+    pub(crate) sequence: u64,
 }
 
 impl Tiles for Shared {
@@ -271,7 +359,7 @@ pub(crate) fn last_leaf_hashes(
     while leaf_index < size {
         let Some(stored) = reader.read(at)? else { return Ok(None) };
         at = stored.next;
-        for leaf in stored.record.batches.iter().flat_map(|batch| &batch.leaves) {
+        for leaf in stored.record.log.batches.iter().flat_map(|batch| &batch.leaves) {
             if leaf_index >= first {
                 hashes.push(merkle::leaf_hash(leaf));
             }
@@ -279,6 +367,19 @@ pub(crate) fn last_leaf_hashes(
         }
     }
     Ok((leaf_index == size).then_some(hashes))
+}
+
+/// The smallest key after all that begin with `prefix`; `None` when there is none.
+fn end_of(prefix: &str) -> Option<String> {
+    let mut end = prefix.to_owned();
+    while let Some(last) = end.pop() {
+        let next = (u32::from(last) + 1..=0x10_ffff).find_map(char::from_u32);
+        if let Some(next) = next {
+            end.push(next);
+            return Some(end);
+        }
+    }
+    None
 }
 
 /// A lock whose holder panicked still holds what it held: nothing here is left half-changed.

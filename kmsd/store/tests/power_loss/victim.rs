@@ -16,7 +16,7 @@ const ROWS_OF_A_SPELL: u32 = 60;
 
 /// Small segments, so that the power may also go while one is begun.
 pub(crate) fn settings() -> Settings {
-    Settings { segment_bytes: 64 * 1024, ..Settings::default() }
+    Settings { segment_bytes: 64 * 1024, snapshot_row_bytes: 96 * 1024, ..Settings::default() }
 }
 
 /// What the row of a key holds.

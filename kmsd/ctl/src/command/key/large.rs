@@ -66,7 +66,7 @@ fn open(path: &Path) -> Result<(Rest, Option<u64>), Failure> {
     let failure = |cause| Failure::File { path: path.to_owned(), cause };
     let file = File::open(path).map_err(failure)?;
     let metadata = file.metadata().map_err(failure)?;
-    let length_bytes = metadata.is_file().then(|| metadata.len());
+    let length_bytes = metadata.is_file().then_some(metadata.len());
     Ok((Rest::File(path.to_owned(), file), length_bytes))
 }
 

@@ -319,34 +319,35 @@ pub(crate) struct To {
 impl Export {
     pub(crate) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
         let Self { name, to, proposal, out } = self;
-        let (public_key, private_key) = to.read()?;
+        let who = to.read()?;
         let client = connection.open().await?;
         match (proposal, out) {
-            (Some(proposal), Some(out)) => {
-                let who = Recipients { public_key, private_key };
-                fetch_export(&client, name, proposal, who, &out).await
-            }
-            _ => ask_for_export(&client, name, public_key).await,
+            (Some(proposal), Some(out)) => fetch_export(&client, name, proposal, who, &out).await,
+            _ => ask_for_export(&client, name, who.public_key).await,
         }
     }
 }
 
 /// The two halves of a recipient, of which the private one may be elsewhere.
-struct Recipients {
+struct RecipientKey {
     public_key: Vec<u8>,
     private_key: Option<Zeroizing<Vec<u8>>>,
 }
 
 impl To {
-    fn read(&self) -> Result<(Vec<u8>, Option<Zeroizing<Vec<u8>>>), Failure> {
+    fn read(&self) -> Result<RecipientKey, Failure> {
         match (&self.private_key, &self.public_key) {
             (Some(path), None) => {
                 let bytes = Zeroizing::new(input::read(path, MATERIAL_BYTES_MAX)?);
                 let passphrase = || input::passphrase(None, "Passphrase of the private key: ");
                 let private = key_file::private_key(path, bytes, passphrase)?;
-                Ok((sealing::rsa_public_key(&private)?, Some(private)))
+                let public_key = sealing::rsa_public_key(&private)?;
+                Ok(RecipientKey { public_key, private_key: Some(private) })
             }
-            (None, Some(path)) => Ok((input::der_or_pem(path, "PUBLIC KEY")?, None)),
+            (None, Some(path)) => {
+                let public_key = input::der_or_pem(path, "PUBLIC KEY")?;
+                Ok(RecipientKey { public_key, private_key: None })
+            }
             // clap has made sure of exactly one.
             _ => Err(Failure::Input("give either --private-key or --public-key".to_owned())),
         }
@@ -382,12 +383,12 @@ async fn fetch_export(
     client: &Client,
     name: String,
     proposal: String,
-    who: Recipients,
+    who: RecipientKey,
     out: &Path,
 ) -> Result<Report, Failure> {
     let found = proposal::fetch(client, proposal.clone()).await?;
     let document = proposal::read_document(&required(found.proposal)?)?;
-    let Recipients { public_key, private_key } = who;
+    let RecipientKey { public_key, private_key } = who;
     let expected = ExportRecipient::RsaAesKeyWrap { public_key: hex::encode(&public_key) };
     // It runs once: what could not be opened afterwards would be lost.
     if document.action.as_str() != "ExportKeyVersion" || document.recipient != Some(expected) {
