@@ -221,8 +221,10 @@ fn wycheproof_oaep() {
                 let mechanism =
                     with_hash(OAEP, hash).filter(|_| group["mgfSha"].as_str() == Some(hash));
                 let Some(mechanism) = mechanism else {
-                    // Three private operations each: every eighth speaks for the rest.
-                    if test["result"] == "valid" && test["tcId"].as_u64().unwrap() % 8 == 1 {
+                    // Three private operations each: with the slow provider, every eighth speaks for the rest.
+                    let every = if provider.name() == "aws-lc" { 1 } else { 8 };
+                    let looked_at = test["tcId"].as_u64().unwrap().is_multiple_of(every);
+                    if test["result"] == "valid" && looked_at {
                         for mechanism in OAEP {
                             let found = key.decrypt(mechanism, parameters, &ciphertext).err();
                             assert_eq!(found, Some(CryptoError::CiphertextRefused));
