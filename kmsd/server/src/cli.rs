@@ -15,6 +15,7 @@ use crate::config::{Backend, Config, ConfigError, LogFormat};
 use crate::root::Protection;
 use crate::server::{Daemon, Opening, ServeError, read_collateral};
 use crate::setup;
+use crate::store_tool::{self, StoreCommand};
 
 /// The key-management daemon: keys are used only with a permit, every permit is on record before
 /// it is spent, and key bytes leave only sealed to a workload that proves itself.
@@ -38,6 +39,9 @@ enum Command {
     Init(InitArgs),
     /// Serve a key store.
     Serve(ServeArgs),
+    /// Look after the store of a daemon that does not run.
+    #[command(subcommand)]
+    Store(StoreCommand),
 }
 
 #[derive(Debug, clap::Args)]
@@ -110,6 +114,7 @@ async fn dispatch(command: Command) -> Result<(), ServeError> {
         Command::Tour(args) => crate::dev::tour(args).await,
         Command::Init(args) => init(args).await,
         Command::Serve(args) => serve(args).await,
+        Command::Store(command) => tokio::task::block_in_place(|| store_tool::run(command)),
     }
 }
 

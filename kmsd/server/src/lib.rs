@@ -30,6 +30,7 @@ mod rows;
 mod server;
 mod setup;
 mod status;
+mod store_tool;
 mod tls;
 mod wire;
 

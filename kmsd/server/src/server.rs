@@ -287,7 +287,7 @@ pub(crate) async fn open_store(
     state: &Path,
     backend: Backend,
 ) -> Result<Arc<dyn Store>, ServeError> {
-    let path = state.join("store");
+    let path = state.join(STORE_FOLDER);
     let opening = tokio::task::spawn_blocking(move || open_backend(&path, backend)).await;
     let (store, opened) = opening.map_err(|_| Failure::Bug("opening the store panicked"))??;
     let Opened { discarded_tail_bytes, rebuilt_index, .. } = opened;
@@ -364,3 +364,6 @@ const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 const STREAMS_MAX: u32 = 128;
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+
+/// Where the store lies in the folder of the state.
+pub(crate) const STORE_FOLDER: &str = "store";

@@ -500,7 +500,7 @@ async fn import_and_export(client: &Client) -> Vec<Bad> {
         "request_id": v1::ImportKeyVersionRequest { request_id: vec![0; 15], ..some() },
         "sealed": import(None),
         "sealed": sealed("dev", 1200),
-        "sealed": sealed("dev/importJobs/no-such-job", 4 * DATA_BYTES_MAX),
+        "sealed": sealed("dev/importJobs/no-such-job", 2 * DATA_BYTES_MAX),
         "public_key": import(Some(Material::PublicKey(vec![0; DATA_BYTES_MAX]))));
     bad!(list, client, keys.import_key_version, "ImportKeyVersion", "STALE",
         "etag": v1::ImportKeyVersionRequest { etag: long(32), ..some() });

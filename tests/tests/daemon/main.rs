@@ -21,4 +21,5 @@ mod restart;
 mod roles;
 mod seal;
 mod secrets;
+mod transfer;
 mod uses;

@@ -116,6 +116,9 @@ pub(crate) enum Key {
     /// Fetch the appliance's signed statement of what a version is and where it comes from.
     #[command(after_help = statement::STATEMENT_HELP)]
     Statement(statement::Statement),
+    /// Verify such a statement, without daemon and network.
+    #[command(after_help = statement::VERIFY_HELP)]
+    VerifyStatement(statement::VerifyStatement),
     /// Bring a key from outside. Needs the role key-manager.
     #[command(after_help = transfer::IMPORT_HELP)]
     Import(transfer::Import),
@@ -202,6 +205,7 @@ impl Key {
             Self::Destroy(target) => target.destroy(connection).await,
             Self::Csr(command) => command.run(connection).await,
             Self::Statement(command) => command.run(connection).await,
+            Self::VerifyStatement(command) => command.run(),
             Self::Import(command) => command.run(connection).await,
             Self::Export(command) => command.run(connection).await,
             Self::Sign(command) => command.run(connection).await,
