@@ -204,7 +204,7 @@ pub enum Refusal {
     #[error("this needs the approval of a quorum: make a proposal (kmsctl proposal create)")]
     NeedsApproval,
     /// The import job is not there any more, or its time is over.
-    #[error("the import job has expired; make a new one")]
+    #[error("there is no such import job in this ring, or it has expired; make a new one")]
     ImportJobExpired,
     /// The approval is for something else.
     #[error("the approved proposal is for another action or resource")]

@@ -505,7 +505,8 @@ async fn import_and_export(client: &Client) -> Vec<Bad> {
     bad!(list, client, keys.import_key_version, "ImportKeyVersion", "STALE",
         "etag": v1::ImportKeyVersionRequest { etag: long(32), ..some() });
     bad!(list, client, keys.import_key_version, "ImportKeyVersion", NOT_FOUND,
-        "name": v1::ImportKeyVersionRequest { name: "dev/bad-import@2".into(), ..some() },
+        "name": v1::ImportKeyVersionRequest { name: "dev/bad-import@2".into(), ..some() });
+    bad!(list, client, keys.import_key_version, "ImportKeyVersion", "IMPORT_JOB_EXPIRED",
         "sealed": some());
 
     let export = |recipient: Option<Recipient>| v1::ExportKeyVersionRequest {

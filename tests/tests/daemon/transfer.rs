@@ -95,10 +95,12 @@ async fn material_that_is_no_key_is_refused_and_the_version_waits_on() {
         ..Default::default()
     };
     let sealed = v1::SealedMaterial { import_job: job.name, ciphertext: vec![7; 1200] };
-    let answer = client.keys().import_key_version(import(Material::Sealed(sealed)));
-    refused_for(client.call(answer).await, "CIPHERTEXT_REFUSED");
-    let answer = client.keys().import_key_version(import(Material::PublicKey(vec![0; 91])));
-    refused_for(client.call(answer).await, "INVALID_ARGUMENT");
+    let request = import(Material::Sealed(sealed));
+    let answer = client.call(client.keys().import_key_version(request)).await;
+    refused_for(answer, "CIPHERTEXT_REFUSED");
+    let request = import(Material::PublicKey(vec![0; 91]));
+    let answer = client.call(client.keys().import_key_version(request)).await;
+    refused_for(answer, "INVALID_ARGUMENT");
     let request = v1::GetKeyVersionRequest { name: version.name.clone() };
     let after = client.call(client.keys().get_key_version(request)).await.unwrap();
     assert_eq!(after.version.unwrap().state(), v1::State::PendingImport);
@@ -184,8 +186,10 @@ async fn a_key_statement_convinces_a_stranger_with_the_logs_key() {
     let mut edited = answer.cose.clone();
     *edited.last_mut().unwrap() ^= 1;
     assert!(!verify_statement(&edited, &answer.certificate_chain, &log_key, expected).accepted);
-    // Another appliance's log vouches for nothing of this one.
-    let foreign = log::Export::fetch(&Daemon::start().client().await).await.key;
+    // The base point of the curve is somebody's key, and not this log's.
+    let mut base_point = [0x66; 32];
+    base_point[0] = 0x58;
+    let foreign = LogKey::new(log_key.origin(), &base_point).unwrap();
     let report = verify_statement(&answer.cose, &answer.certificate_chain, &foreign, expected);
     assert!(!report.accepted);
 }
