@@ -18,8 +18,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Messages with secret bytes: their `Debug` is written by hand in `src/redact.rs`.
-const SENSITIVE: [&str; 10] = [
+const SENSITIVE: [&str; 13] = [
     "DecryptResponse",
+    "DigestRequest",
     "EncryptRequest",
     "GenerateRandomResponse",
     "LoginTokenRequest",
@@ -28,5 +29,7 @@ const SENSITIVE: [&str; 10] = [
     "SessionRequest",
     "SessionResponse",
     "SetTokenPinRequest",
+    "StreamRequest",
+    "StreamResponse",
     "UnsealRequest",
 ];

@@ -90,7 +90,7 @@ impl Signer {
 async fn make_key(client: &Client, short_name: &str) -> Result<String, BenchError> {
     let key = v1::Key {
         name: short_name.to_owned(),
-        algorithm: v1::Algorithm::EcSignP256Sha256.into(),
+        algorithm: v1::Algorithm::EcP256.into(),
         ..Default::default()
     };
     let request = v1::CreateKeyRequest { key: Some(key), ..Default::default() };
@@ -123,8 +123,8 @@ async fn sign(client: &Client, key: &str) -> Result<(), BenchError> {
 fn request(key: &str) -> v1::SignRequest {
     v1::SignRequest {
         name: key.to_owned(),
-        data: Some(v1::sign_request::Data::Sha256Digest(DIGEST.to_vec())),
-        data_crc32c: None,
+        data: Some(v1::sign_request::Data::Digest(DIGEST.to_vec())),
+        ..Default::default()
     }
 }
 
@@ -157,7 +157,8 @@ mod tests {
         assert!(signed(&[0x30, 0x06, 0x02]).is_ok());
         assert!(signed(&[]).is_err());
         assert!(check(None).is_err());
-        let refusal = v1::SessionError { reason: "ROLE_MISSING".to_owned(), ..Default::default() };
+        let refusal =
+            v1::OperationError { reason: "ROLE_MISSING".to_owned(), ..Default::default() };
         let refused = check(Some(session_response::Response::Error(refusal)));
         assert!(matches!(refused, Err(BenchError::Client(_))), "{refused:?}");
     }

@@ -4,8 +4,10 @@ use cryptoki_sys::*;
 use kms_proto::v1;
 use rsa::traits::PublicKeyParts as _;
 
-use crate::mechanism;
-use crate::object::{Class, Key, Object};
+use crate::algorithm::{self, Size};
+use crate::asn1;
+use crate::mechanism::{self, OPERATIONS};
+use crate::object::{Certificate, Class, Key, Object};
 use crate::template::Attribute;
 
 /// What an object says to the question for an attribute.
@@ -72,13 +74,13 @@ pub(crate) fn matches(object: &Object, template: &[Attribute]) -> bool {
 
 /// The value of one attribute.
 pub(crate) fn value(object: &Object, kind: CK_ATTRIBUTE_TYPE) -> Value {
-    let of_class = match object.class {
-        Class::Private => private(object, kind),
-        Class::Public => public(object, kind),
-        Class::Secret => secret(object, kind),
+    let of_class = match (object.class, &object.certificate) {
+        (Class::Certificate, Some(shown)) => certificate(shown, kind),
+        (Class::Certificate, None) => Value::Absent,
+        _ => key(object, kind),
     };
     match of_class {
-        Value::Absent => common(object, kind),
+        Value::Absent => storage(object, kind),
         found => found,
     }
 }
@@ -86,133 +88,141 @@ pub(crate) fn value(object: &Object, kind: CK_ATTRIBUTE_TYPE) -> Value {
 /// The number that CKA_CLASS has for a class.
 pub(crate) const fn class_number(class: Class) -> CK_OBJECT_CLASS {
     match class {
+        Class::Certificate => CKO_CERTIFICATE,
         Class::Private => CKO_PRIVATE_KEY,
         Class::Public => CKO_PUBLIC_KEY,
         Class::Secret => CKO_SECRET_KEY,
     }
 }
 
-/// DER of the object identifier of P-256 (RFC 5480 §2.1.1.1).
-pub(crate) const P256_PARAMETERS: [u8; 10] =
-    [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
-
-/// What every object here has: PKCS#11 v3.1 tables 12, 17, 21 and 26.
-fn common(object: &Object, kind: CK_ATTRIBUTE_TYPE) -> Value {
+/// What every object has (PKCS#11 v3.1 tables 12 and 17).
+fn storage(object: &Object, kind: CK_ATTRIBUTE_TYPE) -> Value {
     match kind {
         CKA_CLASS => number(class_number(object.class)),
         CKA_TOKEN | CKA_MODIFIABLE => boolean(true),
         CKA_PRIVATE => boolean(object.is_private()),
-        CKA_COPYABLE | CKA_DERIVE => boolean(false),
-        // Destroying a version takes its private key; the public one goes along with it.
-        CKA_DESTROYABLE => boolean(object.is_private()),
+        // A public half alone cannot be copied: it comes with its key. Destroying a version takes
+        // its private key, and the rest goes along with it.
+        CKA_COPYABLE | CKA_DESTROYABLE => boolean(object.is_private()),
         CKA_LABEL => bytes(object.label.as_bytes()),
         CKA_UNIQUE_ID => bytes(unique_id(object).as_bytes()),
-        CKA_KEY_TYPE => number(mechanism::key_type(object.algorithm)),
         CKA_ID => bytes(&object.id),
         CKA_START_DATE | CKA_END_DATE => bytes(&[]),
-        CKA_LOCAL => boolean(object.local),
-        CKA_KEY_GEN_MECHANISM => number(if object.local {
-            mechanism::generator(object.algorithm)
-        } else {
-            CK_UNAVAILABLE_INFORMATION
-        }),
-        CKA_ALLOWED_MECHANISMS => {
-            let allowed = mechanism::allowed(object.algorithm);
-            Value::Bytes(allowed.iter().flat_map(|kind| kind.to_ne_bytes()).collect())
-        }
         _ => Value::Absent,
     }
 }
 
-fn private(object: &Object, kind: CK_ATTRIBUTE_TYPE) -> Value {
+/// What certificates have (PKCS#11 v3.1 tables 19 and 20).
+fn certificate(shown: &Certificate, kind: CK_ATTRIBUTE_TYPE) -> Value {
     match kind {
-        CKA_SIGN => usable(object, v1::Usage::Sign),
-        CKA_DECRYPT | CKA_SIGN_RECOVER | CKA_UNWRAP | CKA_DECAPSULATE | CKA_ALWAYS_AUTHENTICATE => {
-            boolean(false)
+        CKA_CERTIFICATE_TYPE => number(CKC_X_509),
+        CKA_CERTIFICATE_CATEGORY => number(CK_CERTIFICATE_CATEGORY_UNSPECIFIED),
+        CKA_TRUSTED => boolean(false),
+        CKA_VALUE => bytes(&shown.der),
+        CKA_SUBJECT => bytes(&shown.parts.subject),
+        CKA_ISSUER => bytes(&shown.parts.issuer),
+        CKA_SERIAL_NUMBER => bytes(&shown.parts.serial_number),
+        CKA_PUBLIC_KEY_INFO => bytes(&shown.parts.public_key),
+        // They say where else a certificate could be had; ours is here.
+        CKA_URL | CKA_HASH_OF_SUBJECT_PUBLIC_KEY | CKA_HASH_OF_ISSUER_PUBLIC_KEY => bytes(&[]),
+        CKA_COPYABLE | CKA_DESTROYABLE => boolean(false),
+        _ => Value::Absent,
+    }
+}
+
+/// What every key has (PKCS#11 v3.1 tables 21 to 29).
+fn key(object: &Object, kind: CK_ATTRIBUTE_TYPE) -> Value {
+    match kind {
+        CKA_KEY_TYPE => number(algorithm::key_type(object.algorithm)),
+        CKA_LOCAL => boolean(object.local),
+        CKA_KEY_GEN_MECHANISM => number(match algorithm::facts(object.algorithm) {
+            Some(facts) if object.local => facts.generator,
+            _ => CK_UNAVAILABLE_INFORMATION,
+        }),
+        CKA_ALLOWED_MECHANISMS => {
+            let allowed = mechanism::allowed(object.algorithm, &object.mechanisms);
+            Value::Bytes(allowed.iter().flat_map(|kind| kind.to_ne_bytes()).collect())
         }
-        CKA_PRIVATE_EXPONENT | CKA_PRIME_1 | CKA_PRIME_2 | CKA_EXPONENT_1 | CKA_EXPONENT_2
-        | CKA_COEFFICIENT
-            if mechanism::key_type(object.algorithm) == CKK_RSA =>
-        {
-            Value::Sensitive
-        }
-        CKA_VALUE if mechanism::key_type(object.algorithm) == CKK_EC => Value::Sensitive,
-        CKA_SUBJECT => bytes(&[]),
-        _ => match protection(object, kind) {
-            Value::Absent => public_part(object, kind),
+        CKA_SIGN_RECOVER | CKA_VERIFY_RECOVER => boolean(false),
+        CKA_SUBJECT if object.class != Class::Secret => bytes(&[]),
+        CKA_TRUSTED if object.class != Class::Private => boolean(object.trusted),
+        CKA_PARAMETER_SET => match algorithm::facts(object.algorithm).map(|facts| facts.size) {
+            Some(Size::Set { set, .. }) => number(set),
+            _ => Value::Absent,
+        },
+        CKA_VALUE_LEN if object.class == Class::Secret => number(object.length_bytes.into()),
+        _ => match use_of(object, kind) {
+            Value::Absent if object.class == Class::Public => public_part(object, kind),
+            Value::Absent => protected(object, kind),
             found => found,
         },
     }
 }
 
-fn public(object: &Object, kind: CK_ATTRIBUTE_TYPE) -> Value {
-    match kind {
-        CKA_VERIFY => usable(object, v1::Usage::Verify),
-        CKA_ENCRYPT | CKA_VERIFY_RECOVER | CKA_WRAP | CKA_ENCAPSULATE | CKA_TRUSTED => {
-            boolean(false)
-        }
-        CKA_SUBJECT => bytes(&[]),
-        _ => public_part(object, kind),
-    }
-}
-
-fn secret(object: &Object, kind: CK_ATTRIBUTE_TYPE) -> Value {
-    match kind {
-        CKA_ENCRYPT => usable(object, v1::Usage::Encrypt),
-        CKA_DECRYPT => usable(object, v1::Usage::Decrypt),
-        CKA_SIGN => usable(object, v1::Usage::MacSign),
-        CKA_VERIFY => usable(object, v1::Usage::MacVerify),
-        CKA_WRAP | CKA_UNWRAP | CKA_TRUSTED => boolean(false),
-        CKA_VALUE => Value::Sensitive,
-        CKA_VALUE_LEN => number(SECRET_BYTES),
-        _ => protection(object, kind),
-    }
-}
-
-/// Private and secret keys never leave. An imported one was elsewhere before.
-fn protection(object: &Object, kind: CK_ATTRIBUTE_TYPE) -> Value {
+/// Private and secret keys never leave in the clear. An imported one was elsewhere before.
+fn protected(object: &Object, kind: CK_ATTRIBUTE_TYPE) -> Value {
+    let is_rsa = algorithm::key_type(object.algorithm) == CKK_RSA;
     match kind {
         CKA_SENSITIVE => boolean(true),
-        CKA_EXTRACTABLE | CKA_WRAP_WITH_TRUSTED => boolean(false),
-        CKA_ALWAYS_SENSITIVE | CKA_NEVER_EXTRACTABLE => boolean(object.local),
-        _ => Value::Absent,
+        CKA_EXTRACTABLE => boolean(object.exportable),
+        CKA_WRAP_WITH_TRUSTED | CKA_ALWAYS_AUTHENTICATE => boolean(false),
+        CKA_ALWAYS_SENSITIVE => boolean(object.local),
+        CKA_NEVER_EXTRACTABLE => boolean(object.local && !object.ever_exportable),
+        CKA_PRIVATE_EXPONENT | CKA_PRIME_1 | CKA_PRIME_2 | CKA_EXPONENT_1 | CKA_EXPONENT_2
+        | CKA_COEFFICIENT
+            if is_rsa =>
+        {
+            Value::Sensitive
+        }
+        CKA_VALUE if !is_rsa => Value::Sensitive,
+        _ => public_part(object, kind),
     }
 }
 
 /// Both halves of a pair show the public part, because programs look for it on either.
 fn public_part(object: &Object, kind: CK_ATTRIBUTE_TYPE) -> Value {
     let Some(public_key) = &object.public_key else { return Value::Absent };
+    let curve = algorithm::curve_parameters(object.algorithm);
     match (kind, &public_key.key) {
         (CKA_PUBLIC_KEY_INFO, _) => bytes(&public_key.der),
-        (CKA_EC_PARAMS, Key::P256(_)) => bytes(&P256_PARAMETERS),
-        (CKA_EC_POINT, Key::P256(key)) => {
-            // An OCTET STRING around the uncompressed point (PKCS#11 v3.1 §6.3.3).
-            let point = key.to_sec1_point(false);
-            bytes(&[&[0x04, point.len() as u8], point.as_bytes()].concat())
+        (CKA_EC_PARAMS, _) => curve.map_or(Value::Absent, bytes),
+        // An OCTET STRING around the uncompressed point; the other curves have theirs without
+        // (PKCS#11 v3.1 §6.3.3, §6.3.5, §6.3.7).
+        (CKA_EC_POINT, _) if algorithm::key_type(object.algorithm) == CKK_EC => {
+            Value::Bytes(asn1::octet_string(&public_key.bits))
         }
+        (CKA_EC_POINT, _) if curve.is_some() => bytes(&public_key.bits),
         (CKA_MODULUS, Key::Rsa(key)) => bytes(&key.n_bytes()),
         (CKA_PUBLIC_EXPONENT, Key::Rsa(key)) => bytes(&key.e_bytes()),
         (CKA_MODULUS_BITS, Key::Rsa(key)) => number(CK_ULONG::from(key.n().bits())),
+        (CKA_VALUE, Key::Other) if curve.is_none() => bytes(&public_key.bits),
         _ => Value::Absent,
     }
 }
 
-/// Whether the key is for this use and in a state that lets it (SP 800-57 part 1 §7.2). For
-/// people to see; the daemon decides anew at each use.
-fn usable(object: &Object, usage: v1::Usage) -> Value {
-    let state_allows = match usage {
-        v1::Usage::Decrypt => [v1::State::Active, v1::State::Deactivated].contains(&object.state),
-        v1::Usage::MacVerify | v1::Usage::Verify => {
-            let states = [v1::State::Active, v1::State::Deactivated, v1::State::Suspended];
-            states.contains(&object.state)
-        }
-        _ => object.state == v1::State::Active,
+/// Whether the key is for a use, and in a state that lets it (SP 800-57 part 1 §7.2). For people to
+/// see; the daemon decides anew at each use.
+fn use_of(object: &Object, kind: CK_ATTRIBUTE_TYPE) -> Value {
+    let found = OPERATIONS.iter().find(|one| one.attribute == kind && one.class == object.class);
+    let Some(operation) = found else {
+        // Every key has it, only there is nothing that a public key could do.
+        return if kind == CKA_DERIVE { boolean(false) } else { Value::Absent };
     };
-    boolean(state_allows && object.is_for(usage))
+    let states: &[_] = match operation.usage {
+        v1::Usage::Decapsulate | v1::Usage::Decrypt | v1::Usage::Unwrap => {
+            &[v1::State::Active, v1::State::Deactivated]
+        }
+        v1::Usage::MacVerify | v1::Usage::Verify => {
+            &[v1::State::Active, v1::State::Deactivated, v1::State::Suspended]
+        }
+        _ => &[v1::State::Active],
+    };
+    boolean(states.contains(&object.state) && object.is_for(operation.usage))
 }
 
 fn unique_id(object: &Object) -> String {
     let class = match object.class {
+        Class::Certificate => "certificate",
         Class::Private => "private",
         Class::Public => "public",
         Class::Secret => "secret",
@@ -231,9 +241,6 @@ fn number(value: CK_ULONG) -> Value {
 fn bytes(value: &[u8]) -> Value {
     Value::Bytes(value.to_vec())
 }
-
-/// Every secret key that there is: AES-256 and HMAC-SHA-256.
-pub(crate) const SECRET_BYTES: CK_ULONG = 32;
 
 #[cfg(test)]
 mod tests {
@@ -304,6 +311,7 @@ mod tests {
         assert!(matches(&private, &[]));
         assert!(matches(&private, &[label.clone(), attribute(CKA_SIGN, &[CK_TRUE])]));
         assert!(!matches(&private, &[label.clone(), attribute(CKA_DECRYPT, &[CK_TRUE])]));
+        assert!(matches(&private, &[label.clone(), attribute(CKA_DECRYPT, &[CK_FALSE])]));
         assert!(!matches(&private, &[label, attribute(CKA_MODULUS, b"")]));
         assert!(!matches(&private, &[attribute(CKA_VALUE, b"")]));
     }

@@ -23,12 +23,15 @@ use std::ptr;
 use cryptoki_sys::*;
 
 use crate::attribute::Question;
+use crate::call::cipher::{self, Direction};
 use crate::call::general::InitializeArguments;
-use crate::call::{
-    digest, encrypt, general, key_management, object, random, session, sign, slot_token,
-};
-use crate::mechanism::{GcmParameter, Mechanism, Parameter};
+use crate::call::{digest, general, key_management, object, random, session, sign, slot_token};
+use crate::interface;
+use crate::mechanism::any_row;
 use crate::output::{Output, Room};
+use crate::parameter::{
+    Aead, Hkdf, KdfCounter, Mechanism, Oaep, Parameter, Piece, TAG_BITS, Takes,
+};
 use crate::rv::{Result, Rv};
 use crate::template::Attribute;
 
@@ -45,6 +48,84 @@ macro_rules! entries {
             guarded(|| unsafe { $body })
         }
     )*};
+}
+
+/// Defines C functions by the shape of their arguments and the safe function behind each.
+macro_rules! shapes {
+    ($($shape:ident $name:ident = $call:expr;)*) => {$( shape! { $shape $name $call } )*};
+}
+
+macro_rules! shape {
+    (init $name:ident $call:expr) => {
+        entries! {
+            pub(crate) fn $name(
+                session: CK_SESSION_HANDLE,
+                kind: *mut CK_MECHANISM,
+                key: CK_OBJECT_HANDLE,
+            ) {
+                ($call)(session, mechanism(kind), key)
+            }
+        }
+    };
+    (whole $name:ident $call:expr) => {
+        entries! {
+            pub(crate) fn $name(
+                session: CK_SESSION_HANDLE,
+                data: *mut CK_BYTE,
+                data_length: CK_ULONG,
+                output: *mut CK_BYTE,
+                length: *mut CK_ULONG,
+            ) {
+                let room = room(output, length);
+                let result = Secret(($call)(session, bytes(data, data_length), room)?);
+                deliver(&result.0, output, length)
+            }
+        }
+    };
+    (part $name:ident $call:expr) => {
+        entries! {
+            pub(crate) fn $name(
+                session: CK_SESSION_HANDLE,
+                data: *mut CK_BYTE,
+                data_length: CK_ULONG,
+            ) {
+                ($call)(session, bytes(data, data_length))
+            }
+        }
+    };
+    (last $name:ident $call:expr) => {
+        entries! {
+            pub(crate) fn $name(
+                session: CK_SESSION_HANDLE,
+                output: *mut CK_BYTE,
+                length: *mut CK_ULONG,
+            ) {
+                let result = Secret(($call)(session, room(output, length))?);
+                deliver(&result.0, output, length)
+            }
+        }
+    };
+    (handle $name:ident $call:expr) => {
+        entries! {
+            // Sessions and slots have numbers of one type.
+            pub(crate) fn $name(handle: CK_ULONG) {
+                ($call)(handle)
+            }
+        }
+    };
+    (check $name:ident $call:expr) => {
+        entries! {
+            pub(crate) fn $name(
+                session: CK_SESSION_HANDLE,
+                data: *mut CK_BYTE,
+                data_length: CK_ULONG,
+                signature: *mut CK_BYTE,
+                signature_length: CK_ULONG,
+            ) {
+                ($call)(session, bytes(data, data_length), bytes(signature, signature_length))
+            }
+        }
+    };
 }
 
 /// Defines C functions that this module does not have.
@@ -85,11 +166,11 @@ entries! {
     }
 
     pub fn C_GetFunctionList(list: *mut *mut CK_FUNCTION_LIST) {
-        put(required(list)?, (&raw const LIST_2_40).cast_mut())
+        put(required(list)?, interface::list_2_40())
     }
 
     pub fn C_GetInterfaceList(list: *mut CK_INTERFACE, count: *mut CK_ULONG) {
-        put_list(list, count, || Ok(INTERFACES.iter().map(|interface| interface.0).collect()))
+        put_list(list, count, || Ok(interface::all()))
     }
 
     pub fn C_GetInterface(
@@ -101,15 +182,8 @@ entries! {
         let interface = required(interface)?;
         let named = name.is_null() || is_standard_name(name);
         let version = if version.is_null() { None } else { Some(read(version)?) };
-        let wanted = |(_, offered): &(&Exported, (u8, u8))| {
-            version.is_none_or(|version| (version.major, version.minor) == *offered)
-        };
-        // Ours are not fork-safe in the sense of the flag: a child initialises anew.
-        let found = INTERFACES.iter().zip(VERSIONS).find(wanted);
-        match found.filter(|_| named && flags == 0) {
-            Some((found, _)) => put(interface, (&raw const found.0).cast_mut()),
-            None => Err(Rv(CKR_FUNCTION_FAILED)),
-        }
+        let found = interface::find(version).filter(|_| named && flags == 0);
+        put(interface, found.ok_or(Rv(CKR_FUNCTION_FAILED))?)
     }
 }
 
@@ -175,14 +249,6 @@ entries! {
         put(session, session::open(slot, flags)?)
     }
 
-    pub(crate) fn C_CloseSession(session: CK_SESSION_HANDLE) {
-        session::close(session)
-    }
-
-    pub(crate) fn C_CloseAllSessions(slot: CK_SLOT_ID) {
-        session::close_all(slot)
-    }
-
     pub(crate) fn C_GetSessionInfo(session: CK_SESSION_HANDLE, info: *mut CK_SESSION_INFO) {
         let info = required(info)?;
         put(info, session::info(session)?)
@@ -207,10 +273,6 @@ entries! {
     ) {
         let name = bytes(name, name_length)?;
         session::log_in_user(session, user, pin_bytes(pin, pin_length)?, name)
-    }
-
-    pub(crate) fn C_Logout(session: CK_SESSION_HANDLE) {
-        session::log_out(session)
     }
 
     pub(crate) fn C_SessionCancel(session: CK_SESSION_HANDLE, flags: CK_FLAGS) {
@@ -238,10 +300,6 @@ entries! {
         let found = object::find_next(session, usable.map(|_| to_usize(room)))?;
         ptr::copy_nonoverlapping(found.as_ptr(), objects, found.len());
         put(count, found.len() as CK_ULONG)
-    }
-
-    pub(crate) fn C_FindObjectsFinal(session: CK_SESSION_HANDLE) {
-        object::find_final(session)
     }
 
     pub(crate) fn C_GetAttributeValue(
@@ -280,200 +338,57 @@ entries! {
         put(size, object::size(session, object)?)
     }
 
+    pub(crate) fn C_CopyObject(
+        session: CK_SESSION_HANDLE,
+        object: CK_OBJECT_HANDLE,
+        attributes: *mut CK_ATTRIBUTE,
+        count: CK_ULONG,
+        copy: *mut CK_OBJECT_HANDLE,
+    ) {
+        let copy = required(copy)?;
+        put(copy, object::copy(session, object, &template(attributes, count)?)?)
+    }
+
     pub(crate) fn C_DestroyObject(session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE) {
         object::destroy(session, object)
     }
 }
 
-// Encryption.
-entries! {
-    pub(crate) fn C_EncryptInit(
-        session: CK_SESSION_HANDLE,
-        kind: *mut CK_MECHANISM,
-        key: CK_OBJECT_HANDLE,
-    ) {
-        encrypt::encrypt_init(session, mechanism(kind), key)
-    }
-
-    pub(crate) fn C_Encrypt(
-        session: CK_SESSION_HANDLE,
-        data: *mut CK_BYTE,
-        data_length: CK_ULONG,
-        output: *mut CK_BYTE,
-        length: *mut CK_ULONG,
-    ) {
-        let room = room(output, length);
-        let result = encrypt::encrypt(session, bytes(data, data_length), room)?;
-        deliver(&result, output, length)
-    }
-
-    pub(crate) fn C_EncryptUpdate(
-        session: CK_SESSION_HANDLE,
-        data: *mut CK_BYTE,
-        data_length: CK_ULONG,
-        output: *mut CK_BYTE,
-        length: *mut CK_ULONG,
-    ) {
-        let room = room(output, length);
-        let result = encrypt::encrypt_update(session, bytes(data, data_length), room)?;
-        deliver(&result, output, length)
-    }
-
-    pub(crate) fn C_EncryptFinal(
-        session: CK_SESSION_HANDLE,
-        output: *mut CK_BYTE,
-        length: *mut CK_ULONG,
-    ) {
-        deliver(&encrypt::encrypt_final(session, room(output, length))?, output, length)
-    }
-
-    pub(crate) fn C_DecryptInit(
-        session: CK_SESSION_HANDLE,
-        kind: *mut CK_MECHANISM,
-        key: CK_OBJECT_HANDLE,
-    ) {
-        encrypt::decrypt_init(session, mechanism(kind), key)
-    }
-
-    pub(crate) fn C_Decrypt(
-        session: CK_SESSION_HANDLE,
-        data: *mut CK_BYTE,
-        data_length: CK_ULONG,
-        output: *mut CK_BYTE,
-        length: *mut CK_ULONG,
-    ) {
-        let room = room(output, length);
-        let result = Secret(encrypt::decrypt(session, bytes(data, data_length), room)?);
-        deliver(&result.0, output, length)
-    }
-
-    pub(crate) fn C_DecryptUpdate(
-        session: CK_SESSION_HANDLE,
-        data: *mut CK_BYTE,
-        data_length: CK_ULONG,
-        output: *mut CK_BYTE,
-        length: *mut CK_ULONG,
-    ) {
-        let room = room(output, length);
-        let result = encrypt::decrypt_update(session, bytes(data, data_length), room)?;
-        deliver(&result, output, length)
-    }
-
-    pub(crate) fn C_DecryptFinal(
-        session: CK_SESSION_HANDLE,
-        output: *mut CK_BYTE,
-        length: *mut CK_ULONG,
-    ) {
-        let result = Secret(encrypt::decrypt_final(session, room(output, length))?);
-        deliver(&result.0, output, length)
-    }
+// What ends something.
+shapes! {
+    handle C_CloseSession = session::close;
+    handle C_CloseAllSessions = session::close_all;
+    handle C_Logout = session::log_out;
+    handle C_FindObjectsFinal = object::find_final;
 }
 
-// Digests.
+// What is done with keys, and digests. Every `Init` takes a mechanism and a key, what follows takes
+// data, or gives a result out, or both.
+shapes! {
+    init C_EncryptInit = |session, mechanism, key| cipher::init(Direction::Encrypt, session, mechanism, key);
+    whole C_Encrypt = |session, data, room| cipher::whole(Direction::Encrypt, session, data, room);
+    whole C_EncryptUpdate = |session, data, room| cipher::part(Direction::Encrypt, session, data, room);
+    last C_EncryptFinal = |session, room| cipher::last(Direction::Encrypt, session, room);
+    init C_DecryptInit = |session, mechanism, key| cipher::init(Direction::Decrypt, session, mechanism, key);
+    whole C_Decrypt = |session, data, room| cipher::whole(Direction::Decrypt, session, data, room);
+    whole C_DecryptUpdate = |session, data, room| cipher::part(Direction::Decrypt, session, data, room);
+    last C_DecryptFinal = |session, room| cipher::last(Direction::Decrypt, session, room);
+    whole C_Digest = digest::digest;
+    part C_DigestUpdate = digest::update;
+    last C_DigestFinal = digest::finish;
+    init C_SignInit = sign::sign_init;
+    whole C_Sign = sign::sign;
+    part C_SignUpdate = sign::sign_update;
+    last C_SignFinal = sign::sign_final;
+    init C_VerifyInit = sign::verify_init;
+    check C_Verify = sign::verify;
+    part C_VerifyUpdate = sign::verify_update;
+    part C_VerifyFinal = sign::verify_final;
+}
+
 entries! {
     pub(crate) fn C_DigestInit(session: CK_SESSION_HANDLE, kind: *mut CK_MECHANISM) {
         digest::init(session, mechanism(kind))
-    }
-
-    pub(crate) fn C_Digest(
-        session: CK_SESSION_HANDLE,
-        data: *mut CK_BYTE,
-        data_length: CK_ULONG,
-        output: *mut CK_BYTE,
-        length: *mut CK_ULONG,
-    ) {
-        let room = room(output, length);
-        let result = digest::digest(session, bytes(data, data_length), room)?;
-        deliver(&result, output, length)
-    }
-
-    pub(crate) fn C_DigestUpdate(
-        session: CK_SESSION_HANDLE,
-        data: *mut CK_BYTE,
-        data_length: CK_ULONG,
-    ) {
-        digest::update(session, bytes(data, data_length))
-    }
-
-    pub(crate) fn C_DigestFinal(
-        session: CK_SESSION_HANDLE,
-        output: *mut CK_BYTE,
-        length: *mut CK_ULONG,
-    ) {
-        deliver(&digest::finish(session, room(output, length))?, output, length)
-    }
-}
-
-// Signatures.
-entries! {
-    pub(crate) fn C_SignInit(
-        session: CK_SESSION_HANDLE,
-        kind: *mut CK_MECHANISM,
-        key: CK_OBJECT_HANDLE,
-    ) {
-        sign::sign_init(session, mechanism(kind), key)
-    }
-
-    pub(crate) fn C_Sign(
-        session: CK_SESSION_HANDLE,
-        data: *mut CK_BYTE,
-        data_length: CK_ULONG,
-        output: *mut CK_BYTE,
-        length: *mut CK_ULONG,
-    ) {
-        let room = room(output, length);
-        let result = sign::sign(session, bytes(data, data_length), room)?;
-        deliver(&result, output, length)
-    }
-
-    pub(crate) fn C_SignUpdate(
-        session: CK_SESSION_HANDLE,
-        data: *mut CK_BYTE,
-        data_length: CK_ULONG,
-    ) {
-        sign::sign_update(session, bytes(data, data_length))
-    }
-
-    pub(crate) fn C_SignFinal(
-        session: CK_SESSION_HANDLE,
-        output: *mut CK_BYTE,
-        length: *mut CK_ULONG,
-    ) {
-        deliver(&sign::sign_final(session, room(output, length))?, output, length)
-    }
-
-    pub(crate) fn C_VerifyInit(
-        session: CK_SESSION_HANDLE,
-        kind: *mut CK_MECHANISM,
-        key: CK_OBJECT_HANDLE,
-    ) {
-        sign::verify_init(session, mechanism(kind), key)
-    }
-
-    pub(crate) fn C_Verify(
-        session: CK_SESSION_HANDLE,
-        data: *mut CK_BYTE,
-        data_length: CK_ULONG,
-        signature: *mut CK_BYTE,
-        signature_length: CK_ULONG,
-    ) {
-        sign::verify(session, bytes(data, data_length), bytes(signature, signature_length))
-    }
-
-    pub(crate) fn C_VerifyUpdate(
-        session: CK_SESSION_HANDLE,
-        data: *mut CK_BYTE,
-        data_length: CK_ULONG,
-    ) {
-        sign::verify_update(session, bytes(data, data_length))
-    }
-
-    pub(crate) fn C_VerifyFinal(
-        session: CK_SESSION_HANDLE,
-        signature: *mut CK_BYTE,
-        signature_length: CK_ULONG,
-    ) {
-        sign::verify_final(session, bytes(signature, signature_length))
     }
 }
 
@@ -487,7 +402,7 @@ entries! {
         key: *mut CK_OBJECT_HANDLE,
     ) {
         let key = required(key)?;
-        let mechanism = mechanism(kind)?.ok_or(Rv(CKR_ARGUMENTS_BAD))?;
+        let mechanism = given(kind)?;
         let template = template(attributes, count)?;
         put(key, key_management::generate_key(session, &mechanism, &template)?)
     }
@@ -503,7 +418,7 @@ entries! {
         private_key: *mut CK_OBJECT_HANDLE,
     ) {
         let (public_key, private_key) = (required(public_key)?, required(private_key)?);
-        let mechanism = mechanism(kind)?.ok_or(Rv(CKR_ARGUMENTS_BAD))?;
+        let mechanism = given(kind)?;
         let public_template = template(public_attributes, public_count)?;
         let private_template = template(private_attributes, private_count)?;
         let (public, private) = key_management::generate_key_pair(
@@ -511,6 +426,89 @@ entries! {
         )?;
         put(public_key, public)?;
         put(private_key, private)
+    }
+
+    pub(crate) fn C_WrapKey(
+        session: CK_SESSION_HANDLE,
+        kind: *mut CK_MECHANISM,
+        wrapping_key: CK_OBJECT_HANDLE,
+        key: CK_OBJECT_HANDLE,
+        output: *mut CK_BYTE,
+        length: *mut CK_ULONG,
+    ) {
+        let room = room(output, length)?;
+        let wrapped = key_management::wrap(session, given(kind)?, wrapping_key, key, room)?;
+        deliver(&wrapped, output, length)
+    }
+
+    pub(crate) fn C_UnwrapKey(
+        session: CK_SESSION_HANDLE,
+        kind: *mut CK_MECHANISM,
+        unwrapping_key: CK_OBJECT_HANDLE,
+        wrapped: *mut CK_BYTE,
+        wrapped_length: CK_ULONG,
+        attributes: *mut CK_ATTRIBUTE,
+        count: CK_ULONG,
+        key: *mut CK_OBJECT_HANDLE,
+    ) {
+        let key = required(key)?;
+        let (wrapped, template) = (bytes(wrapped, wrapped_length)?, template(attributes, count)?);
+        let unwrapped =
+            key_management::unwrap(session, given(kind)?, unwrapping_key, wrapped, &template)?;
+        put(key, unwrapped)
+    }
+
+    pub(crate) fn C_DeriveKey(
+        session: CK_SESSION_HANDLE,
+        kind: *mut CK_MECHANISM,
+        base: CK_OBJECT_HANDLE,
+        attributes: *mut CK_ATTRIBUTE,
+        count: CK_ULONG,
+        key: *mut CK_OBJECT_HANDLE,
+    ) {
+        let key = required(key)?;
+        let template = template(attributes, count)?;
+        put(key, key_management::derive(session, given(kind)?, base, &template)?)
+    }
+
+    pub(crate) fn C_EncapsulateKey(
+        session: CK_SESSION_HANDLE,
+        kind: *mut CK_MECHANISM,
+        public_key: CK_OBJECT_HANDLE,
+        attributes: *mut CK_ATTRIBUTE,
+        count: CK_ULONG,
+        output: *mut CK_BYTE,
+        length: *mut CK_ULONG,
+        key: *mut CK_OBJECT_HANDLE,
+    ) {
+        let (mechanism, template) = (given(kind)?, template(attributes, count)?);
+        let room = room(output, length)?;
+        // Who asks for the length has no place for the key yet.
+        let key = if room == Room::Query { key } else { required(key)? };
+        let (ciphertext, made) =
+            key_management::encapsulate(session, &mechanism, public_key, &template, room)?;
+        if let Some(made) = made {
+            put(key, made)?;
+        }
+        deliver(&ciphertext, output, length)
+    }
+
+    pub(crate) fn C_DecapsulateKey(
+        session: CK_SESSION_HANDLE,
+        kind: *mut CK_MECHANISM,
+        private_key: CK_OBJECT_HANDLE,
+        attributes: *mut CK_ATTRIBUTE,
+        count: CK_ULONG,
+        ciphertext: *mut CK_BYTE,
+        ciphertext_length: CK_ULONG,
+        key: *mut CK_OBJECT_HANDLE,
+    ) {
+        let key = required(key)?;
+        let (mechanism, template) = (given(kind)?, template(attributes, count)?);
+        let ciphertext = bytes(ciphertext, ciphertext_length)?;
+        let made =
+            key_management::decapsulate(session, &mechanism, private_key, &template, ciphertext)?;
+        put(key, made)
     }
 
     pub(crate) fn C_SeedRandom(session: CK_SESSION_HANDLE, _seed: *mut CK_BYTE, _length: CK_ULONG) {
@@ -545,7 +543,6 @@ unsupported! {
     C_GetOperationState(CK_SESSION_HANDLE, *mut CK_BYTE, *mut CK_ULONG);
     C_SetOperationState(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, CK_OBJECT_HANDLE, CK_OBJECT_HANDLE);
     C_CreateObject(CK_SESSION_HANDLE, *mut CK_ATTRIBUTE, CK_ULONG, *mut CK_OBJECT_HANDLE);
-    C_CopyObject(CK_SESSION_HANDLE, CK_OBJECT_HANDLE, *mut CK_ATTRIBUTE, CK_ULONG, *mut CK_OBJECT_HANDLE);
     C_DigestKey(CK_SESSION_HANDLE, CK_OBJECT_HANDLE);
     C_SignRecoverInit(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE);
     C_SignRecover(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
@@ -555,9 +552,6 @@ unsupported! {
     C_DecryptDigestUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
     C_SignEncryptUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
     C_DecryptVerifyUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
-    C_WrapKey(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE, CK_OBJECT_HANDLE, *mut CK_BYTE, *mut CK_ULONG);
-    C_UnwrapKey(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_ATTRIBUTE, CK_ULONG, *mut CK_OBJECT_HANDLE);
-    C_DeriveKey(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE, *mut CK_ATTRIBUTE, CK_ULONG, *mut CK_OBJECT_HANDLE);
     C_MessageEncryptInit(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE);
     C_EncryptMessage(CK_SESSION_HANDLE, *mut c_void, CK_ULONG, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
     C_EncryptMessageBegin(CK_SESSION_HANDLE, *mut c_void, CK_ULONG, *mut CK_BYTE, CK_ULONG);
@@ -578,8 +572,6 @@ unsupported! {
     C_VerifyMessageBegin(CK_SESSION_HANDLE, *mut c_void, CK_ULONG);
     C_VerifyMessageNext(CK_SESSION_HANDLE, *mut c_void, CK_ULONG, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, CK_ULONG);
     C_MessageVerifyFinal(CK_SESSION_HANDLE);
-    C_EncapsulateKey(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE, *mut CK_ATTRIBUTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG, *mut CK_OBJECT_HANDLE);
-    C_DecapsulateKey(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE, *mut CK_ATTRIBUTE, CK_ULONG, *mut CK_BYTE, CK_ULONG, *mut CK_OBJECT_HANDLE);
     C_VerifySignatureInit(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE, *mut CK_BYTE, CK_ULONG);
     C_VerifySignature(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG);
     C_VerifySignatureUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG);
@@ -592,58 +584,7 @@ unsupported! {
     C_UnwrapKeyAuthenticated(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_ATTRIBUTE, CK_ULONG, *mut CK_BYTE, CK_ULONG, *mut CK_OBJECT_HANDLE);
 }
 
-/// A function list with all functions up to its version, in the order of the standard.
-macro_rules! list {
-    ($name:ident: $type:ident, $major:literal.$minor:literal; $($function:ident)*) => {
-        static $name: $type = $type {
-            version: CK_VERSION { major: $major, minor: $minor },
-            $($function: Some($function),)*
-        };
-    };
-}
-
-/// Hands the functions of 2.40, those new in 3.0 and those new in 3.2 to three lists.
-macro_rules! lists {
-    ({ $($v2_40:ident)* } { $($v3_0:ident)* } { $($v3_2:ident)* }) => {
-        list! { LIST_2_40: CK_FUNCTION_LIST, 2 . 40; $($v2_40)* }
-        list! { LIST_3_0: CK_FUNCTION_LIST_3_0, 3 . 0; $($v2_40)* $($v3_0)* }
-        list! { LIST_3_2: CK_FUNCTION_LIST_3_2, 3 . 2; $($v2_40)* $($v3_0)* $($v3_2)* }
-    };
-}
-
-lists! {
-    {
-        C_Initialize C_Finalize C_GetInfo C_GetFunctionList C_GetSlotList C_GetSlotInfo
-        C_GetTokenInfo C_GetMechanismList C_GetMechanismInfo C_InitToken C_InitPIN C_SetPIN
-        C_OpenSession C_CloseSession C_CloseAllSessions C_GetSessionInfo C_GetOperationState
-        C_SetOperationState C_Login C_Logout C_CreateObject C_CopyObject C_DestroyObject
-        C_GetObjectSize C_GetAttributeValue C_SetAttributeValue C_FindObjectsInit
-        C_FindObjects C_FindObjectsFinal C_EncryptInit C_Encrypt C_EncryptUpdate
-        C_EncryptFinal C_DecryptInit C_Decrypt C_DecryptUpdate C_DecryptFinal C_DigestInit
-        C_Digest C_DigestUpdate C_DigestKey C_DigestFinal C_SignInit C_Sign C_SignUpdate
-        C_SignFinal C_SignRecoverInit C_SignRecover C_VerifyInit C_Verify C_VerifyUpdate
-        C_VerifyFinal C_VerifyRecoverInit C_VerifyRecover C_DigestEncryptUpdate
-        C_DecryptDigestUpdate C_SignEncryptUpdate C_DecryptVerifyUpdate C_GenerateKey
-        C_GenerateKeyPair C_WrapKey C_UnwrapKey C_DeriveKey C_SeedRandom C_GenerateRandom
-        C_GetFunctionStatus C_CancelFunction C_WaitForSlotEvent
-    }
-    {
-        C_GetInterfaceList C_GetInterface C_LoginUser C_SessionCancel C_MessageEncryptInit
-        C_EncryptMessage C_EncryptMessageBegin C_EncryptMessageNext C_MessageEncryptFinal
-        C_MessageDecryptInit C_DecryptMessage C_DecryptMessageBegin C_DecryptMessageNext
-        C_MessageDecryptFinal C_MessageSignInit C_SignMessage C_SignMessageBegin
-        C_SignMessageNext C_MessageSignFinal C_MessageVerifyInit C_VerifyMessage
-        C_VerifyMessageBegin C_VerifyMessageNext C_MessageVerifyFinal
-    }
-    {
-        C_EncapsulateKey C_DecapsulateKey C_VerifySignatureInit C_VerifySignature
-        C_VerifySignatureUpdate C_VerifySignatureFinal C_GetSessionValidationFlags
-        C_AsyncComplete C_AsyncGetID C_AsyncJoin C_WrapKeyAuthenticated
-        C_UnwrapKeyAuthenticated
-    }
-}
-
-/// A buffer of the caller that is written to in a later call: `pIv` of an AES-GCM encryption.
+/// A buffer of the caller that is written to in a later call: the IV of an authenticated encryption.
 pub(crate) struct CallerBuffer {
     start: *mut u8,
     length: usize,
@@ -654,6 +595,12 @@ pub(crate) struct CallerBuffer {
 unsafe impl Send for CallerBuffer {}
 
 impl CallerBuffer {
+    /// No buffer, for tests that write nothing.
+    #[cfg(test)]
+    pub(crate) const fn none() -> Self {
+        Self { start: ptr::null_mut(), length: 0 }
+    }
+
     /// Writes `bytes`, which must fill it.
     pub(crate) fn fill(&self, bytes: &[u8]) -> Result<()> {
         if self.start.is_null() || bytes.len() != self.length {
@@ -866,49 +813,195 @@ unsafe fn questions(start: *mut CK_ATTRIBUTE, count: CK_ULONG) -> Result<Vec<Que
     Ok(unsafe { attributes(start, count)? }.iter().map(question).collect())
 }
 
-/// A mechanism; `None` for NULL. Needs the caller's guarantee, for the IV buffer of an AES-GCM
+/// A mechanism; `None` for NULL. Needs the caller's guarantee, for the IV buffer of an authenticated
 /// encryption until that has ended.
 unsafe fn mechanism(mechanism: *mut CK_MECHANISM) -> Result<Option<Mechanism>> {
     if mechanism.is_null() {
         return Ok(None);
     }
-    // SAFETY: the caller's guarantee is passed on, for a structure only if its length is given.
+    // SAFETY: the caller's guarantee is passed on.
     unsafe {
         let CK_MECHANISM { mechanism: kind, pParameter: start, ulParameterLen: length } =
             read(mechanism)?;
-        let is = |size: usize| !start.is_null() && to_usize(length) == size;
-        let parameter = match kind {
-            CKM_AES_GCM if is(size_of::<CK_GCM_PARAMS>()) => {
-                Parameter::Gcm(gcm_parameter(read(start.cast())?)?)
-            }
-            CKM_RSA_PKCS_PSS | CKM_SHA256_RSA_PKCS_PSS
-                if is(size_of::<CK_RSA_PKCS_PSS_PARAMS>()) =>
-            {
-                Parameter::Pss(read(start.cast())?)
-            }
+        let parameter = match any_row(kind) {
             // A length of 0 is no parameter, whatever the pointer.
             _ if length == 0 => Parameter::None,
-            _ => Parameter::Other,
+            Some(row) => parameter(row.takes, start, length).unwrap_or(Parameter::Other),
+            None => Parameter::Other,
         };
         Ok(Some(Mechanism { kind, parameter }))
     }
 }
 
-/// Needs the caller's guarantee for the pointers inside.
-unsafe fn gcm_parameter(parameters: CK_GCM_PARAMS) -> Result<GcmParameter> {
-    let CK_GCM_PARAMS { pIv, ulIvLen, ulIvBits: _, pAAD, ulAADLen, ulTagBits } = parameters;
-    if ulIvLen > ATTRIBUTE_BYTES_MAX || ulAADLen > ATTRIBUTE_BYTES_MAX {
-        return Err(Rv(CKR_MECHANISM_PARAM_INVALID));
-    }
-    // SAFETY: the caller's guarantee is passed on; the lengths are bounded.
+/// A mechanism that must be there. Needs the caller's guarantee as [`mechanism`] does.
+unsafe fn given(kind: *mut CK_MECHANISM) -> Result<Mechanism> {
+    // SAFETY: the caller's guarantee is passed on.
+    unsafe { mechanism(kind)?.ok_or(Rv(CKR_ARGUMENTS_BAD)) }
+}
+
+/// A parameter of the form that the mechanism takes. Needs the caller's guarantee for the structure and
+/// the pointers inside.
+unsafe fn parameter(takes: Takes, start: *mut c_void, length: CK_ULONG) -> Result<Parameter> {
+    // SAFETY: the caller's guarantee is passed on; structures are read only in their full length.
     unsafe {
-        Ok(GcmParameter {
-            iv: bytes(pIv, ulIvLen)?.to_vec(),
-            iv_buffer: CallerBuffer { start: pIv, length: to_usize(ulIvLen) },
-            additional_data: bytes(pAAD, ulAADLen)?.to_vec(),
-            tag_bits: ulTagBits,
+        Ok(match takes {
+            Takes::Nothing => Parameter::Other,
+            Takes::Iv16 | Takes::KwIv | Takes::KwpIv => Parameter::Bytes(piece(start, length)?),
+            Takes::Gcm => {
+                let CK_GCM_PARAMS { pIv, ulIvLen, ulIvBits: _, pAAD, ulAADLen, ulTagBits } =
+                    structure(start, length)?;
+                Parameter::Aead(aead((pIv, ulIvLen), (pAAD, ulAADLen), ulTagBits)?)
+            }
+            Takes::ChaCha => {
+                let CK_SALSA20_CHACHA20_POLY1305_PARAMS { pNonce, ulNonceLen, pAAD, ulAADLen } =
+                    structure(start, length)?;
+                Parameter::Aead(aead((pNonce, ulNonceLen), (pAAD, ulAADLen), TAG_BITS)?)
+            }
+            Takes::Counter => {
+                let CK_AES_CTR_PARAMS { ulCounterBits: bits, cb: block } =
+                    structure(start, length)?;
+                Parameter::Counter { bits, block }
+            }
+            Takes::Pss => Parameter::Pss(structure(start, length)?),
+            Takes::Oaep => {
+                let CK_RSA_PKCS_OAEP_PARAMS { hashAlg, mgf, source, pSourceData, ulSourceDataLen } =
+                    structure(start, length)?;
+                let label = piece(pSourceData, ulSourceDataLen)?;
+                Parameter::Oaep(Oaep { hash: hashAlg, mgf, source, label })
+            }
+            Takes::Ecdh => {
+                let CK_ECDH1_DERIVE_PARAMS {
+                    kdf,
+                    ulSharedDataLen,
+                    pSharedData,
+                    ulPublicDataLen,
+                    pPublicData,
+                } = structure(start, length)?;
+                Parameter::Ecdh {
+                    kdf,
+                    shared: piece(pSharedData.cast(), ulSharedDataLen)?,
+                    public: piece(pPublicData.cast(), ulPublicDataLen)?,
+                }
+            }
+            Takes::EdDsa => {
+                let CK_EDDSA_PARAMS { phFlag, ulContextDataLen, pContextData } =
+                    structure(start, length)?;
+                let context = piece(pContextData.cast(), ulContextDataLen)?;
+                Parameter::EdDsa { prehash: phFlag != CK_FALSE, context }
+            }
+            Takes::Context => {
+                let CK_SIGN_ADDITIONAL_CONTEXT { hedgeVariant, pContext, ulContextLen } =
+                    structure(start, length)?;
+                let context = piece(pContext.cast(), ulContextLen)?;
+                Parameter::Context { hedge: hedgeVariant, context }
+            }
+            Takes::Hkdf => Parameter::Hkdf(hkdf(structure(start, length)?)?),
+            Takes::KdfCounter => Parameter::KdfCounter(kdf_counter(structure(start, length)?)?),
         })
     }
+}
+
+/// Needs the caller's guarantee for the two buffers.
+unsafe fn aead(
+    (iv, iv_length): (*mut u8, CK_ULONG),
+    (data, data_length): (*mut u8, CK_ULONG),
+    tag_bits: CK_ULONG,
+) -> Result<Aead> {
+    // SAFETY: the caller's guarantee is passed on.
+    unsafe {
+        Ok(Aead {
+            iv: piece(iv.cast(), iv_length)?,
+            iv_buffer: CallerBuffer { start: iv, length: to_usize(iv_length) },
+            additional_data: piece(data.cast(), data_length)?,
+            tag_bits,
+        })
+    }
+}
+
+/// Needs the caller's guarantee for the pointers inside.
+unsafe fn hkdf(parameters: CK_HKDF_PARAMS) -> Result<Hkdf> {
+    let CK_HKDF_PARAMS {
+        bExtract,
+        bExpand,
+        prfHashMechanism,
+        ulSaltType,
+        pSalt,
+        ulSaltLen,
+        hSaltKey: _,
+        pInfo,
+        ulInfoLen,
+    } = parameters;
+    // A salt that is not of this type is not looked at.
+    let salt_length = if ulSaltType == CKF_HKDF_SALT_DATA { ulSaltLen } else { 0 };
+    // SAFETY: the caller's guarantee is passed on.
+    unsafe {
+        Ok(Hkdf {
+            extract: bExtract != CK_FALSE,
+            expand: bExpand != CK_FALSE,
+            hash: prfHashMechanism,
+            salt_type: ulSaltType,
+            salt: piece(pSalt.cast(), salt_length)?,
+            info: piece(pInfo.cast(), ulInfoLen)?,
+        })
+    }
+}
+
+/// Needs the caller's guarantee for the pointers inside.
+unsafe fn kdf_counter(parameters: CK_SP800_108_KDF_PARAMS) -> Result<KdfCounter> {
+    let CK_SP800_108_KDF_PARAMS {
+        prfType,
+        ulNumberOfDataParams: count,
+        pDataParams,
+        ulAdditionalDerivedKeys,
+        pAdditionalDerivedKeys: _,
+    } = parameters;
+    if count == 0 || count > PIECES_MAX {
+        return Err(Rv(CKR_MECHANISM_PARAM_INVALID));
+    }
+    // SAFETY: there, aligned, of a sane length; readable by the caller's guarantee, which is passed on.
+    unsafe {
+        let pieces = std::slice::from_raw_parts(required(pDataParams)?, to_usize(count));
+        let piece = |one: &CK_PRF_DATA_PARAM| {
+            let CK_PRF_DATA_PARAM { type_, pValue, ulValueLen } = *one;
+            Ok(match type_ {
+                CK_SP800_108_BYTE_ARRAY => Piece::Bytes(piece(pValue, ulValueLen)?),
+                CK_SP800_108_ITERATION_VARIABLE => {
+                    let CK_SP800_108_COUNTER_FORMAT { bLittleEndian, ulWidthInBits: bits } =
+                        structure(pValue, ulValueLen)?;
+                    Piece::Counter { little_endian: bLittleEndian != CK_FALSE, bits }
+                }
+                CK_SP800_108_DKM_LENGTH => {
+                    let CK_SP800_108_DKM_LENGTH_FORMAT {
+                        dkmLengthMethod: method,
+                        bLittleEndian,
+                        ulWidthInBits: bits,
+                    } = structure(pValue, ulValueLen)?;
+                    Piece::Length { method, little_endian: bLittleEndian != CK_FALSE, bits }
+                }
+                _ => Piece::Other,
+            })
+        };
+        let pieces = pieces.iter().map(piece).collect::<Result<_>>()?;
+        Ok(KdfCounter { prf: prfType, pieces, further_keys: ulAdditionalDerivedKeys })
+    }
+}
+
+/// A structure, which must have its full length. Needs the caller's guarantee.
+unsafe fn structure<T: Copy>(start: *mut c_void, length: CK_ULONG) -> Result<T> {
+    if to_usize(length) != size_of::<T>() {
+        return Err(Rv(CKR_MECHANISM_PARAM_INVALID));
+    }
+    // SAFETY: the caller's guarantee is passed on.
+    unsafe { read(start.cast()) }
+}
+
+/// Bytes of a parameter, copied. Needs the caller's guarantee.
+unsafe fn piece(start: *mut c_void, length: CK_ULONG) -> Result<Vec<u8>> {
+    if length > ATTRIBUTE_BYTES_MAX {
+        return Err(Rv(CKR_MECHANISM_PARAM_INVALID));
+    }
+    // SAFETY: the caller's guarantee is passed on; the length is bounded.
+    Ok(unsafe { bytes(start.cast(), length)? }.to_vec())
 }
 
 /// The arguments of `C_Initialize`. Needs the caller's guarantee.
@@ -939,7 +1032,7 @@ unsafe fn initialize_arguments(arguments: *mut c_void) -> Result<Option<Initiali
 unsafe fn is_standard_name(name: *const CK_UTF8CHAR) -> bool {
     // SAFETY: `all` stops at the first byte that differs, so no byte after the string's end, which
     // is zero, is read.
-    INTERFACE_NAME.iter().enumerate().all(|(index, byte)| unsafe { *name.add(index) } == *byte)
+    interface::NAME.iter().enumerate().all(|(index, byte)| unsafe { *name.add(index) } == *byte)
 }
 
 /// Lengths of C are as wide as ours wherever PKCS#11 modules are loaded; a longer one could not
@@ -948,35 +1041,19 @@ fn to_usize(length: CK_ULONG) -> usize {
     usize::try_from(length).unwrap_or(usize::MAX)
 }
 
-/// A pointer in a table that is never written to.
+/// A table of the standard that is never written to.
 #[repr(transparent)]
-pub(crate) struct Exported(CK_INTERFACE);
+pub(crate) struct Exported(pub(crate) CK_INTERFACE);
 
-// SAFETY: it points to other statics of this file, and nothing is ever written through it.
+// SAFETY: it points to other statics, and nothing is ever written through it.
 unsafe impl Sync for Exported {}
-
-const fn interface(list: *const c_void) -> Exported {
-    Exported(CK_INTERFACE {
-        pInterfaceName: INTERFACE_NAME.as_ptr().cast_mut(),
-        pFunctionList: list.cast_mut(),
-        flags: 0,
-    })
-}
-
-/// The newest first: it is the one for those who do not mind.
-static INTERFACES: [Exported; 3] = [
-    interface((&raw const LIST_3_2).cast()),
-    interface((&raw const LIST_3_0).cast()),
-    interface((&raw const LIST_2_40).cast()),
-];
-
-const VERSIONS: [(u8, u8); 3] = [(3, 2), (3, 0), (2, 40)];
-
-static INTERFACE_NAME: [u8; 8] = *b"PKCS 11\0";
 
 /// The longest template that is read, and the longest value in one.
 const ATTRIBUTES_MAX: CK_ULONG = 256;
 const ATTRIBUTE_BYTES_MAX: CK_ULONG = 64 * 1024;
+
+/// The most pieces of a key derivation's input.
+const PIECES_MAX: CK_ULONG = 16;
 
 #[cfg(test)]
 mod tests {
@@ -1033,5 +1110,137 @@ mod tests {
             assert_eq!(refused, Err(Rv(CKR_ATTRIBUTE_VALUE_INVALID)));
             assert_eq!(template(&raw mut attribute, 257), Err(Rv(CKR_ARGUMENTS_BAD)));
         }
+    }
+
+    /// The parameter that is read from these bytes as a structure of this mechanism.
+    fn read_parameter(kind: CK_MECHANISM_TYPE, start: *mut c_void, length: usize) -> Parameter {
+        let ulParameterLen = length as CK_ULONG;
+        let mut given = CK_MECHANISM { mechanism: kind, pParameter: start, ulParameterLen };
+        // SAFETY: what the tests hand in is there in its full length, or NULL.
+        unsafe { mechanism(&raw mut given) }.unwrap().unwrap().parameter
+    }
+
+    fn is_refused(kind: CK_MECHANISM_TYPE, start: *mut c_void, length: usize) -> bool {
+        matches!(read_parameter(kind, start, length), Parameter::Other)
+    }
+
+    #[test]
+    fn structures_of_another_length_or_at_null_are_never_read() {
+        let mut room = [0_u64; 32];
+        let start: *mut c_void = room.as_mut_ptr().cast();
+        for (kind, size) in [
+            (CKM_AES_GCM, size_of::<CK_GCM_PARAMS>()),
+            (CKM_CHACHA20_POLY1305, size_of::<CK_SALSA20_CHACHA20_POLY1305_PARAMS>()),
+            (CKM_AES_CTR, size_of::<CK_AES_CTR_PARAMS>()),
+            (CKM_RSA_PKCS_PSS, size_of::<CK_RSA_PKCS_PSS_PARAMS>()),
+            (CKM_SHA512_RSA_PKCS_PSS, size_of::<CK_RSA_PKCS_PSS_PARAMS>()),
+            (CKM_RSA_PKCS_OAEP, size_of::<CK_RSA_PKCS_OAEP_PARAMS>()),
+            (CKM_ECDH1_DERIVE, size_of::<CK_ECDH1_DERIVE_PARAMS>()),
+            (CKM_EDDSA, size_of::<CK_EDDSA_PARAMS>()),
+            (CKM_ML_DSA, size_of::<CK_SIGN_ADDITIONAL_CONTEXT>()),
+            (CKM_SLH_DSA, size_of::<CK_SIGN_ADDITIONAL_CONTEXT>()),
+            (CKM_HKDF_DERIVE, size_of::<CK_HKDF_PARAMS>()),
+        ] {
+            assert!(!is_refused(kind, start, size), "{kind:#x}");
+            assert!(is_refused(kind, start, size - 1), "{kind:#x}");
+            assert!(is_refused(kind, start, size + 8), "{kind:#x}");
+            assert!(is_refused(kind, ptr::null_mut(), size), "{kind:#x}");
+            assert!(is_refused(kind, start.wrapping_byte_add(1), size), "{kind:#x}");
+            assert!(matches!(read_parameter(kind, start, 0), Parameter::None));
+        }
+        // Mechanisms without a parameter, and none of ours.
+        for kind in [CKM_ECDSA, CKM_SHA256, CKM_ML_KEM, CKM_DES3_CBC] {
+            assert!(is_refused(kind, start, 8), "{kind:#x}");
+        }
+        assert!(is_refused(CKM_AES_CBC, ptr::null_mut(), 16));
+        assert!(is_refused(CKM_AES_CBC, start, usize::MAX));
+    }
+
+    #[test]
+    fn null_inside_a_structure_is_refused_where_bytes_must_be() {
+        let none = ptr::null_mut();
+        let (mut bytes, long) = ([7_u8; 4], ATTRIBUTE_BYTES_MAX + 1);
+        let there = bytes.as_mut_ptr();
+        for (pointer, length, refused) in
+            [(there, 4, false), (none, 0, false), (none, 4, true), (there, long, true)]
+        {
+            let mut gcm = CK_GCM_PARAMS {
+                pIv: pointer,
+                ulIvLen: length,
+                ulIvBits: 0,
+                pAAD: none,
+                ulAADLen: 0,
+                ulTagBits: 128,
+            };
+            let mut oaep = CK_RSA_PKCS_OAEP_PARAMS {
+                hashAlg: CKM_SHA256,
+                mgf: CKG_MGF1_SHA256,
+                source: CKZ_DATA_SPECIFIED,
+                pSourceData: pointer.cast(),
+                ulSourceDataLen: length,
+            };
+            let mut ecdh = CK_ECDH1_DERIVE_PARAMS {
+                kdf: CKD_NULL,
+                ulSharedDataLen: 0,
+                pSharedData: none,
+                ulPublicDataLen: length,
+                pPublicData: pointer,
+            };
+            let mut context = CK_SIGN_ADDITIONAL_CONTEXT {
+                hedgeVariant: CKH_HEDGE_PREFERRED,
+                pContext: pointer,
+                ulContextLen: length,
+            };
+            for (kind, start, size) in [
+                (CKM_AES_GCM, (&raw mut gcm).cast(), size_of_val(&gcm)),
+                (CKM_RSA_PKCS_OAEP, (&raw mut oaep).cast(), size_of_val(&oaep)),
+                (CKM_ECDH1_DERIVE, (&raw mut ecdh).cast(), size_of_val(&ecdh)),
+                (CKM_ML_DSA, (&raw mut context).cast(), size_of_val(&context)),
+            ] {
+                assert_eq!(is_refused(kind, start, size), refused, "{kind:#x} {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_pieces_of_a_key_derivation_are_read_one_by_one() {
+        let mut counter =
+            CK_SP800_108_COUNTER_FORMAT { bLittleEndian: CK_FALSE, ulWidthInBits: 32 };
+        let mut label = *b"label";
+        let piece = |type_, pValue, length: usize| CK_PRF_DATA_PARAM {
+            type_,
+            pValue,
+            ulValueLen: length as CK_ULONG,
+        };
+        let (format, size) = ((&raw mut counter).cast(), size_of_val(&counter));
+        let mut pieces = [
+            piece(CK_SP800_108_ITERATION_VARIABLE, format, size),
+            piece(CK_SP800_108_BYTE_ARRAY, label.as_mut_ptr().cast(), 5),
+        ];
+        let read = |pieces: &mut [CK_PRF_DATA_PARAM], count: usize| {
+            let mut kdf = CK_SP800_108_KDF_PARAMS {
+                prfType: CKM_SHA256_HMAC,
+                ulNumberOfDataParams: count as CK_ULONG,
+                pDataParams: pieces.as_mut_ptr(),
+                ulAdditionalDerivedKeys: 0,
+                pAdditionalDerivedKeys: ptr::null_mut(),
+            };
+            let size = size_of_val(&kdf);
+            match read_parameter(CKM_SP800_108_COUNTER_KDF, (&raw mut kdf).cast(), size) {
+                Parameter::KdfCounter(read) => Some(read.pieces),
+                _ => None,
+            }
+        };
+        let expected =
+            [Piece::Counter { little_endian: false, bits: 32 }, Piece::Bytes(b"label".to_vec())];
+        assert_eq!(read(&mut pieces, 2).unwrap(), expected);
+        assert_eq!(read(&mut pieces, 0), None);
+        assert_eq!(read(&mut pieces, usize::MAX), None);
+        pieces[0].ulValueLen -= 1;
+        assert_eq!(read(&mut pieces, 2), None);
+        pieces[0] = piece(CK_SP800_108_BYTE_ARRAY, ptr::null_mut(), 5);
+        assert_eq!(read(&mut pieces, 2), None);
+        pieces[0] = piece(CK_SP800_108_KEY_HANDLE, format, 8);
+        assert_eq!(read(&mut pieces, 1).unwrap(), [Piece::Other]);
     }
 }

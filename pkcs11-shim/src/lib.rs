@@ -11,20 +11,26 @@
 //! Rules of the house: a panic never crosses the C border, a child process never touches the
 //! sockets of its parent, no thread is ever started, and whatever the daemon answers is checked.
 
+mod algorithm;
+mod asn1;
 mod attribute;
 mod call;
 mod config;
 mod connection;
 #[allow(unsafe_code, reason = "a C interface: pointers in, pointers out; see the file's head")]
 mod ffi;
+mod hash;
+mod interface;
 mod mechanism;
 mod module;
 mod object;
 mod output;
+mod parameter;
 mod rv;
 mod scheme;
 mod session;
 mod template;
 mod token;
+mod wish;
 
 pub use ffi::{C_GetFunctionList, C_GetInterface, C_GetInterfaceList};

@@ -13,6 +13,7 @@ use kms_client::Config;
 
 use crate::config;
 use crate::object::{Object, Objects};
+use crate::parameter;
 use crate::rv::{Result, Rv};
 use crate::session::{Session, Sessions};
 use crate::token::Tokens;
@@ -68,6 +69,15 @@ impl Module {
     /// Says on the standard error what went wrong, if the user asked for that.
     pub(crate) fn report(&self, problem: &str) {
         report_if(self.log, problem);
+    }
+
+    /// Tells people what a parameter must be when one was refused.
+    pub(crate) fn explained<T>(&self, kind: CK_MECHANISM_TYPE, result: Result<T>) -> Result<T> {
+        result.inspect_err(|rv| {
+            if *rv == Rv(CKR_MECHANISM_PARAM_INVALID) {
+                self.report(&parameter::expectation(kind));
+            }
+        })
     }
 
     /// The object behind a handle, as this session may see it.

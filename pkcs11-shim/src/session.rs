@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use cryptoki_sys::*;
 
+use crate::call::cipher::Ciphering;
 use crate::call::digest::Digesting;
-use crate::call::encrypt::{Decrypting, Encrypting};
 use crate::call::object::Find;
 use crate::call::sign::{Signing, Verifying};
 use crate::module::lock;
@@ -32,9 +32,9 @@ pub(crate) struct Session {
 /// What runs in a session; one of each kind at a time.
 #[derive(Default)]
 pub(crate) struct Operations {
-    pub(crate) decrypt: Option<Decrypting>,
+    pub(crate) decrypt: Option<Ciphering>,
     pub(crate) digest: Option<Digesting>,
-    pub(crate) encrypt: Option<Encrypting>,
+    pub(crate) encrypt: Option<Ciphering>,
     pub(crate) find: Option<Find>,
     pub(crate) sign: Option<Signing>,
     pub(crate) verify: Option<Verifying>,

@@ -32,6 +32,10 @@ pub(crate) struct Token {
     pub(crate) label: String,
     pub(crate) serial: String,
     pub(crate) user_pin_set: bool,
+    /// Whether old clients are let do what the standard allows.
+    pub(crate) compatible: bool,
+    /// What keys of the ring may be used with.
+    pub(crate) mechanisms: Vec<v1::Mechanism>,
     login: Option<Login>,
 }
 
@@ -51,17 +55,31 @@ impl Tokens {
             return Err(HOSTILE);
         }
         let mut table = lock(&self.0);
-        for v1::Token { name, label, serial, user_pin_set } in listed {
-            if name.len() > NAME_BYTES_MAX || table.tokens.len() >= TOKENS_MAX {
+        for wire in listed {
+            let compatible = wire.kind() == v1::RingKind::Compatible;
+            let v1::Token { name, label, serial, user_pin_set, kind: _, mechanisms } = wire;
+            if name.len() > NAME_BYTES_MAX
+                || mechanisms.len() > MECHANISMS_MAX
+                || table.tokens.len() >= TOKENS_MAX
+            {
                 return Err(HOSTILE);
             }
-            match table.tokens.iter_mut().find(|token| token.ring == name) {
-                Some(token) => token.user_pin_set = user_pin_set,
+            let mechanisms = known_mechanisms(mechanisms);
+            let found = table.tokens.iter_mut().find(|token| token.ring == name);
+            match found {
+                Some(token) => {
+                    // Name, label and serial number never change.
+                    token.user_pin_set = user_pin_set;
+                    token.compatible = compatible;
+                    token.mechanisms = mechanisms;
+                }
                 None => table.tokens.push(Token {
                     ring: name,
                     label,
                     serial,
                     user_pin_set,
+                    compatible,
+                    mechanisms,
                     login: None,
                 }),
             }
@@ -141,6 +159,14 @@ impl Table {
         self.tokens.get_mut(index).ok_or(Rv(CKR_SLOT_ID_INVALID))
     }
 }
+
+/// Those of the daemon's mechanisms that this module knows; a newer daemon has more.
+pub(crate) fn known_mechanisms(numbers: Vec<i32>) -> Vec<v1::Mechanism> {
+    numbers.into_iter().filter_map(|number| v1::Mechanism::try_from(number).ok()).collect()
+}
+
+/// Many times what there is.
+pub(crate) const MECHANISMS_MAX: usize = 1000;
 
 const TOKENS_MAX: usize = 10_000;
 const NAME_BYTES_MAX: usize = 1024;

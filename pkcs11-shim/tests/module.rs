@@ -14,6 +14,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use cryptoki_sys::*;
 use kms_proto::v1;
+use kms_proto::v1::session_request::Request as Asked;
 use p256::ecdsa::signature::Verifier as _;
 use support::{Daemon, PIN};
 
@@ -45,8 +46,12 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
+        Self::on(v1::RingKind::Hardened)
+    }
+
+    fn on(kind: v1::RingKind) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        LazyLock::force(&DAEMON);
+        DAEMON.state().compatible = kind == v1::RingKind::Compatible;
         assert_eq!(c!(C_Initialize(null_mut())), CKR_OK);
         Self { session: open_session(), _turn: turn }
     }
@@ -80,6 +85,8 @@ impl Drop for Fixture {
         let mut state = DAEMON.state();
         state.hostile = false;
         state.hang_up = false;
+        // Only the keys of the beginning stay.
+        state.objects.retain(|_, object| ["web", "old"].contains(&object.label.as_str()));
         state.user_pin = PIN.into();
         drop(state);
         c!(C_Finalize(null_mut()));
@@ -220,7 +227,7 @@ fn a_key_ring_is_a_token() {
     let mut count = 1;
     let mut one = [0];
     let too_small = c!(C_GetMechanismList(0, one.as_mut_ptr(), &raw mut count));
-    assert_eq!((too_small, count), (CKR_BUFFER_TOO_SMALL, 16));
+    assert_eq!((too_small, count), (CKR_BUFFER_TOO_SMALL, 66));
 }
 
 #[test]
@@ -269,7 +276,7 @@ fn objects_are_found_by_their_attributes() {
     let certificate = CKO_CERTIFICATE.to_ne_bytes();
     assert!(find(session, &mut [attribute(CKA_CLASS, &certificate)]).is_empty());
     // Older versions show their number.
-    let older = support::object("web", 9, v1::Algorithm::Aes256Gcm);
+    let older = support::object("web", 9, v1::Algorithm::Aes128);
     DAEMON.add(v1::TokenObject { primary: false, ..older.clone() });
     assert_eq!(find(session, &mut [attribute(CKA_LABEL, b"web")]).len(), 2);
     assert_eq!(find(session, &mut [attribute(CKA_LABEL, b"web@1")]).len(), 1);
@@ -467,7 +474,7 @@ fn keys_are_made_renamed_and_destroyed() {
             &raw mut private_key,
         ))
     };
-    assert_eq!(generate(&mut [attribute(CKA_EXTRACTABLE, &[CK_TRUE])]), CKR_TEMPLATE_INCONSISTENT);
+    assert_eq!(generate(&mut [attribute(CKA_SENSITIVE, &[CK_FALSE])]), CKR_TEMPLATE_INCONSISTENT);
     assert_eq!(generate(&mut private), CKR_OK);
     assert_eq!(fixture.find_one(CKO_PRIVATE_KEY, "fresh"), private_key);
     assert_eq!(fixture.find_one(CKO_PUBLIC_KEY, "fresh"), public_key);
@@ -546,6 +553,476 @@ fn what_is_not_there_says_so() {
     assert_eq!(code, CKR_FUNCTION_NOT_SUPPORTED);
     assert_eq!(c!(C_CancelFunction(session)), CKR_FUNCTION_NOT_PARALLEL);
     assert_eq!(c!(C_WaitForSlotEvent(CKF_DONT_BLOCK, &raw mut handle, null_mut())), CKR_NO_EVENT);
+}
+
+/// A function of the table of 3.2.
+fn table_3_2() -> CK_FUNCTION_LIST_3_2 {
+    let mut found = null_mut();
+    let name = c"PKCS 11".as_ptr().cast_mut().cast();
+    let mut version = CK_VERSION { major: 3, minor: 2 };
+    let code = unsafe { kms_pkcs11::C_GetInterface(name, &raw mut version, &raw mut found, 0) };
+    assert_eq!(code, CKR_OK);
+    unsafe { *(*found).pFunctionList.cast() }
+}
+
+/// A mechanism with a structure, which must outlive it.
+fn with<T>(kind: CK_MECHANISM_TYPE, parameter: &mut T) -> CK_MECHANISM {
+    CK_MECHANISM {
+        mechanism: kind,
+        pParameter: (&raw mut *parameter).cast(),
+        ulParameterLen: size_of::<T>() as CK_ULONG,
+    }
+}
+
+fn number(value: &CK_ULONG) -> &[u8] {
+    unsafe { std::slice::from_raw_parts((&raw const *value).cast(), size_of::<CK_ULONG>()) }
+}
+
+impl Fixture {
+    /// Adds a key to the ring, and finds one half of it.
+    fn with_key(
+        &self,
+        class: CK_OBJECT_CLASS,
+        label: &str,
+        algorithm: v1::Algorithm,
+    ) -> CK_OBJECT_HANDLE {
+        DAEMON.add(support::object(label, label.len() as u8 + 100, algorithm));
+        self.find_one(class, label)
+    }
+
+    /// Signs in one part.
+    fn signed(&self, mechanism: &mut CK_MECHANISM, key: CK_OBJECT_HANDLE, data: &[u8]) -> Vec<u8> {
+        assert_eq!(c!(C_SignInit(self.session, mechanism, key)), CKR_OK);
+        let (_, signature) = sign(self.session, data, 0);
+        let (code, signature) = sign(self.session, data, signature.len());
+        assert_eq!(code, CKR_OK);
+        signature
+    }
+
+    fn verified(
+        &self,
+        mechanism: &mut CK_MECHANISM,
+        key: CK_OBJECT_HANDLE,
+        data: &[u8],
+        signature: &[u8],
+    ) -> CK_RV {
+        assert_eq!(c!(C_VerifyInit(self.session, mechanism, key)), CKR_OK);
+        let (length, signature_length) = (data.len() as CK_ULONG, signature.len() as CK_ULONG);
+        let (data, signature) = (data.as_ptr().cast_mut(), signature.as_ptr().cast_mut());
+        c!(C_Verify(self.session, data, length, signature, signature_length))
+    }
+
+    /// Encrypts or decrypts in one part: asks for the length, then for the result.
+    fn ciphered(
+        &self,
+        encrypt: bool,
+        mechanism: &mut CK_MECHANISM,
+        key: CK_OBJECT_HANDLE,
+        data: &[u8],
+    ) -> Result<Vec<u8>, CK_RV> {
+        let session = self.session;
+        let begun = if encrypt {
+            c!(C_EncryptInit(session, mechanism, key))
+        } else {
+            c!(C_DecryptInit(session, mechanism, key))
+        };
+        if begun != CKR_OK {
+            return Err(begun);
+        }
+        let (start, count) = (data.as_ptr().cast_mut(), data.len() as CK_ULONG);
+        let call = |output: *mut u8, length: &mut CK_ULONG| {
+            if encrypt {
+                c!(C_Encrypt(session, start, count, output, length))
+            } else {
+                c!(C_Decrypt(session, start, count, output, length))
+            }
+        };
+        let mut length = 0;
+        match call(null_mut(), &mut length) {
+            CKR_OK => {}
+            code => return Err(code),
+        }
+        let mut output = vec![0; length as usize];
+        match call(output.as_mut_ptr(), &mut length) {
+            CKR_OK => output.truncate(length as usize),
+            code => return Err(code),
+        }
+        Ok(output)
+    }
+
+    fn value(&self, object: CK_OBJECT_HANDLE, kind: CK_ATTRIBUTE_TYPE) -> Vec<u8> {
+        let mut bytes = vec![0; 4096];
+        let mut question = attribute(kind, &bytes);
+        question.pValue = bytes.as_mut_ptr().cast();
+        let code = c!(C_GetAttributeValue(self.session, object, &raw mut question, 1));
+        assert_eq!(code, CKR_OK, "{kind:#x}");
+        bytes.truncate(question.ulValueLen as usize);
+        bytes
+    }
+}
+
+#[test]
+fn one_rsa_key_signs_with_both_paddings() {
+    let fixture = Fixture::logged_in();
+    let private = fixture.with_key(CKO_PRIVATE_KEY, "rsa", v1::Algorithm::Rsa2048);
+    let public = fixture.find_one(CKO_PUBLIC_KEY, "rsa");
+    let mut pss = CK_RSA_PKCS_PSS_PARAMS { hashAlg: CKM_SHA384, mgf: CKG_MGF1_SHA384, sLen: 48 };
+    let mut wrong = CK_RSA_PKCS_PSS_PARAMS { sLen: 20, ..pss };
+    for mut kind in [
+        mechanism(CKM_SHA256_RSA_PKCS),
+        mechanism(CKM_SHA512_RSA_PKCS),
+        with(CKM_SHA384_RSA_PKCS_PSS, &mut pss),
+    ] {
+        let signature = fixture.signed(&mut kind, private, b"message");
+        assert_eq!(signature.len(), 256);
+        assert_eq!(fixture.verified(&mut kind, public, b"message", &signature), CKR_OK);
+        let other = fixture.verified(&mut kind, public, b"massage", &signature);
+        assert_eq!(other, CKR_SIGNATURE_INVALID);
+    }
+    // A DigestInfo made outside is the same signature; one of SHA-1 is not made, but could be checked.
+    let mut info = vec![
+        0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01,
+        0x05, 0x00, 0x04, 0x20,
+    ];
+    info.extend(<sha2::Sha256 as sha2::Digest>::digest(b"message"));
+    let signature = fixture.signed(&mut mechanism(CKM_RSA_PKCS), private, &info);
+    let mut hashed = mechanism(CKM_SHA256_RSA_PKCS);
+    assert_eq!(fixture.verified(&mut hashed, public, b"message", &signature), CKR_OK);
+    let mut raw = mechanism(CKM_RSA_PKCS);
+    assert_eq!(fixture.verified(&mut raw, public, &info, &signature), CKR_OK);
+    assert_eq!(c!(C_SignInit(fixture.session, &raw mut raw, private)), CKR_OK);
+    assert_eq!(sign(fixture.session, &[1; 32], 256).0, CKR_DATA_INVALID);
+    let sha1 = c!(C_SignInit(fixture.session, &mut mechanism(CKM_SHA1_RSA_PKCS), private));
+    assert_eq!(sha1, CKR_MECHANISM_INVALID);
+    // Parameters: of another salt, short, and none.
+    let mut short = with(CKM_RSA_PKCS_PSS, &mut pss);
+    short.ulParameterLen -= 1;
+    let mut null = with(CKM_RSA_PKCS_PSS, &mut pss);
+    null.pParameter = null_mut();
+    for mut bad in [with(CKM_RSA_PKCS_PSS, &mut wrong), short, null, mechanism(CKM_RSA_PKCS_PSS)] {
+        let refused = c!(C_SignInit(fixture.session, &raw mut bad, private));
+        assert_eq!(refused, CKR_MECHANISM_PARAM_INVALID);
+    }
+}
+
+#[test]
+fn what_is_not_hashed_here_goes_to_the_daemon_whole() {
+    let fixture = Fixture::logged_in();
+    let private = fixture.with_key(CKO_PRIVATE_KEY, "edwards", v1::Algorithm::Ed25519);
+    let public = fixture.find_one(CKO_PUBLIC_KEY, "edwards");
+    assert_eq!(fixture.value(public, CKA_EC_POINT), [5; 32]);
+    let signature = fixture.signed(&mut mechanism(CKM_EDDSA), private, b"message");
+    let check = |data: &[u8], signature: &[u8]| {
+        fixture.verified(&mut mechanism(CKM_EDDSA), public, data, signature)
+    };
+    assert_eq!(check(b"message", &signature), CKR_OK);
+    assert_eq!(check(b"massage", &signature), CKR_SIGNATURE_INVALID);
+    assert_eq!(check(b"message", &signature[1..]), CKR_SIGNATURE_LEN_RANGE);
+    assert_eq!(c!(C_SignInit(fixture.session, &mut mechanism(CKM_EDDSA), private)), CKR_OK);
+    assert_eq!(sign(fixture.session, &vec![0; 65_537], 64).0, CKR_DATA_LEN_RANGE);
+    // Message authentication codes, with their lengths.
+    let hmac = fixture.with_key(CKO_SECRET_KEY, "hmac", v1::Algorithm::GenericSecret);
+    let aes = fixture.with_key(CKO_SECRET_KEY, "a", v1::Algorithm::Aes256);
+    for (kind, key, bytes) in
+        [(CKM_SHA256_HMAC, hmac, 32), (CKM_SHA512_HMAC, hmac, 64), (CKM_AES_CMAC, aes, 16)]
+    {
+        let tag = fixture.signed(&mut mechanism(kind), key, b"message");
+        assert_eq!(tag.len(), bytes);
+        assert_eq!(fixture.verified(&mut mechanism(kind), key, b"message", &tag), CKR_OK);
+        let damaged = fixture.verified(&mut mechanism(kind), key, b"massage", &tag);
+        assert_eq!(damaged, CKR_SIGNATURE_INVALID);
+    }
+    // The old hash function only checks.
+    let refused = c!(C_SignInit(fixture.session, &mut mechanism(CKM_SHA_1_HMAC), hmac));
+    assert_eq!(refused, CKR_MECHANISM_INVALID);
+    assert_eq!(
+        fixture.verified(&mut mechanism(CKM_SHA_1_HMAC), hmac, b"m", &[0; 20]),
+        CKR_SIGNATURE_INVALID
+    );
+}
+
+#[test]
+fn block_ciphers_pad_chain_and_refuse() {
+    let fixture = Fixture::logged_in();
+    let session = fixture.session;
+    let key = fixture.with_key(CKO_SECRET_KEY, "cipher", v1::Algorithm::Aes256);
+    let mut iv = [3_u8; 16];
+    let padded = &mut with(CKM_AES_CBC_PAD, &mut iv);
+    let ciphertext = fixture.ciphered(true, padded, key, b"hello").unwrap();
+    assert_eq!(ciphertext.len(), 16);
+    assert_eq!(fixture.ciphered(false, padded, key, &ciphertext).unwrap(), b"hello");
+    // A buffer that is too small for what was padded is told the true length, and may try again.
+    assert_eq!(c!(C_DecryptInit(session, padded, key)), CKR_OK);
+    let (mut small, mut length) = ([0; 5], 4);
+    let start = ciphertext.as_ptr().cast_mut();
+    let output = small.as_mut_ptr();
+    let code = c!(C_Decrypt(session, start, 16, output, &raw mut length));
+    assert_eq!((code, length), (CKR_BUFFER_TOO_SMALL, 5));
+    assert_eq!(c!(C_Decrypt(session, start, 16, output, &raw mut length)), CKR_OK);
+    assert_eq!(&small, b"hello");
+    assert_eq!(fixture.ciphered(false, padded, key, &[0; 15]), Err(CKR_ENCRYPTED_DATA_LEN_RANGE));
+    let mut iv = [3_u8; 16];
+    let whole = &mut with(CKM_AES_CBC, &mut iv);
+    assert_eq!(fixture.ciphered(true, whole, key, &[0; 15]), Err(CKR_DATA_LEN_RANGE));
+    whole.ulParameterLen = 15;
+    assert_eq!(fixture.ciphered(true, whole, key, &[0; 16]), Err(CKR_MECHANISM_PARAM_INVALID));
+    // More than the daemon takes at once: in pieces, the second with the IV that the first leaves.
+    let mut counter = CK_AES_CTR_PARAMS { ulCounterBits: 128, cb: [0xff; 16] };
+    let ctr = &mut with(CKM_AES_CTR, &mut counter);
+    let long: Vec<u8> = (0..70_000).map(|n| n as u8).collect();
+    let ciphertext = fixture.ciphered(true, ctr, key, &long).unwrap();
+    let Asked::Encrypt(second) = DAEMON.last() else { panic!("an encryption") };
+    assert_eq!(second.plaintext.len(), 70_000 - 65_536);
+    assert_eq!(second.initialization_vector[13..], [0, 0x0f, 0xff]);
+    assert_eq!(fixture.ciphered(false, ctr, key, &ciphertext).unwrap(), long);
+    // And in parts, of which the first full piece comes out as soon as something follows it.
+    assert_eq!(c!(C_EncryptInit(session, ctr, key)), CKR_OK);
+    let mut out = vec![0; 70_000];
+    let (start, mut length) = (long.as_ptr().cast_mut(), 70_000);
+    let output = out.as_mut_ptr();
+    let code = c!(C_EncryptUpdate(session, start, 70_000, output, &raw mut length));
+    assert_eq!((code, length), (CKR_OK, 65_536));
+    let mut rest = 70_000 - 65_536;
+    let code = c!(C_EncryptFinal(session, out[65_536..].as_mut_ptr(), &raw mut rest));
+    assert_eq!((code, rest), (CKR_OK, 4464));
+    assert_eq!(out, ciphertext);
+    let mut counter = CK_AES_CTR_PARAMS { ulCounterBits: 4, cb: [0xff; 16] };
+    let short = &mut with(CKM_AES_CTR, &mut counter);
+    assert_eq!(fixture.ciphered(true, short, key, &[0; 17]), Err(CKR_DATA_LEN_RANGE));
+}
+
+#[test]
+fn a_compatible_ring_takes_the_caller_s_iv_and_old_paddings() {
+    let fixture = Fixture::on(v1::RingKind::Compatible);
+    assert_eq!(log_in(fixture.session, PIN), CKR_OK);
+    let key = fixture.with_key(CKO_SECRET_KEY, "own iv", v1::Algorithm::Aes256);
+    let mut iv = [4; 12];
+    let mut parameters = CK_GCM_PARAMS {
+        pIv: iv.as_mut_ptr(),
+        ulIvLen: 12,
+        ulIvBits: 96,
+        pAAD: null_mut(),
+        ulAADLen: 0,
+        ulTagBits: 128,
+    };
+    let gcm = &mut with(CKM_AES_GCM, &mut parameters);
+    assert_eq!(fixture.ciphered(true, gcm, key, b"m").unwrap().len(), 17);
+    let Asked::Encrypt(request) = DAEMON.last() else { panic!("an encryption") };
+    assert_eq!((request.initialization_vector, iv), (vec![4; 12], [4; 12]));
+    let mut info = CK_MECHANISM_INFO::default();
+    assert_eq!(c!(C_GetMechanismInfo(0, CKM_RSA_X_509, &raw mut info)), CKR_OK);
+    assert_eq!(info.flags, CKF_ENCRYPT | CKF_DECRYPT);
+    assert_eq!((info.ulMinKeySize, info.ulMaxKeySize), (2048, 4096));
+    let public = fixture.with_key(CKO_PUBLIC_KEY, "old rsa", v1::Algorithm::Rsa2048);
+    let mut raw = mechanism(CKM_RSA_X_509);
+    assert_eq!(fixture.ciphered(true, &mut raw, public, &[1; 5]).unwrap().len(), 256);
+    drop(fixture);
+    let _hardened = Fixture::logged_in();
+    let refused = c!(C_GetMechanismInfo(0, CKM_RSA_X_509, &raw mut info));
+    assert_eq!(refused, CKR_MECHANISM_INVALID);
+}
+
+#[test]
+fn keys_are_made_out_of_others() {
+    let fixture = Fixture::logged_in();
+    let session = fixture.session;
+    let base = fixture.with_key(CKO_SECRET_KEY, "base", v1::Algorithm::GenericSecret);
+    let (aes, length) = (CKK_AES, 16);
+    let mut template = [
+        attribute(CKA_KEY_TYPE, number(&aes)),
+        attribute(CKA_VALUE_LEN, number(&length)),
+        attribute(CKA_LABEL, b"derived"),
+        attribute(CKA_ENCRYPT, &[CK_TRUE]),
+    ];
+    let template = template.as_mut_ptr();
+    let mut made = 0;
+    let mut info = *b"info";
+    let mut hkdf = CK_HKDF_PARAMS {
+        bExtract: CK_TRUE,
+        bExpand: CK_TRUE,
+        prfHashMechanism: CKM_SHA256,
+        ulSaltType: CKF_HKDF_SALT_NULL,
+        pSalt: null_mut(),
+        ulSaltLen: 0,
+        hSaltKey: 0,
+        pInfo: info.as_mut_ptr(),
+        ulInfoLen: 4,
+    };
+    let mut by_hkdf = with(CKM_HKDF_DERIVE, &mut hkdf);
+    let code = c!(C_DeriveKey(session, &raw mut by_hkdf, base, template, 4, &raw mut made));
+    assert_eq!(code, CKR_OK);
+    let Asked::DeriveKey(request) = DAEMON.last() else { panic!("a derivation") };
+    assert_eq!((request.mechanism(), &request.info[..]), (v1::Mechanism::HkdfSha256, &b"info"[..]));
+    let key = request.key.unwrap();
+    assert_eq!((key.algorithm(), &*key.pkcs11_label), (v1::Algorithm::Aes128, "derived"));
+    assert_eq!(key.usages, [i32::from(v1::Usage::Encrypt)]);
+    assert!(key.name.starts_with(support::RING));
+    assert_eq!(fixture.find_one(CKO_SECRET_KEY, "derived"), made);
+    assert_eq!(fixture.value(made, CKA_VALUE_LEN), number(&length));
+    assert_eq!(fixture.value(made, CKA_NEVER_EXTRACTABLE), [CK_FALSE]);
+    // Half of HKDF, a salt that is a key, and no place for the handle.
+    for bad in [
+        CK_HKDF_PARAMS { bExpand: CK_FALSE, ..hkdf },
+        CK_HKDF_PARAMS { ulSaltType: CKF_HKDF_SALT_KEY, ..hkdf },
+        CK_HKDF_PARAMS { prfHashMechanism: CKM_SHA_1, ..hkdf },
+        CK_HKDF_PARAMS { pInfo: null_mut(), ..hkdf },
+        CK_HKDF_PARAMS { ulInfoLen: CK_ULONG::MAX, ..hkdf },
+    ] {
+        let mut bad_parameters = bad;
+        let mut bad = with(CKM_HKDF_DERIVE, &mut bad_parameters);
+        let code = c!(C_DeriveKey(session, &raw mut bad, base, template, 4, &raw mut made));
+        assert_eq!(code, CKR_MECHANISM_PARAM_INVALID);
+    }
+    let code = c!(C_DeriveKey(session, &raw mut by_hkdf, base, template, 4, null_mut()));
+    assert_eq!(code, CKR_ARGUMENTS_BAD);
+    // Agreement with a point, as it is or wrapped; the shared secret's length is the key's.
+    let private = fixture.find_one(CKO_PRIVATE_KEY, "web");
+    let mut point = key_point().to_vec();
+    let mut ecdh = CK_ECDH1_DERIVE_PARAMS {
+        kdf: CKD_NULL,
+        ulSharedDataLen: 0,
+        pSharedData: null_mut(),
+        ulPublicDataLen: 65,
+        pPublicData: point.as_mut_ptr(),
+    };
+    let mut agree = with(CKM_ECDH1_DERIVE, &mut ecdh);
+    let code = c!(C_DeriveKey(session, &raw mut agree, private, null_mut(), 0, &raw mut made));
+    assert_eq!(code, CKR_OK);
+    let Asked::AgreeKey(request) = DAEMON.last() else { panic!("an agreement") };
+    let web = support::object("web", 1, v1::Algorithm::EcP256);
+    assert_eq!(request.peer_public_key, web.public_key);
+    let key = request.key.unwrap();
+    assert_eq!((key.algorithm(), key.length_bytes), (v1::Algorithm::GenericSecret, 32));
+    let mut with_kdf_parameters = CK_ECDH1_DERIVE_PARAMS { kdf: CKD_NULL + 1, ..ecdh };
+    let mut with_kdf = with(CKM_ECDH1_DERIVE, &mut with_kdf_parameters);
+    let code = c!(C_DeriveKey(session, &raw mut with_kdf, private, null_mut(), 0, &raw mut made));
+    assert_eq!(code, CKR_MECHANISM_PARAM_INVALID);
+}
+
+#[test]
+fn keys_are_wrapped_unwrapped_and_copied() {
+    let fixture = Fixture::logged_in();
+    let session = fixture.session;
+    let wrapping = fixture.with_key(CKO_SECRET_KEY, "wrapping", v1::Algorithm::Aes256);
+    let kept = fixture.with_key(CKO_SECRET_KEY, "kept", v1::Algorithm::Aes128);
+    let free = support::object("leaving", 90, v1::Algorithm::Aes128);
+    DAEMON.add(v1::TokenObject { exportable: true, ever_exportable: true, ..free });
+    let leaving = fixture.find_one(CKO_SECRET_KEY, "leaving");
+    let mut kw = mechanism(CKM_AES_KEY_WRAP);
+    let kw = &raw mut kw;
+    let (mut wrapped, mut length) = ([0; 64], 0);
+    let code = c!(C_WrapKey(session, kw, wrapping, kept, null_mut(), &raw mut length));
+    assert_eq!(code, CKR_KEY_UNEXTRACTABLE);
+    let code = c!(C_WrapKey(session, kw, wrapping, leaving, null_mut(), &raw mut length));
+    assert_eq!((code, length), (CKR_OK, 24));
+    length = 23;
+    let output = wrapped.as_mut_ptr();
+    let code = c!(C_WrapKey(session, kw, wrapping, leaving, output, &raw mut length));
+    assert_eq!((code, length), (CKR_BUFFER_TOO_SMALL, 24));
+    assert_eq!(c!(C_WrapKey(session, kw, wrapping, leaving, output, &raw mut length)), CKR_OK);
+    let code = c!(C_WrapKey(session, kw, 9999, leaving, output, &raw mut length));
+    assert_eq!(code, CKR_WRAPPING_KEY_HANDLE_INVALID);
+    let (class, aes) = (CKO_SECRET_KEY, CKK_AES);
+    let mut template = [
+        attribute(CKA_CLASS, number(&class)),
+        attribute(CKA_KEY_TYPE, number(&aes)),
+        attribute(CKA_LABEL, b"back"),
+    ];
+    let template = template.as_mut_ptr();
+    let mut key = 0;
+    let code = c!(C_UnwrapKey(session, kw, wrapping, output, 24, template, 3, &raw mut key));
+    assert_eq!(code, CKR_OK);
+    let Asked::UnwrapKey(request) = DAEMON.last() else { panic!("an unwrapping") };
+    assert_eq!(request.mechanism(), v1::Mechanism::AesKw);
+    assert_eq!(request.key.unwrap().algorithm(), v1::Algorithm::Aes128);
+    assert_eq!(fixture.value(key, CKA_LOCAL), [CK_FALSE]);
+    wrapped[0] = 0;
+    let output = wrapped.as_mut_ptr();
+    let code = c!(C_UnwrapKey(session, kw, wrapping, output, 24, template, 3, &raw mut key));
+    assert_eq!(code, CKR_WRAPPED_KEY_INVALID);
+    let code = c!(C_UnwrapKey(session, kw, wrapping, output, 23, template, 3, &raw mut key));
+    assert_eq!(code, CKR_KEY_SIZE_RANGE);
+    let mut rename = attribute(CKA_LABEL, b"copied");
+    let mut copy = 0;
+    let code = c!(C_CopyObject(session, kept, &raw mut rename, 1, &raw mut copy));
+    assert_eq!(code, CKR_OK);
+    assert_eq!(fixture.find_one(CKO_SECRET_KEY, "copied"), copy);
+    let public = fixture.find_one(CKO_PUBLIC_KEY, "web");
+    let code = c!(C_CopyObject(session, public, null_mut(), 0, &raw mut copy));
+    assert_eq!(code, CKR_ACTION_PROHIBITED);
+    let mut loosen = attribute(CKA_EXTRACTABLE, &[CK_TRUE]);
+    let code = c!(C_CopyObject(session, kept, &raw mut loosen, 1, &raw mut copy));
+    assert_eq!(code, CKR_TEMPLATE_INCONSISTENT);
+}
+
+#[test]
+fn a_shared_secret_is_told_by_a_ciphertext() {
+    let fixture = Fixture::logged_in();
+    let session = fixture.session;
+    let functions = table_3_2();
+    let public = fixture.with_key(CKO_PUBLIC_KEY, "kem", v1::Algorithm::MlKem768);
+    let private = fixture.find_one(CKO_PRIVATE_KEY, "kem");
+    assert_eq!(fixture.value(public, CKA_PARAMETER_SET), number(&CKP_ML_KEM_768));
+    assert_eq!(fixture.value(public, CKA_VALUE).len(), 1184);
+    assert_eq!(fixture.value(public, CKA_ENCAPSULATE), [CK_TRUE]);
+    let mut kem = mechanism(CKM_ML_KEM);
+    let mut encapsulate = |key, output: *mut u8, length: &mut CK_ULONG, made: *mut CK_ULONG| unsafe {
+        let call = functions.C_EncapsulateKey.unwrap();
+        call(session, &raw mut kem, key, null_mut(), 0, output, length, made)
+    };
+    let (mut ciphertext, mut length, mut made) = (vec![0; 1088], 0, 0);
+    assert_eq!(encapsulate(public, null_mut(), &mut length, null_mut()), CKR_OK);
+    assert_eq!(length, 1088);
+    let output = ciphertext.as_mut_ptr();
+    length = 1087;
+    let small = encapsulate(public, output, &mut length, &raw mut made);
+    assert_eq!((small, made), (CKR_BUFFER_TOO_SMALL, 0));
+    assert_eq!(encapsulate(public, output, &mut length, null_mut()), CKR_ARGUMENTS_BAD);
+    assert_eq!(encapsulate(public, output, &mut length, &raw mut made), CKR_OK);
+    assert_eq!((made != 0, &ciphertext[..2]), (true, &[0xcc, 0xcc][..]));
+    let refused = encapsulate(private, output, &mut length, &raw mut made);
+    assert_eq!(refused, CKR_KEY_FUNCTION_NOT_PERMITTED);
+    let decapsulate = |count, made: *mut CK_ULONG| unsafe {
+        let call = functions.C_DecapsulateKey.unwrap();
+        call(session, &mut mechanism(CKM_ML_KEM), private, null_mut(), 0, output, count, made)
+    };
+    assert_eq!(decapsulate(1088, &raw mut made), CKR_OK);
+    let Asked::DecapsulateKey(request) = DAEMON.last() else { panic!("a decapsulation") };
+    assert_eq!(request.key.unwrap().algorithm(), v1::Algorithm::GenericSecret);
+    assert_eq!(decapsulate(1087, &raw mut made), CKR_WRAPPED_KEY_LEN_RANGE);
+}
+
+#[test]
+fn a_certificate_of_a_version_is_an_object() {
+    let fixture = Fixture::logged_in();
+    let element = |tag: u8, content: &[u8]| [&[tag, content.len() as u8], content].concat();
+    let inner = [
+        element(0x02, &[9]),
+        element(0x30, &[]),
+        element(0x30, b"issuer"),
+        element(0x30, &[]),
+        element(0x30, b"subject"),
+        element(0x30, b"key"),
+    ];
+    let rest = [element(0x30, &[]), element(0x03, &[0])].concat();
+    let certificate = element(0x30, &[element(0x30, &inner.concat()), rest].concat());
+    let plain = support::object("certified", 80, v1::Algorithm::EcP256);
+    let bare = v1::TokenObject { certificate: certificate.clone(), ..plain.clone() };
+    DAEMON.add(bare);
+    let found = fixture.find_one(CKO_CERTIFICATE, "certified");
+    assert_eq!(fixture.value(found, CKA_VALUE), certificate);
+    assert_eq!(fixture.value(found, CKA_ISSUER), element(0x30, b"issuer"));
+    assert_eq!(fixture.value(found, CKA_SUBJECT), element(0x30, b"subject"));
+    assert_eq!(fixture.value(found, CKA_SERIAL_NUMBER), element(0x02, &[9]));
+    assert_eq!(fixture.value(found, CKA_ID), [80]);
+    assert_eq!(fixture.value(found, CKA_PRIVATE), [CK_FALSE]);
+    assert_eq!(c!(C_DestroyObject(fixture.session, found)), CKR_ACTION_PROHIBITED);
+    let code = c!(C_SignInit(fixture.session, &mut mechanism(CKM_ECDSA), found));
+    assert_eq!(code, CKR_KEY_FUNCTION_NOT_PERMITTED);
+    DAEMON.add(v1::TokenObject { certificate: vec![0x30, 0x80], ..plain.clone() });
+    let damaged = c!(C_FindObjectsInit(fixture.session, null_mut(), 0));
+    assert_eq!(damaged, CKR_DEVICE_ERROR);
+    DAEMON.state().objects.remove(&plain.version);
 }
 
 /// The child of a fork must initialise anew and get its own stream; the parent's goes on.

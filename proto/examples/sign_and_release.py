@@ -78,7 +78,7 @@ def make_key(keys, key: key_pb2.Key) -> key_management_pb2.CreateKeyResponse:
 
 def sign_and_verify(keys, crypto) -> None:
     name = f"{RING}/python-{secrets.token_hex(8)}"
-    algorithm = key_pb2.ALGORITHM_EC_SIGN_P256_SHA256
+    algorithm = key_pb2.ALGORITHM_EC_P256
     created = make_key(keys, key_pb2.Key(name=name, algorithm=algorithm))
     print(f"made     {created.version.name}")
 
@@ -102,7 +102,7 @@ def sign_and_verify(keys, crypto) -> None:
         (hashlib.sha256(MESSAGE + b".").digest(), False),
     ]:
         request = crypto_pb2.VerifyRequest(
-            name=signed.name, sha256_digest=digest, signature=signed.signature
+            name=signed.name, digest=digest, signature=signed.signature
         )
         answer = crypto.Verify(request, timeout=SECONDS_MAX)
         expect(answer.valid is expected, f"the daemon says {answer.valid} of this message")
@@ -112,7 +112,7 @@ def sign_and_verify(keys, crypto) -> None:
 def be_refused_a_release(keys, release) -> None:
     key = key_pb2.Key(
         name=f"{RING}/python-{secrets.token_hex(8)}",
-        algorithm=key_pb2.ALGORITHM_AES_256_GCM,
+        algorithm=key_pb2.ALGORITHM_AES_256,
         usages=[key_pb2.USAGE_DECRYPT, key_pb2.USAGE_ENCRYPT, key_pb2.USAGE_RELEASE],
         release_requirement=key_pb2.ReleaseRequirement(kinds=["snp"], policy=POLICY),
     )

@@ -16,6 +16,7 @@ macro_rules! redacted {
 
 redacted!(
     v1::DecryptResponse,
+    v1::DigestRequest,
     v1::EncryptRequest,
     v1::GenerateRandomResponse,
     v1::LoginTokenRequest,
@@ -24,6 +25,8 @@ redacted!(
     v1::SessionRequest,
     v1::SessionResponse,
     v1::SetTokenPinRequest,
+    v1::StreamRequest,
+    v1::StreamResponse,
     v1::UnsealRequest,
 );
 

@@ -41,6 +41,29 @@ impl Daemon {
         Self::on(folder, arguments)
     }
 
+    /// A daemon on a fresh folder, whose clock [`Daemon::advance`] moves.
+    #[must_use]
+    pub fn start_with_clock() -> Self {
+        let folder = temporary();
+        copy(pristine(), folder.path());
+        let clock = folder.path().join(CLOCK).display().to_string();
+        Self::on(folder, &["--clock-offset-file", &clock])
+    }
+
+    /// Moves the clock of the daemon on, at once.
+    ///
+    /// # Panics
+    /// When it was not started with a clock to be moved.
+    pub fn advance(&self, by: Duration) {
+        assert!(self.arguments.iter().any(|one| one == "--clock-offset-file"), "it has no clock");
+        let file = self.folder.path().join(CLOCK);
+        let before: u128 = fs::read_to_string(&file).unwrap_or_default().parse().unwrap_or(0);
+        // In one step, so that nobody reads half a number.
+        let next = file.with_extension("next");
+        fs::write(&next, (before + by.as_millis()).to_string()).unwrap();
+        fs::rename(next, file).unwrap();
+    }
+
     /// The daemon that tests share which do not care what else is in the store.
     #[must_use]
     pub fn shared() -> &'static Self {
@@ -285,6 +308,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+const CLOCK: &str = "clock-offset-ms";
 const CALL_TIME_MAX: Duration = Duration::from_secs(30);
 const PORT_MIN: u16 = 12_000;
 const PORTS_PER_PROCESS: u16 = 200;

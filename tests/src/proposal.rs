@@ -71,3 +71,34 @@ pub async fn execute(
     let request = v1::ExecuteProposalRequest { name: proposal.name.clone() };
     Ok(client.call(client.proposals().execute_proposal(request)).await?.proposal.unwrap())
 }
+
+/// Proposes to hand `version` out to the owner of an RSA public key.
+///
+/// # Panics
+/// When the daemon refuses.
+pub async fn propose_export(
+    client: &Client,
+    version: &str,
+    rsa_public_key: Vec<u8>,
+) -> v1::Proposal {
+    use v1::create_proposal_request::Recipient;
+    let request = v1::CreateProposalRequest {
+        action: "ExportKeyVersion".to_owned(),
+        resource: version.to_owned(),
+        recipient: Some(Recipient::RsaPublicKey(rsa_public_key)),
+        ..Default::default()
+    };
+    client.call(client.proposals().create_proposal(request)).await.unwrap().proposal.unwrap()
+}
+
+/// Runs the proposal and gives the whole answer.
+///
+/// # Errors
+/// As the daemon answers.
+pub async fn execute_fully(
+    client: &Client,
+    proposal: &v1::Proposal,
+) -> Result<v1::ExecuteProposalResponse, ClientError> {
+    let request = v1::ExecuteProposalRequest { name: proposal.name.clone() };
+    client.call(client.proposals().execute_proposal(request)).await
+}

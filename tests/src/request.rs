@@ -36,11 +36,11 @@ pub async fn sign(
     message: &[u8],
 ) -> Result<v1::SignResponse, ClientError> {
     let data = Some(v1::sign_request::Data::Message(message.to_vec()));
-    let request = v1::SignRequest { name: name.to_owned(), data, data_crc32c: None };
+    let request = v1::SignRequest { name: name.to_owned(), data, ..Default::default() };
     client.call(client.crypto().sign(request)).await
 }
 
-/// Takes one step of a version's life; `transition` is the gRPC method without `KeyVersion`.
+/// Takes one step of a version's life; `transition` is the gRPC method without `KeyVersion`, or `Undo`.
 ///
 /// # Errors
 /// As the daemon answers.
@@ -63,11 +63,56 @@ pub async fn step(
         "Compromise" => step!(compromise_key_version, CompromiseKeyVersionRequest),
         "Deactivate" => step!(deactivate_key_version, DeactivateKeyVersionRequest),
         "Destroy" => step!(destroy_key_version, DestroyKeyVersionRequest),
+        "Disable" => step!(disable_key_version, DisableKeyVersionRequest),
+        "Enable" => step!(enable_key_version, EnableKeyVersionRequest),
+        "Restore" => step!(restore_key_version, RestoreKeyVersionRequest),
         "Resume" => step!(resume_key_version, ResumeKeyVersionRequest),
+        "ScheduleDestroy" => {
+            step!(schedule_destroy_key_version, ScheduleDestroyKeyVersionRequest)
+        }
         "Suspend" => step!(suspend_key_version, SuspendKeyVersionRequest),
+        "Undo" => step!(undo_key_version_step, UndoKeyVersionStepRequest),
         other => panic!("no step {other}"),
     };
     Ok(version.unwrap())
+}
+
+/// A version as it stands.
+///
+/// # Panics
+/// When it is not there.
+pub async fn version(client: &Client, name: &str) -> v1::KeyVersion {
+    let request = v1::GetKeyVersionRequest { name: name.to_owned() };
+    client.call(client.keys().get_key_version(request)).await.unwrap().version.unwrap()
+}
+
+/// A key as it stands.
+///
+/// # Errors
+/// As the daemon answers.
+pub async fn get_key(client: &Client, name: &str) -> Result<v1::Key, ClientError> {
+    let request = v1::GetKeyRequest { name: name.to_owned() };
+    Ok(client.call(client.keys().get_key(request)).await?.key.unwrap())
+}
+
+/// Changes `fields` of the key `name`, as it stands now.
+///
+/// # Errors
+/// As the daemon answers.
+pub async fn update(
+    client: &Client,
+    name: &str,
+    fields: &[&str],
+    change: impl FnOnce(&mut v1::Key),
+) -> Result<v1::Key, ClientError> {
+    let mut key = get_key(client, name).await?;
+    change(&mut key);
+    let request = v1::UpdateKeyRequest {
+        key: Some(key),
+        update_fields: fields.iter().map(ToString::to_string).collect(),
+        request_id: Vec::new(),
+    };
+    Ok(client.call(client.keys().update_key(request)).await?.key.unwrap())
 }
 
 /// A quorum of `n` of `members` (principal names) over `guards`.

@@ -8,6 +8,7 @@ use tonic::{Response, Status};
 use crate::config::Config;
 use crate::connector::{self, ChannelBinding, SharedBinding};
 use crate::error::ClientError;
+use crate::v1::appliance_service_client::ApplianceServiceClient;
 use crate::v1::audit_service_client::AuditServiceClient;
 use crate::v1::crypto_service_client::CryptoServiceClient;
 use crate::v1::identity_service_client::IdentityServiceClient;
@@ -87,6 +88,16 @@ impl Client {
             }
         }
         self.call(call()).await
+    }
+
+    /// The longest that one call may take.
+    pub(crate) const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// `ApplianceService`.
+    pub fn appliance(&self) -> ApplianceServiceClient<Channel> {
+        ApplianceServiceClient::new(self.channel.clone())
     }
 
     /// `AuditService`.

@@ -105,9 +105,9 @@ impl From<Status> for ClientError {
     }
 }
 
-impl From<v1::SessionError> for ClientError {
-    fn from(error: v1::SessionError) -> Self {
-        let v1::SessionError { code, reason, message, audit_index } = error;
+impl From<v1::OperationError> for ClientError {
+    fn from(error: v1::OperationError) -> Self {
+        let v1::OperationError { code, reason, message, audit_index } = error;
         Self::Refused { code: Code::from_i32(code), reason, message, audit_index }
     }
 }

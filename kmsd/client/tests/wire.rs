@@ -10,8 +10,8 @@ use std::time::Duration;
 use kms_client::blocking::Session;
 use kms_client::v1::session_request::Request;
 use kms_client::v1::session_response::Response;
-use kms_client::v1::{GenerateRandomRequest, ListTokensRequest, SignRequest};
-use kms_client::{ChannelBinding, Client, ClientError, Code, Config, ConfigError};
+use kms_client::v1::{self, GenerateRandomRequest, ListTokensRequest, SignRequest};
+use kms_client::{ChannelBinding, Client, ClientError, Code, Config, ConfigError, StreamError};
 use server::{Behaviour, Server};
 
 fn random(behaviour: Behaviour) -> GenerateRandomRequest {
@@ -202,4 +202,48 @@ fn a_server_of_another_ca_is_refused() {
     let error = on_runtime(Client::connect(&config)).unwrap_err();
     assert!(matches!(error, ClientError::Unavailable(_)), "{error:?}");
     assert!(error.to_string().contains("certificate"), "{error}");
+}
+
+fn start(name: &str, operation: v1::stream_start::Operation) -> v1::StreamStart {
+    v1::StreamStart { name: name.into(), operation: Some(operation), ..Default::default() }
+}
+
+#[tokio::test]
+async fn a_stream_carries_any_length_both_ways() {
+    let server = Server::unix();
+    let client = Client::connect(&server.config).await.unwrap();
+    for length in [0, 1, 65_536, 65_537, 3_000_001] {
+        let data: Vec<u8> = (0..length).map(|n: u32| n.to_le_bytes()[0]).collect();
+        let (mut back, mut told) = (Vec::new(), 0);
+        let encrypt = v1::stream_start::Operation::Encrypt(v1::StreamEncrypt::default());
+        let done = client.stream(start("k", encrypt), &data[..], &mut back, |sent| told = sent);
+        let done = done.await.unwrap();
+        assert_eq!((done.started.name.as_str(), told), ("k", u64::from(length)));
+        assert!(back.len() == data.len() && back.iter().zip(&data).all(|(a, b)| *a == !b));
+        assert_eq!(done.finished.result, None);
+    }
+    let sign = v1::stream_start::Operation::Sign(v1::StreamSign {});
+    let mut nothing = Vec::new();
+    let done = client.stream(start("k", sign), &b"message"[..], &mut nothing, |_| ()).await;
+    let signature = v1::stream_finished::Result::Signature(b"message".to_vec());
+    assert_eq!(done.unwrap().finished.result, Some(signature));
+    assert_eq!(nothing, b"");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_refused_broken_or_short_is_no_result() {
+    let server = Server::unix();
+    let client = Client::connect(&server.config).await.unwrap();
+    let data = vec![7; 3_000_000];
+    for name in ["refuse", "break", "short"] {
+        let encrypt = v1::stream_start::Operation::Encrypt(v1::StreamEncrypt::default());
+        let mut back = Vec::new();
+        let failed = client.stream(start(name, encrypt), &data[..], &mut back, |_| ()).await;
+        let StreamError::Client(error) = failed.unwrap_err() else { panic!("{name}") };
+        match name {
+            "refuse" => assert_eq!(error.reason(), Some("SEALED")),
+            "break" => assert!(matches!(error, ClientError::Unavailable(_)), "{error:?}"),
+            _ => assert!(matches!(error, ClientError::Protocol(_)), "{error:?}"),
+        }
+    }
 }

@@ -74,6 +74,8 @@ const PROPOSAL_READERS: Gate = Gate::Roles(&[
 actions! {
     /// Begin full use of a version.
     ActivateKeyVersion => MANAGERS,
+    /// Agree on a new key with the owner of a public key.
+    AgreeKey => USERS,
     /// Hand in an approver's signature over a proposal. The signature carries the authority, so
     /// whoever may see the proposal may carry it.
     ApproveProposal => PROPOSAL_READERS,
@@ -81,8 +83,12 @@ actions! {
     CancelProposal => PROPOSAL_READERS,
     /// Mark a version compromised.
     CompromiseKeyVersion => Gate::Roles(&[Role::KeyManager, Role::SecurityOfficer]),
+    /// Give a key's material another name.
+    CopyKey => USERS,
     /// Bind a principal to a role.
     CreateBinding => OFFICERS,
+    /// Make a key pair that the material of an import is sealed to.
+    CreateImportJob => MANAGERS,
     /// Make a key and its first version.
     CreateKey => MANAGERS,
     /// Make a key ring.
@@ -98,36 +104,64 @@ actions! {
     CreateUser => OFFICERS,
     /// End protection with a version.
     DeactivateKeyVersion => MANAGERS,
+    /// Recover a shared secret, as a new key.
+    DecapsulateKey => USERS,
     /// Open a ciphertext.
     Decrypt => USERS,
+    /// Retire the name of a key all of whose versions are destroyed.
+    DeleteKey => MANAGERS,
+    /// Make a new key out of one.
+    DeriveKey => USERS,
     /// Erase a version's material.
     DestroyKeyVersion => MANAGERS,
+    /// Hash data.
+    Digest => USERS,
+    /// Switch a version off.
+    DisableKeyVersion => MANAGERS,
+    /// Switch a version on.
+    EnableKeyVersion => MANAGERS,
+    /// Make a shared secret for the owner of a public key, as a new key.
+    EncapsulateKey => USERS,
     /// Make a ciphertext.
     Encrypt => USERS,
     /// Run an approved proposal.
     ExecuteProposal => PROPOSAL_READERS,
+    /// Hand a version out, wrapped.
+    ExportKeyVersion => MANAGERS,
     /// Find objects of a token.
     FindObjects => Gate::Anyone,
+    /// Make a key for the caller's own use, wrapped by a key of the appliance.
+    GenerateDataKey => USERS,
     /// Random bytes for the caller.
     GenerateRandom => USERS,
     /// The signed head of the audit log.
     GetCheckpoint => Gate::Anyone,
+    /// An import job, with the public key to seal to.
+    GetImportJob => MANAGERS,
     /// A proof that a leaf is in the log.
     GetInclusionProof => AUDITORS,
     /// A key's description.
     GetKey => READERS,
     /// A ring's description.
     GetKeyRing => READERS,
+    /// A signed statement of what a version is and where it comes from.
+    GetKeyStatement => READERS,
     /// A version's description.
     GetKeyVersion => READERS,
     /// A proposal, with the bytes to sign.
     GetProposal => PROPOSAL_READERS,
+    /// Which libraries serve and what their self tests say.
+    GetProviderStatus => READERS,
     /// The public half of a version.
     GetPublicKey => READERS,
     /// Whether the root is sealed, and how it opens.
     GetSealStatus => Gate::Anyone,
+    /// Take in the material of a version that waits for it.
+    ImportKeyVersion => MANAGERS,
     /// The raw leaves of the audit log.
     ListAuditLeaves => AUDITORS,
+    /// What has happened to a key and its versions, uses apart.
+    ListKeyHistory => READERS,
     /// Rings that the caller may see.
     ListKeyRings => Gate::Anyone,
     /// Keys of a ring.
@@ -146,12 +180,28 @@ actions! {
     MacSign => USERS,
     /// Check a message authentication code.
     MacVerify => USERS,
+    /// Move a ciphertext to another key without showing what is in it.
+    ReEncrypt => USERS,
     /// Receive a key, sealed to a proven workload.
     ReleaseKey => Gate::Evidence,
+    /// Take a scheduled destruction back.
+    RestoreKeyVersion => MANAGERS,
     /// End a suspension.
     ResumeKeyVersion => MANAGERS,
+    /// Run the self tests now.
+    RunSelfTests => Gate::Roles(&[Role::Operator, Role::SecurityOfficer]),
+    /// Set the date of a version's destruction.
+    ScheduleDestroyKeyVersion => MANAGERS,
     /// Close the root key again.
     Seal => Gate::Roles(&[Role::Operator, Role::SecurityOfficer]),
+    /// Put a certificate for its public key on a version.
+    SetKeyCertificate => MANAGERS,
+    /// Change what the keys of a ring may be and do.
+    SetKeyRingPolicy => OFFICERS,
+    /// Trust a key to wrap others, or cease to.
+    SetKeyTrusted => OFFICERS,
+    /// Set the dates on which a version is activated and deactivated.
+    SetKeyVersionDates => MANAGERS,
     /// Set a ring's user or officer PIN.
     SetTokenPin => OFFICERS,
     /// Make a signature.
@@ -162,41 +212,87 @@ actions! {
     Stop => Gate::Daemon,
     /// Stop use of a version for now.
     SuspendKeyVersion => MANAGERS,
+    /// Take the last step of a version's life back.
+    UndoKeyVersionStep => MANAGERS,
     /// Open the root key. The secret handed in carries the authority.
     Unseal => Gate::Anyone,
+    /// Take in a key that a wrapping key protected.
+    UnwrapKey => USERS,
     /// Change the CKA_LABEL, CKA_ID or labels of a key.
     UpdateKey => MANAGERS,
     /// Check a signature.
     Verify => USERS,
     /// Who the daemon takes the caller for.
     WhoAmI => Gate::Anyone,
+    /// Protect a key with a wrapping key.
+    WrapKey => USERS,
 }
 
 impl Action {
-    /// The step of a version's life that this action is, if it is one. These, and only these, can
-    /// be proposed, approved and therefore guarded by a quorum.
+    /// The step of a version's life that this action is, if it is one.
     pub const fn transition(self) -> Option<Transition> {
         match self {
             Self::ActivateKeyVersion => Some(Transition::Activate),
             Self::CompromiseKeyVersion => Some(Transition::Compromise),
             Self::DeactivateKeyVersion => Some(Transition::Deactivate),
             Self::DestroyKeyVersion => Some(Transition::Destroy),
+            Self::ImportKeyVersion => Some(Transition::CompleteImport),
+            Self::RestoreKeyVersion => Some(Transition::Restore),
             Self::ResumeKeyVersion => Some(Transition::Resume),
+            Self::ScheduleDestroyKeyVersion => Some(Transition::ScheduleDestroy),
             Self::SuspendKeyVersion => Some(Transition::Suspend),
             _ => None,
         }
     }
 
+    /// The action that takes a step of a version's life.
+    pub fn of_transition(transition: Transition) -> Option<Self> {
+        Self::ALL.iter().copied().find(|action| action.transition() == Some(transition))
+    }
+
+    /// Whether it can be proposed, approved and therefore guarded by a quorum: the steps of a
+    /// version's life, the way back from them, and handing a key out.
+    pub const fn guardable(self) -> bool {
+        match self {
+            // An import brings its material along, which no proposal holds.
+            Self::ImportKeyVersion => false,
+            Self::ExportKeyVersion | Self::UndoKeyVersionStep => true,
+            _ => self.transition().is_some(),
+        }
+    }
+
+    /// Whether it is served although a self test has failed: showing state, and making keys unusable
+    /// (FIPS 140-3, ISO/IEC 19790 §7.11.1).
+    pub const fn works_in_error_state(self) -> bool {
+        matches!(
+            self,
+            Self::DestroyKeyVersion
+                | Self::GetCheckpoint
+                | Self::GetProviderStatus
+                | Self::GetSealStatus
+                | Self::Seal
+                | Self::Start
+                | Self::Stop
+                | Self::WhoAmI
+        )
+    }
+
     /// The use of key material that this action is, if it is one.
     pub const fn usage(self) -> Option<Usage> {
         match self {
-            Self::Decrypt => Some(Usage::Decrypt),
-            Self::Encrypt => Some(Usage::Encrypt),
+            Self::AgreeKey | Self::DeriveKey => Some(Usage::Derive),
+            Self::DecapsulateKey => Some(Usage::Decapsulate),
+            Self::Decrypt | Self::ReEncrypt => Some(Usage::Decrypt),
+            Self::EncapsulateKey => Some(Usage::Encapsulate),
+            Self::Encrypt | Self::GenerateDataKey => Some(Usage::Encrypt),
+            Self::ExportKeyVersion => Some(Usage::Export),
             Self::MacSign => Some(Usage::MacSign),
             Self::MacVerify => Some(Usage::MacVerify),
             Self::ReleaseKey => Some(Usage::Release),
             Self::Sign => Some(Usage::Sign),
+            Self::UnwrapKey => Some(Usage::Unwrap),
             Self::Verify => Some(Usage::Verify),
+            Self::WrapKey => Some(Usage::Wrap),
             _ => None,
         }
     }
@@ -241,7 +337,7 @@ mod tests {
     fn no_role_does_anothers_work() {
         for action in Action::ALL {
             let Gate::Roles(roles) = action.gate() else { continue };
-            if action.usage().is_some() {
+            if action.usage().is_some_and(|usage| usage != Usage::Export) {
                 assert_eq!(roles, [Role::CryptoUser], "{action}: only users use keys");
             }
             if roles.contains(&Role::Auditor) {

@@ -7,7 +7,9 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::action::Action;
 use crate::algorithm::Usage;
+use crate::id::Timestamp;
 
 /// Where a key version stands in its life.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
@@ -55,6 +57,65 @@ pub enum Transition {
     ScheduleDestroy,
     /// Stop use for now.
     Suspend,
+}
+
+/// Why a version is believed to be in wrong hands, or why it should be treated so (the reasons of
+/// RFC 5280 §5.3.1 that fit a key, as KMIP has them).
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[non_exhaustive]
+pub enum CompromiseReason {
+    /// Whoever the key belongs to has changed.
+    AffiliationChanged,
+    /// The authority that vouched for it is compromised.
+    CaCompromise,
+    /// It is not needed any more, and may have leaked.
+    CessationOfOperation,
+    /// It is known or feared to be in wrong hands.
+    KeyCompromise,
+    /// The right to use it was withdrawn.
+    PrivilegeWithdrawn,
+    /// Another key takes its place.
+    Superseded,
+    /// Nobody said why.
+    Unspecified,
+}
+
+impl CompromiseReason {
+    /// Every reason, in alphabetical order.
+    pub const ALL: [Self; 7] = [
+        Self::AffiliationChanged,
+        Self::CaCompromise,
+        Self::CessationOfOperation,
+        Self::KeyCompromise,
+        Self::PrivilegeWithdrawn,
+        Self::Superseded,
+        Self::Unspecified,
+    ];
+
+    /// The published name, as in proto, CLI and log.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AffiliationChanged => "AFFILIATION_CHANGED",
+            Self::CaCompromise => "CA_COMPROMISE",
+            Self::CessationOfOperation => "CESSATION_OF_OPERATION",
+            Self::KeyCompromise => "KEY_COMPROMISE",
+            Self::PrivilegeWithdrawn => "PRIVILEGE_WITHDRAWN",
+            Self::Superseded => "SUPERSEDED",
+            Self::Unspecified => "UNSPECIFIED",
+        }
+    }
+}
+
+/// What is known of a compromise.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compromise {
+    /// Since when the key may have been in wrong hands (SP 800-57 part 1 §5.5.2); what it protected
+    /// since then is in doubt.
+    pub occurred_at: Timestamp,
+    /// Why.
+    pub reason: CompromiseReason,
 }
 
 /// What a state says to a use of the key.
@@ -108,6 +169,79 @@ pub const fn next(state: State, transition: Transition) -> Result<State, Illegal
     Ok(following)
 }
 
+/// When a version moves on by itself.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dates {
+    /// When it becomes ACTIVE, while it is PRE_ACTIVE.
+    pub activates_at: Option<Timestamp>,
+    /// When it becomes DEACTIVATED, while it is ACTIVE or SUSPENDED.
+    pub deactivates_at: Option<Timestamp>,
+    /// When it is destroyed, while it is DESTROY_SCHEDULED.
+    pub destroys_at: Option<Timestamp>,
+}
+
+/// The step that a version in `state` takes by itself at `now`, because one of its dates has come.
+pub fn due(state: State, dates: &Dates, now: Timestamp) -> Option<Transition> {
+    let come = |date: Option<Timestamp>| date.is_some_and(|date| date <= now);
+    match state {
+        State::PreActive if come(dates.activates_at) => Some(Transition::Activate),
+        State::Active | State::Suspended if come(dates.deactivates_at) => {
+            Some(Transition::Deactivate)
+        }
+        State::DestroyScheduled if come(dates.destroys_at) => Some(Transition::Destroy),
+        _ => None,
+    }
+}
+
+/// Where a version that the store has in `state` stands at `now`. A date acts at once, whether or not
+/// the step is on record yet.
+pub fn at(state: State, dates: &Dates, now: Timestamp) -> State {
+    let mut moved = state;
+    // Each step of a life leads on, so there are fewer of them than states.
+    for _ in State::ALL {
+        match due(moved, dates, now).and_then(|transition| next(moved, transition).ok()) {
+            Some(state) => moved = state,
+            None => break,
+        }
+    }
+    moved
+}
+
+/// The transition that leads from `from` to `to`, if one does.
+pub fn step_between(from: State, to: State) -> Option<Transition> {
+    Transition::ALL.into_iter().find(|transition| next(from, *transition) == Ok(to))
+}
+
+/// The operation × state table as the documents have it, in Markdown: where each step leads from each
+/// state, and what each use is answered there.
+pub fn table() -> String {
+    let row = |name: &str, cells: [String; State::ALL.len()]| {
+        format!("| {name} | {} |\n", cells.join(" | "))
+    };
+    let heading = row("", State::ALL.map(|state| state.to_string()));
+    let rule = format!("|---{}|\n", "|---".repeat(State::ALL.len()));
+    let mut text = format!("{heading}{rule}");
+    for transition in Transition::ALL {
+        let name = Action::of_transition(transition).map_or("", Action::as_str);
+        let leads_to = |state| next(state, transition).map_or("–", State::as_str).to_owned();
+        text.push_str(&row(name, State::ALL.map(leads_to)));
+    }
+    text.push('\n');
+    text.push_str(&heading);
+    text.push_str(&rule);
+    for usage in Usage::ALL {
+        let answer = |state: State| match state.allows(usage) {
+            Allowance::Allowed => "yes",
+            Allowance::Refused => "–",
+            Allowance::UnderQuorum => "under quorum",
+        };
+        let cells = State::ALL.map(|state| answer(state).to_owned());
+        text.push_str(&row(usage.as_str(), cells));
+    }
+    text
+}
+
 impl State {
     /// Every state, in the order of a life.
     pub const ALL: [Self; 8] = [
@@ -126,9 +260,7 @@ impl State {
     /// Protecting and releasing need ACTIVE; opening needs ACTIVE or DEACTIVATED; checking works in
     /// SUSPENDED too; a COMPROMISED key opens and checks only under quorum.
     pub const fn allows(self, usage: Usage) -> Allowance {
-        let protects =
-            matches!(usage, Usage::Encrypt | Usage::MacSign | Usage::Release | Usage::Sign);
-        let checks = matches!(usage, Usage::MacVerify | Usage::Verify);
+        let (protects, checks) = (usage.protects(), usage.checks());
         match self {
             Self::Active => Allowance::Allowed,
             Self::Compromised if !protects => Allowance::UnderQuorum,
@@ -236,14 +368,20 @@ mod tests {
     ];
 
     /// `y` allowed, `n` refused, `q` under quorum; columns as above.
-    const USES: [(Usage, &str); 7] = [
+    const USES: [(Usage, &str); 13] = [
+        (Usage::Decapsulate, "nnynynnq"),
         (Usage::Decrypt, "nnynynnq"),
+        (Usage::Derive, "nnynnnnn"),
+        (Usage::Encapsulate, "nnynnnnn"),
         (Usage::Encrypt, "nnynnnnn"),
+        (Usage::Export, "nnynnnnn"),
         (Usage::MacSign, "nnynnnnn"),
         (Usage::MacVerify, "nnyyynnq"),
         (Usage::Release, "nnynnnnn"),
         (Usage::Sign, "nnynnnnn"),
+        (Usage::Unwrap, "nnynynnq"),
         (Usage::Verify, "nnyyynnq"),
+        (Usage::Wrap, "nnynnnnn"),
     ];
 
     #[test]
@@ -258,7 +396,25 @@ mod tests {
     }
 
     #[test]
+    fn a_version_moves_on_when_its_dates_come_and_not_before() {
+        let dates = Dates {
+            activates_at: Some(Timestamp(10)),
+            deactivates_at: Some(Timestamp(20)),
+            destroys_at: Some(Timestamp(30)),
+        };
+        assert_eq!(at(State::PreActive, &dates, Timestamp(9)), State::PreActive);
+        assert_eq!(at(State::PreActive, &dates, Timestamp(10)), State::Active);
+        assert_eq!(at(State::PreActive, &dates, Timestamp(20)), State::Deactivated);
+        assert_eq!(at(State::Suspended, &dates, Timestamp(20)), State::Deactivated);
+        assert_eq!(at(State::Deactivated, &dates, Timestamp(99)), State::Deactivated);
+        assert_eq!(at(State::DestroyScheduled, &dates, Timestamp(29)), State::DestroyScheduled);
+        assert_eq!(at(State::DestroyScheduled, &dates, Timestamp(30)), State::Destroyed);
+        assert_eq!(at(State::Compromised, &dates, Timestamp(99)), State::Compromised);
+    }
+
+    #[test]
     fn every_use_in_every_state_is_as_written() {
+        assert_eq!(USES.map(|(usage, _)| usage), Usage::ALL);
         for (usage, row) in USES {
             for (state, expected) in State::ALL.into_iter().zip(row.chars()) {
                 let got = match state.allows(usage) {

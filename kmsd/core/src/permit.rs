@@ -56,9 +56,11 @@ use crate::audit::{CommitReceipt, Leaf, LeafOutcome};
 use crate::caller::{Authentication, Caller, Role};
 use crate::claims::Appraised;
 use crate::id::{Digest, OperationId, Resource, Timestamp};
-use crate::key::{Key, Version};
-use crate::lifecycle::{self, Allowance, IllegalTransition, Transition};
+use crate::key::{Commitment, Key, Ring, Rotation, Version};
+use crate::lifecycle::{self, Allowance, IllegalTransition, State, Transition};
+use crate::mechanism::Mechanism;
 use crate::quorum::{Approved, QuorumPolicy};
+use crate::ring_policy::RingKind;
 
 /// What is asked for: one exact request.
 #[derive(Clone, Debug)]
@@ -73,10 +75,24 @@ pub struct Intent<'a> {
     pub request_digest: Digest,
     /// What the store says of the resource.
     pub subject: Subject<'a>,
+    /// What else is touched, where one request needs leave for two things.
+    pub other: Option<Other<'a>>,
     /// Where this daemon stands.
     pub region: &'a str,
     /// The time.
     pub now: Timestamp,
+}
+
+/// The second thing that a request needs leave for: the ring that a derived key is made in, the key
+/// that a ciphertext is moved to, the key that is wrapped.
+#[derive(Clone, Debug)]
+pub struct Other<'a> {
+    /// What it takes to do that.
+    pub action: Action,
+    /// To what.
+    pub resource: Resource,
+    /// What the store says of it.
+    pub subject: Subject<'a>,
 }
 
 /// What the store says of the resource of an [`Intent`].
@@ -89,17 +105,34 @@ pub enum Subject<'a> {
     Key(&'a Key),
     /// Something without a life cycle.
     Plain,
-    /// A version, its key, its ring's quorum policy, and the step that the operation takes.
+    /// A version with its key and ring, and what the operation wants of it.
     Version {
+        /// The ring.
+        ring: &'a Ring,
         /// The key.
         key: &'a Key,
         /// The version.
         version: &'a Version,
-        /// The ring's quorum policy.
-        ring_quorum: Option<&'a QuorumPolicy>,
         /// The transition asked for, for life-cycle operations.
         transition: Option<Transition>,
+        /// The mechanism asked for, for uses; none means the key's own preference.
+        mechanism: Option<Mechanism>,
+        /// What else the rules are to know of a use.
+        manner: Manner,
     },
+}
+
+/// What the rules are to know of a use, besides its mechanism. The default is a use that brings nothing
+/// along and was preceded by none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner {
+    /// Whether the caller brings the IV of an encryption.
+    pub callers_iv: bool,
+    /// What the line of keys, of which this is one, was put to first; none when it was to neither, or
+    /// permits only one of the two.
+    pub committed: Option<Commitment>,
+    /// Which protection with this version this one is, counted from 1; 0 where none are counted.
+    pub protection: u64,
 }
 
 /// What the caller brings besides its identity.
@@ -115,8 +148,16 @@ pub struct Grounds {
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
+    /// The version's number is below the key's floor.
+    #[error("version {number} is below the key's floor of {floor}; use a newer one")]
+    BelowFloor {
+        /// The version's number.
+        number: u32,
+        /// The lowest that may be used so.
+        floor: u32,
+    },
     /// The version is switched off.
-    #[error("the key version is disabled")]
+    #[error("the key version is disabled (kmsctl key enable)")]
     Disabled,
     /// The key is gated and no accepted evidence came with the request.
     #[error(
@@ -137,21 +178,57 @@ pub enum Refusal {
         /// What is wrong with it and what is expected.
         problem: String,
     },
+    /// The version has made as many protections as its mechanism bears.
+    #[error(
+        "this version has made {max} protections, as many as it may; rotate the key (kmsctl key rotate)"
+    )]
+    InvocationLimit {
+        /// How many it may make.
+        max: u64,
+    },
     /// The life cycle does not allow the step.
     #[error("{0}")]
     IllegalTransition(#[from] IllegalTransition),
+    /// The key has versions that are not destroyed.
+    #[error(
+        "version {number} is not destroyed; a key is deleted when all its versions are (kmsctl key destroy)"
+    )]
+    LiveVersion {
+        /// The first of them.
+        number: u32,
+    },
+    /// The key is not made for this mechanism.
+    #[error("the key does not permit this mechanism; its description lists those it does")]
+    MechanismRefused,
     /// A quorum must approve first.
     #[error("this needs the approval of a quorum: make a proposal (kmsctl proposal create)")]
     NeedsApproval,
+    /// The import job is not there any more, or its time is over.
+    #[error("there is no such import job in this ring, or it has expired; make a new one")]
+    ImportJobExpired,
     /// The approval is for something else.
     #[error("the approved proposal is for another action or resource")]
     ApprovalMismatch,
+    /// The key never leaves the appliance.
+    #[error("this key is not exportable, and can never become so")]
+    NotExportable,
     /// There is no such resource, or the caller may not know of it.
     #[error("no such resource, or you may not see it")]
     NotFound,
     /// The key is not one that is ever released.
     #[error("this key has no release requirement and never leaves the appliance")]
     NotReleasable,
+    /// The wrapping key is not one that a security officer trusts.
+    #[error(
+        "a hardened ring wraps only with keys that a security officer trusts (kmsctl key trust)"
+    )]
+    NotTrusted,
+    /// There is no step that could be taken back, or not any more.
+    #[error("there is no step to take back, or its time has passed")]
+    NothingToUndo,
+    /// The policy of the ring stands in the way.
+    #[error("{0}")]
+    RingPolicy(#[from] crate::ring_policy::Misfit),
     /// The caller lacks the role.
     #[error("this needs the role {}", .needed.iter().map(|r| r.as_str()).collect::<Vec<_>>().join(" or "))]
     RoleMissing {
@@ -162,11 +239,19 @@ pub enum Refusal {
     #[error("a version that is {state} cannot be used so")]
     StateRefuses {
         /// Where the version stands.
-        state: lifecycle::State,
+        state: State,
     },
     /// Something with that name exists already, or did.
     #[error("the name is taken; names of deleted resources are never used again")]
     AlreadyExists,
+    /// A key that has wrapped does not decrypt, and one that has decrypted does not wrap.
+    #[error(
+        "this key, or the key it is a copy of, was already used to {committed}; in a hardened ring it does nothing that could undo that"
+    )]
+    UseConflict {
+        /// What it was used for.
+        committed: Commitment,
+    },
     /// The key is not made for this use.
     #[error("the key is not made for this use")]
     UsageRefused,
@@ -191,6 +276,12 @@ pub enum Refusal {
     /// The approval does not count.
     #[error("{0}")]
     Approval(#[from] crate::quorum::ApprovalError),
+    /// What only tightens would be loosened.
+    #[error("{field}: this only tightens; make another key for what this one may not do")]
+    OnlyTightens {
+        /// Which field, as in the proto.
+        field: &'static str,
+    },
     /// Only the proposer may cancel or execute.
     #[error("only who made the proposal may do this")]
     NotTheProposer,
@@ -201,6 +292,11 @@ pub enum Refusal {
         /// Which row.
         row: String,
     },
+    /// A self test has failed, and with it the trust in this machine.
+    #[error(
+        "a self test has failed, and nothing is served but status and destruction; see GetProviderStatus, and restart"
+    )]
+    SelfTestFailed,
     /// The root key is closed.
     #[error("the appliance is sealed; open it first (kmsctl seal unseal)")]
     Sealed,
@@ -216,26 +312,38 @@ impl Refusal {
             Self::AlreadyExists => "ALREADY_EXISTS",
             Self::Approval(_) => "APPROVAL_REFUSED",
             Self::ApprovalMismatch => "APPROVAL_MISMATCH",
+            Self::BelowFloor { .. } => "BELOW_FLOOR",
             Self::Challenge(_) => "CHALLENGE_REFUSED",
             Self::Disabled => "KEY_DISABLED",
             Self::Failed => "FAILED",
             Self::EvidenceRefused { .. } => "EVIDENCE_REFUSED",
             Self::EvidenceRequired => "EVIDENCE_REQUIRED",
             Self::IllegalTransition(_) => "ILLEGAL_TRANSITION",
+            Self::ImportJobExpired => "IMPORT_JOB_EXPIRED",
             Self::InvalidArgument { .. } => "INVALID_ARGUMENT",
+            Self::InvocationLimit { .. } => "INVOCATION_LIMIT",
+            Self::LiveVersion { .. } => "LIVE_VERSION",
+            Self::MechanismRefused => "MECHANISM_REFUSED",
             Self::NeedsApproval => "NEEDS_APPROVAL",
+            Self::NotExportable => "NOT_EXPORTABLE",
             Self::NotFound => "NOT_FOUND",
             Self::NotReleasable => "NOT_RELEASABLE",
+            Self::NotTrusted => "NOT_TRUSTED",
+            Self::NothingToUndo => "NOTHING_TO_UNDO",
             Self::NotTheProposer => "NOT_THE_PROPOSER",
+            Self::OnlyTightens { .. } => "ONLY_TIGHTENS",
             Self::PinIncorrect => "PIN_INCORRECT",
             Self::PinLocked => "PIN_LOCKED",
+            Self::RingPolicy(_) => "RING_POLICY",
             Self::RoleMissing { .. } => "ROLE_MISSING",
             Self::RowTampered { .. } => "ROW_TAMPERED",
+            Self::SelfTestFailed => "SELF_TEST_FAILED",
             Self::Sealed => "SEALED",
             Self::Stale => "STALE",
             Self::StateRefuses { .. } => "STATE_REFUSES",
             Self::TooManyTries => "TOO_MANY_TRIES",
             Self::Unapproved(_) => "UNAPPROVED",
+            Self::UseConflict { .. } => "USE_CONFLICT",
             Self::UsageRefused => "USAGE_REFUSED",
         }
     }
@@ -247,6 +355,7 @@ impl Refusal {
 pub struct Permit {
     action: Action,
     resource: Resource,
+    other: Option<(Action, Resource)>,
     request_digest: Digest,
     leaf: Leaf,
     grounds: Grounds,
@@ -282,6 +391,7 @@ pub fn decide(
             Ok(Permit {
                 action: intent.action,
                 resource: intent.resource.clone(),
+                other: intent.other.as_ref().map(|other| (other.action, other.resource.clone())),
                 request_digest: intent.request_digest,
                 leaf,
                 grounds,
@@ -302,78 +412,209 @@ fn judge(
     earlier: Option<Refusal>,
 ) -> Result<Option<Role>, Refusal> {
     // A malformed request names no resource, and a closed appliance answers everybody alike.
-    if let Some(Refusal::InvalidArgument { .. } | Refusal::Sealed) = earlier {
+    if let Some(Refusal::InvalidArgument { .. } | Refusal::Sealed | Refusal::SelfTestFailed) =
+        earlier
+    {
         return earlier.map_or(Ok(None), Err);
     }
+    let Asked { action, resource, subject } = Asked::of(intent);
     // Who may ask comes next: whoever may not know of a resource learns nothing of its state.
-    let role = judge_role(caller, intent)?;
+    let role = judge_role(caller, action, resource, subject, intent.now)?;
+    let other = intent.other.as_ref().map(Asked::of_other);
+    if let Some(Asked { action, resource, subject }) = other {
+        judge_role(caller, action, resource, subject, intent.now)?;
+    }
     if let Some(refusal) = earlier {
         return Err(refusal);
     }
-    match intent.subject {
-        Subject::Absent => return Err(Refusal::NotFound),
-        // A quorum guards steps of a version's life and nothing else.
-        Subject::Key(_) | Subject::Plain => {}
-        Subject::Version { key, version, ring_quorum, transition } => {
-            if !version.header.matches(key) {
-                return Err(Refusal::RowTampered { row: key.name.to_string() });
-            }
-            if let Some(transition) = transition {
-                lifecycle::next(version.state, transition)?;
-            }
-            if let Some(usage) = intent.action.usage() {
-                judge_usage(intent, key, version, usage, grounds)?;
-            }
-            let policy = QuorumPolicy::guarding(ring_quorum, key.quorum.as_ref(), intent.action);
-            if let Some(policy) = policy {
-                judge_quorum(intent, policy, grounds)?;
-            }
-        }
+    judge_subject(caller, intent, Asked::of(intent), grounds)?;
+    if let Some(asked) = other {
+        judge_subject(caller, intent, asked, grounds)?;
     }
     Ok(role)
 }
 
-fn judge_role(caller: &Caller, intent: &Intent<'_>) -> Result<Option<Role>, Refusal> {
-    match intent.action.gate() {
+/// One of the things that a request asks leave for.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    action: Action,
+    resource: &'a Resource,
+    subject: Subject<'a>,
+}
+
+impl<'a> Asked<'a> {
+    const fn of(intent: &'a Intent<'a>) -> Self {
+        Self { action: intent.action, resource: &intent.resource, subject: intent.subject }
+    }
+
+    const fn of_other(other: &'a Other<'a>) -> Self {
+        Self { action: other.action, resource: &other.resource, subject: other.subject }
+    }
+}
+
+fn judge_subject(
+    caller: &Caller,
+    intent: &Intent<'_>,
+    asked: Asked<'_>,
+    grounds: &Grounds,
+) -> Result<(), Refusal> {
+    let (ring, key, version, transition, mechanism, manner) = match asked.subject {
+        Subject::Absent => return Err(Refusal::NotFound),
+        // A quorum guards what is done to a version and nothing else.
+        Subject::Key(_) | Subject::Plain => return Ok(()),
+        Subject::Version { ring, key, version, transition, mechanism, manner } => {
+            (ring, key, version, transition, mechanism, manner)
+        }
+    };
+    if !version.header.matches(key) {
+        return Err(Refusal::RowTampered { row: key.name.to_string() });
+    }
+    if let Some(transition) = transition {
+        // The daemon takes the steps that are due, and those begin where the store says.
+        let state = match caller.authentication() {
+            Authentication::Daemon => version.state,
+            _ => version.state_at(intent.now),
+        };
+        lifecycle::next(state, transition)?;
+    }
+    if let Some(usage) = asked.action.usage() {
+        judge_usage(intent, asked, (ring, key, version), (usage, mechanism, manner), grounds)?;
+    }
+    if asked.action == Action::CopyKey {
+        judge_copy(key, version, intent.now)?;
+    }
+    // What a date brings about was decided when the date was set.
+    if caller.authentication() == Authentication::Daemon {
+        return Ok(());
+    }
+    let undoes = asked.action == Action::UndoKeyVersionStep;
+    if undoes && version.undoable(intent.now).is_none() {
+        return Err(Refusal::NothingToUndo);
+    }
+    let policy = guarding(ring, key, version, asked.action, intent.now);
+    match policy {
+        Some(policy) => judge_quorum(asked, policy, grounds),
+        // A key that leaves the appliance leaves it by the will of more than one.
+        None if intent.action == Action::ExportKeyVersion => Err(Refusal::NeedsApproval),
+        None => Ok(()),
+    }
+}
+
+/// The quorum that guards `action` on `version`, if one does. Whoever guards the way into a state
+/// guards the way out of it, and the date on which it is entered.
+pub fn guarding<'a>(
+    ring: &'a Ring,
+    key: &'a Key,
+    version: &Version,
+    action: Action,
+    now: Timestamp,
+) -> Option<&'a QuorumPolicy> {
+    let taken_back = || {
+        let back = version.undoable(now)?;
+        lifecycle::step_between(back, version.state).and_then(Action::of_transition)
+    };
+    let also: Vec<Action> = match action {
+        Action::SetKeyVersionDates => {
+            vec![Action::ActivateKeyVersion, Action::DeactivateKeyVersion]
+        }
+        Action::UndoKeyVersionStep => taken_back().into_iter().collect(),
+        _ => Vec::new(),
+    };
+    let (ring, key) = (ring.quorum.as_ref(), key.quorum.as_ref());
+    let mut guarded = core::iter::once(action).chain(also);
+    guarded.find_map(|action| QuorumPolicy::guarding(ring, key, action))
+}
+
+fn judge_role(
+    caller: &Caller,
+    action: Action,
+    resource: &Resource,
+    subject: Subject<'_>,
+    now: Timestamp,
+) -> Result<Option<Role>, Refusal> {
+    let is_daemon = caller.authentication() == Authentication::Daemon;
+    match action.gate() {
+        Gate::Daemon if is_daemon => Ok(None),
+        Gate::Daemon => Err(Refusal::NotFound),
+        _ if is_daemon && is_due(action, subject, now) => Ok(None),
         Gate::Anyone => Ok(None),
-        Gate::Evidence => match intent.subject {
+        Gate::Evidence => match subject {
             // A stranger learns of no key but those that are there for whoever proves itself.
             Subject::Version { key, .. } if key.requirement.is_some() => Ok(None),
-            _ if caller.knows(&intent.resource) => Ok(None),
+            _ if caller.knows(resource) => Ok(None),
             _ => Err(Refusal::NotFound),
         },
-        Gate::Daemon if caller.authentication() == Authentication::Daemon => Ok(None),
-        Gate::Daemon => Err(Refusal::NotFound),
-        Gate::Roles(needed) => match caller.role_over(needed, &intent.resource) {
+        Gate::Roles(needed) => match caller.role_over(needed, resource) {
             Some(role) => Ok(Some(role)),
-            None if caller.knows(&intent.resource) => Err(Refusal::RoleMissing { needed }),
+            None if caller.knows(resource) => Err(Refusal::RoleMissing { needed }),
             None => Err(Refusal::NotFound),
         },
     }
 }
 
+/// Whether the daemon may do this by itself: only what a date or a count has brought about.
+fn is_due(action: Action, subject: Subject<'_>, now: Timestamp) -> bool {
+    match subject {
+        Subject::Version { version, transition: Some(transition), .. } => {
+            lifecycle::due(version.state, &version.dates, now) == Some(transition)
+        }
+        // Whether the uses are used up is in the version, which the housekeeper has read.
+        Subject::Key(key) => {
+            let rotates = |rotation: &Rotation| rotation.uses_max != 0 || rotation.is_due(now);
+            action == Action::CreateKeyVersion && key.rotation.as_ref().is_some_and(rotates)
+        }
+        _ => false,
+    }
+}
+
 fn judge_usage(
     intent: &Intent<'_>,
-    key: &Key,
-    version: &Version,
-    usage: Usage,
+    asked: Asked<'_>,
+    (ring, key, version): (&Ring, &Key, &Version),
+    (usage, mechanism, manner): (Usage, Option<Mechanism>, Manner),
     grounds: &Grounds,
 ) -> Result<(), Refusal> {
     if usage == Usage::Release && key.requirement.is_none() {
         return Err(Refusal::NotReleasable);
     }
+    if usage == Usage::Export && !key.exportable {
+        return Err(Refusal::NotExportable);
+    }
     if !key.usages.contains(&usage) || !key.algorithm.supports(usage) {
         return Err(Refusal::UsageRefused);
+    }
+    if !usage.hands_out() {
+        let mechanism = key.mechanism_for(usage, mechanism).ok_or(Refusal::MechanismRefused)?;
+        if usage.protects() {
+            ring.policy.takes(mechanism)?;
+            judge_protection(mechanism, manner.protection)?;
+        }
+        if manner.callers_iv {
+            ring.policy.takes_iv(mechanism)?;
+        }
+    }
+    ring.policy.judge(key, usage)?;
+    if ring.policy.kind == RingKind::Hardened {
+        judge_commitment(usage, manner.committed)?;
+    }
+    if usage == Usage::Wrap && ring.policy.kind == RingKind::Hardened && !key.trusted {
+        return Err(Refusal::NotTrusted);
     }
     if !version.enabled {
         return Err(Refusal::Disabled);
     }
-    match version.state.allows(usage) {
+    let floor = if usage.protects() { key.floors.protect } else { key.floors.process };
+    let number = version.header.version.number;
+    if number < floor {
+        return Err(Refusal::BelowFloor { number, floor });
+    }
+    let state = version.state_at(intent.now);
+    match state.allows(usage) {
         Allowance::Allowed => {}
         Allowance::UnderQuorum => {
-            approved_for(intent, grounds)?.ok_or(Refusal::NeedsApproval)?;
+            approved_for(asked, grounds)?.ok_or(Refusal::NeedsApproval)?;
         }
-        Allowance::Refused => return Err(Refusal::StateRefuses { state: version.state }),
+        Allowance::Refused => return Err(Refusal::StateRefuses { state }),
     }
     let Some(requirement) = &key.requirement else { return Ok(()) };
     if requirement.free_usages.contains(&usage) && usage != Usage::Release {
@@ -396,12 +637,38 @@ fn judge_usage(
     if reasons.is_empty() { Ok(()) } else { Err(Refusal::EvidenceRefused { reasons }) }
 }
 
-fn judge_quorum(
-    intent: &Intent<'_>,
-    policy: &QuorumPolicy,
-    grounds: &Grounds,
-) -> Result<(), Refusal> {
-    let approved = approved_for(intent, grounds)?.ok_or(Refusal::NeedsApproval)?;
+/// A copy begins its life in full use, so only what is in full use is copied: nothing comes back to life
+/// under another name.
+fn judge_copy(key: &Key, version: &Version, now: Timestamp) -> Result<(), Refusal> {
+    let (number, floor) = (version.header.version.number, key.floors.protect);
+    match version.state_at(now) {
+        _ if !version.enabled => Err(Refusal::Disabled),
+        _ if number < floor => Err(Refusal::BelowFloor { number, floor }),
+        State::Active => Ok(()),
+        state => Err(Refusal::StateRefuses { state }),
+    }
+}
+
+/// A mechanism that bears so many protections and no more makes no other one.
+fn judge_protection(mechanism: Mechanism, protection: u64) -> Result<(), Refusal> {
+    match mechanism.invocations_max() {
+        Some(max) if protection > max => Err(Refusal::InvocationLimit { max }),
+        _ => Ok(()),
+    }
+}
+
+/// Whoever could wrap a key and then decrypt what came out would have it in the clear.
+fn judge_commitment(usage: Usage, committed: Option<Commitment>) -> Result<(), Refusal> {
+    match (committed, Commitment::of(usage)) {
+        (Some(committed), Some(kind)) if committed != kind => {
+            Err(Refusal::UseConflict { committed })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn judge_quorum(asked: Asked<'_>, policy: &QuorumPolicy, grounds: &Grounds) -> Result<(), Refusal> {
+    let approved = approved_for(asked, grounds)?.ok_or(Refusal::NeedsApproval)?;
     if approved.proposal().policy_digest == policy.digest() {
         Ok(())
     } else {
@@ -411,12 +678,12 @@ fn judge_quorum(
 
 /// The approval that came along, if it is for exactly this.
 fn approved_for<'a>(
-    intent: &Intent<'_>,
+    asked: Asked<'_>,
     grounds: &'a Grounds,
 ) -> Result<Option<&'a Approved>, Refusal> {
     let Some(approved) = &grounds.approval else { return Ok(None) };
     let proposal = approved.proposal();
-    if proposal.action == intent.action && proposal.resource == intent.resource.to_string() {
+    if proposal.action == asked.action && proposal.resource == asked.resource.to_string() {
         Ok(Some(approved))
     } else {
         Err(Refusal::ApprovalMismatch)
@@ -435,6 +702,14 @@ fn leaf_of(caller: &Caller, intent: &Intent<'_>, grounds: &Grounds) -> Leaf {
         request_digest: intent.request_digest.as_bytes().to_vec(),
         ..Leaf::default()
     };
+    if let Some(other) = &intent.other {
+        leaf.other_resource = other.resource.to_string();
+    }
+    if let Subject::Version { key, mechanism, .. } = intent.subject {
+        let usage = intent.action.usage().filter(|usage| !usage.hands_out());
+        let mechanism = usage.and_then(|usage| key.mechanism_for(usage, mechanism));
+        leaf.mechanism = mechanism.map(|mechanism| mechanism.to_string()).unwrap_or_default();
+    }
     if let Subject::Version { key, .. } | Subject::Key(key) = intent.subject {
         leaf.model.clone_from(&key.model);
         leaf.dataset.clone_from(&key.dataset);
@@ -581,8 +856,38 @@ impl Recorded {
     /// Compares the permit with what is about to be done and uses it up.
     ///
     /// # Errors
-    /// [`PermitMismatch`] when they differ.
+    /// [`PermitMismatch`] when they differ, also when the permit is for two things.
     pub fn spend(
+        self,
+        action: Action,
+        resource: &Resource,
+        request_digest: &Digest,
+    ) -> Result<Spent, PermitMismatch> {
+        if self.permit.other.is_some() {
+            return Err(PermitMismatch);
+        }
+        self.compare(action, resource, request_digest)
+    }
+
+    /// As [`Recorded::spend`], for a permit to do one thing that touches two: both must be the ones
+    /// that were decided on.
+    ///
+    /// # Errors
+    /// [`PermitMismatch`] when they differ, also when the permit is for one thing only.
+    pub fn spend_both(
+        self,
+        (action, resource): (Action, &Resource),
+        (other_action, other_resource): (Action, &Resource),
+        request_digest: &Digest,
+    ) -> Result<Spent, PermitMismatch> {
+        match &self.permit.other {
+            Some((action, resource)) if *action == other_action && resource == other_resource => {}
+            _ => return Err(PermitMismatch),
+        }
+        self.compare(action, resource, request_digest)
+    }
+
+    fn compare(
         self,
         action: Action,
         resource: &Resource,

@@ -1,16 +1,26 @@
 //! The decisions, one case each: what is refused, for which reason, and what is granted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use super::*;
 use crate::algorithm::Algorithm;
 use crate::caller::{Authentication, Grant};
 use crate::id::VersionName;
-use crate::key::{Pkcs11Attributes, ReleaseRequirement, SealHeader};
-use crate::lifecycle::State;
+use crate::key::{Floors, Origin, Pkcs11Attributes, ReleaseRequirement, SealHeader};
+use crate::lifecycle::{Dates, State};
 use crate::quorum::{Approvers, Member};
+use crate::ring_policy::RingPolicy;
 
 const VERSION: &str = "tenants/t/locations/l/keyRings/r/keys/k/versions/1";
+
+static RING: LazyLock<Ring> = LazyLock::new(|| Ring {
+    name: name().key.ring,
+    created_at: Timestamp(0),
+    quorum: None,
+    policy: RingPolicy::default(),
+    wrapped_key: String::new(),
+});
 
 fn name() -> VersionName {
     VERSION.parse().unwrap()
@@ -19,9 +29,13 @@ fn name() -> VersionName {
 fn key() -> Key {
     Key {
         name: name().key,
-        algorithm: Algorithm::EcSignP256Sha256,
+        algorithm: Algorithm::EcP256,
         usages: BTreeSet::from([Usage::Sign, Usage::Verify]),
+        mechanisms: BTreeSet::from([Mechanism::EcdsaSha256]),
+        exportable: false,
+        trusted: false,
         created_at: Timestamp(0),
+        deleted_at: None,
         labels: BTreeMap::new(),
         requirement: None,
         quorum: None,
@@ -29,6 +43,8 @@ fn key() -> Key {
         dataset: String::new(),
         primary: 1,
         latest: 1,
+        floors: Floors::default(),
+        rotation: None,
         pkcs11: Pkcs11Attributes::default(),
     }
 }
@@ -50,7 +66,12 @@ fn version(key: &Key, state: State) -> Version {
         version: name(),
         algorithm: key.algorithm,
         usages: key.usages.clone(),
-        local: true,
+        mechanisms: key.mechanisms.clone(),
+        length_bytes: 0,
+        origin: Origin::Generated,
+        exportable: key.exportable,
+        ever_exportable: key.exportable,
+        lineage: name(),
         requirement_digest: key.requirement.as_ref().map(ReleaseRequirement::digest),
         quorum_digest: key.quorum.as_ref().map(QuorumPolicy::digest),
         model: key.model.clone(),
@@ -62,8 +83,13 @@ fn version(key: &Key, state: State) -> Version {
         enabled: true,
         created_at: Timestamp(0),
         changed_at: Timestamp(0),
+        dates: Dates::default(),
+        compromise: None,
+        undo: None,
+        protections_reserved: 0,
+        certificate: String::new(),
         public_key: String::new(),
-        slot: 0,
+        slot: Some(0),
     }
 }
 
@@ -82,6 +108,7 @@ fn ask(caller: &Caller, action: Action, subject: Subject<'_>) -> Result<(), Refu
         operation_id: OperationId([1; 16]),
         request_digest: Digest([2; 32]),
         subject,
+        other: None,
         region: "l",
         now: Timestamp(5),
     };
@@ -93,7 +120,14 @@ fn ask(caller: &Caller, action: Action, subject: Subject<'_>) -> Result<(), Refu
 }
 
 fn subject<'a>(key: &'a Key, version: &'a Version) -> Subject<'a> {
-    Subject::Version { key, version, ring_quorum: None, transition: None }
+    Subject::Version {
+        ring: &RING,
+        key,
+        version,
+        transition: None,
+        mechanism: None,
+        manner: Manner::default(),
+    }
 }
 
 #[test]
@@ -185,8 +219,14 @@ fn a_guarded_destroy_needs_a_proposal() {
     let version = version(&key, State::Deactivated);
     let manager = caller(Role::KeyManager, "r");
     let destroy = |transition| {
-        let subject =
-            Subject::Version { key: &key, version: &version, ring_quorum: None, transition };
+        let subject = Subject::Version {
+            ring: &RING,
+            key: &key,
+            version: &version,
+            transition,
+            mechanism: None,
+            manner: Manner::default(),
+        };
         ask(&manager, Action::DestroyKeyVersion, subject)
     };
     assert_eq!(destroy(Some(Transition::Destroy)), Err(Refusal::NeedsApproval));
@@ -202,11 +242,18 @@ fn the_rings_quorum_guards_every_key_and_no_key_weakens_it() {
         QuorumPolicy::new(guards, Approvers { n: 1, members: vec![member] }).unwrap()
     };
     let (rings, keys) = (policy("alice"), policy("mallory"));
+    let ring = Ring { quorum: Some(rings.clone()), ..RING.clone() };
     let plain = key();
     let version = version(&plain, State::Deactivated);
     let transition = Some(Transition::Destroy);
-    let subject =
-        Subject::Version { key: &plain, version: &version, ring_quorum: Some(&rings), transition };
+    let subject = Subject::Version {
+        ring: &ring,
+        key: &plain,
+        version: &version,
+        transition,
+        mechanism: None,
+        manner: Manner::default(),
+    };
     let refusal = ask(&caller(Role::KeyManager, "r"), Action::DestroyKeyVersion, subject);
     assert_eq!(refusal, Err(Refusal::NeedsApproval));
     let guarding = |ring, key| QuorumPolicy::guarding(ring, key, Action::DestroyKeyVersion);
@@ -227,6 +274,7 @@ fn a_permit_is_good_for_exactly_what_was_asked_and_recorded() {
         operation_id: OperationId([1; 16]),
         request_digest: Digest([2; 32]),
         subject: subject(&key, &version),
+        other: None,
         region: "l",
         now: Timestamp(5),
     };
@@ -243,4 +291,242 @@ fn a_permit_is_good_for_exactly_what_was_asked_and_recorded() {
     assert!(recorded().spend(Action::Sign, &resource, &Digest([3; 32])).is_err());
     let other = CommitReceipt::durable(40, vec![Digest([0; 32])]);
     assert!(permit().on_disk(&other).is_err());
+}
+
+#[test]
+fn a_use_takes_only_a_mechanism_that_the_key_permits() {
+    let key = key();
+    let version = version(&key, State::Active);
+    let user = caller(Role::CryptoUser, "r");
+    let with = |mechanism| Subject::Version {
+        ring: &RING,
+        key: &key,
+        version: &version,
+        transition: None,
+        mechanism,
+        manner: Manner::default(),
+    };
+    assert_eq!(ask(&user, Action::Sign, with(Some(Mechanism::EcdsaSha256))), Ok(()));
+    let other = ask(&user, Action::Sign, with(Some(Mechanism::EcdsaSha384)));
+    assert_eq!(other, Err(Refusal::MechanismRefused));
+}
+
+#[test]
+fn floors_shut_old_versions_out_for_protecting_and_processing_apart() {
+    let user = caller(Role::CryptoUser, "r");
+    let at = |floors, action| {
+        let key = Key { floors, ..key() };
+        ask(&user, action, subject(&key, &version(&key, State::Active)))
+    };
+    let floors = Floors { protect: 2, process: 1 };
+    let below = |floor| Err(Refusal::BelowFloor { number: 1, floor });
+    assert_eq!(at(floors, Action::Sign), below(2));
+    assert_eq!(at(floors, Action::Verify), Ok(()));
+    assert_eq!(at(Floors { protect: 2, process: 2 }, Action::Verify), below(2));
+}
+
+#[test]
+fn a_date_that_has_come_acts_before_anybody_recorded_it() {
+    let key = key();
+    let mut version = version(&key, State::Active);
+    version.dates.deactivates_at = Some(Timestamp(5));
+    let user = caller(Role::CryptoUser, "r");
+    let refusal = ask(&user, Action::Sign, subject(&key, &version));
+    assert_eq!(refusal, Err(Refusal::StateRefuses { state: State::Deactivated }));
+    version.dates.deactivates_at = Some(Timestamp(6));
+    assert_eq!(ask(&user, Action::Sign, subject(&key, &version)), Ok(()));
+}
+
+#[test]
+fn the_daemon_takes_a_step_that_is_due_and_no_other() {
+    let key = key();
+    let mut version = version(&key, State::Active);
+    version.dates.deactivates_at = Some(Timestamp(5));
+    let step = |version: &Version, action: Action| {
+        let transition = action.transition();
+        let subject = Subject::Version {
+            ring: &RING,
+            key: &key,
+            version,
+            transition,
+            mechanism: None,
+            manner: Manner::default(),
+        };
+        let daemon = "apps/kmsd".parse().unwrap();
+        ask(&Caller::authenticated(daemon, Authentication::Daemon, vec![]), action, subject)
+    };
+    assert_eq!(step(&version, Action::DeactivateKeyVersion), Ok(()));
+    assert!(step(&version, Action::SuspendKeyVersion).is_err());
+    version.dates.deactivates_at = Some(Timestamp(6));
+    assert!(step(&version, Action::DeactivateKeyVersion).is_err());
+}
+
+#[test]
+fn a_key_leaves_only_if_it_may_and_only_by_the_will_of_more_than_one() {
+    let manager = caller(Role::KeyManager, "r");
+    let mut key = key();
+    key.usages.insert(Usage::Export);
+    let export = |key: &Key| {
+        ask(&manager, Action::ExportKeyVersion, subject(key, &version(key, State::Active)))
+    };
+    assert_eq!(export(&key), Err(Refusal::NotExportable));
+    key.exportable = true;
+    assert_eq!(export(&key), Err(Refusal::NeedsApproval));
+}
+
+#[test]
+fn whoever_guards_a_step_guards_its_date_and_the_way_back() {
+    let alice = Member::Principal("users/alice".parse().unwrap());
+    let guards = BTreeSet::from([Action::DeactivateKeyVersion]);
+    let quorum = QuorumPolicy::new(guards, Approvers { n: 1, members: vec![alice] }).unwrap();
+    let guarded = Key { quorum: Some(quorum), ..key() };
+    let manager = caller(Role::KeyManager, "r");
+    let ask = |action| {
+        let version = version(&guarded, State::Active)
+            .after_step(Transition::Deactivate, Timestamp(4), 100)
+            .unwrap();
+        ask(&manager, action, subject(&guarded, &version))
+    };
+    assert_eq!(ask(Action::SetKeyVersionDates), Err(Refusal::NeedsApproval));
+    assert_eq!(ask(Action::UndoKeyVersionStep), Err(Refusal::NeedsApproval));
+    assert_eq!(ask(Action::DisableKeyVersion), Ok(()));
+}
+
+#[test]
+fn only_the_last_step_is_undone_and_only_in_its_time() {
+    let key = key();
+    let manager = caller(Role::KeyManager, "r");
+    let undo =
+        |version: &Version| ask(&manager, Action::UndoKeyVersionStep, subject(&key, version));
+    let suspended = |window_ms| {
+        version(&key, State::Active)
+            .after_step(Transition::Suspend, Timestamp(4), window_ms)
+            .unwrap()
+    };
+    assert_eq!(undo(&suspended(2)), Ok(()));
+    assert_eq!(undo(&suspended(1)), Err(Refusal::NothingToUndo));
+    assert_eq!(undo(&version(&key, State::Active)), Err(Refusal::NothingToUndo));
+}
+
+#[test]
+fn the_daemon_rotates_when_the_schedule_or_the_count_says_so() {
+    let rotation = Rotation { period_ms: 10, next_at: Timestamp(5), uses_max: 0 };
+    let rotate = |rotation, action| {
+        let key = Key { rotation, ..key() };
+        let daemon = "apps/kmsd".parse().unwrap();
+        let daemon = Caller::authenticated(daemon, Authentication::Daemon, vec![]);
+        ask(&daemon, action, Subject::Key(&key))
+    };
+    let at =
+        |next_at, uses_max| Some(Rotation { next_at: Timestamp(next_at), uses_max, ..rotation });
+    assert_eq!(rotate(at(5, 0), Action::CreateKeyVersion), Ok(()));
+    assert_eq!(rotate(at(6, 7), Action::CreateKeyVersion), Ok(()));
+    assert!(rotate(at(6, 0), Action::CreateKeyVersion).is_err());
+    assert!(rotate(None, Action::CreateKeyVersion).is_err());
+    assert!(rotate(at(5, 0), Action::UpdateKey).is_err());
+}
+
+/// An AES key that does everything that AES does, in a hardened ring or a compatible one.
+fn ask_aes(
+    kind: RingKind,
+    action: Action,
+    mechanism: Mechanism,
+    manner: Manner,
+) -> Option<Refusal> {
+    let ring = Ring { policy: RingPolicy { kind, ..RingPolicy::default() }, ..RING.clone() };
+    let usages = [Usage::Decrypt, Usage::Encrypt, Usage::Unwrap, Usage::Wrap];
+    let key = Key {
+        algorithm: Algorithm::Aes256,
+        usages: BTreeSet::from(usages),
+        mechanisms: Algorithm::Aes256.mechanisms().iter().copied().collect(),
+        trusted: true,
+        ..key()
+    };
+    let subject = Subject::Version {
+        ring: &ring,
+        key: &key,
+        version: &version(&key, State::Active),
+        transition: None,
+        mechanism: Some(mechanism),
+        manner,
+    };
+    ask(&caller(Role::CryptoUser, "r"), action, subject).err()
+}
+
+#[test]
+fn in_a_hardened_ring_the_daemon_makes_the_iv_of_what_an_iv_used_twice_would_break() {
+    let manner = Manner { callers_iv: true, ..Manner::default() };
+    let asked = |kind, mechanism| ask_aes(kind, Action::Encrypt, mechanism, manner);
+    let refused = Refusal::RingPolicy(crate::ring_policy::Misfit::CallersIv(Mechanism::AesGcm));
+    assert_eq!(asked(RingKind::Hardened, Mechanism::AesGcm), Some(refused));
+    assert_eq!(asked(RingKind::Hardened, Mechanism::AesCbcPad), None);
+    assert_eq!(asked(RingKind::Compatible, Mechanism::AesGcm), None);
+}
+
+#[test]
+fn a_version_makes_as_many_protections_as_its_mechanism_bears_and_not_one_more() {
+    let asked = |mechanism, action, protection| {
+        let manner = Manner { protection, ..Manner::default() };
+        ask_aes(RingKind::Hardened, action, mechanism, manner)
+    };
+    let (gcm, max) = (Mechanism::AesGcm, 1 << 32);
+    assert_eq!(asked(gcm, Action::Encrypt, max), None);
+    let refused = Some(Refusal::InvocationLimit { max });
+    assert_eq!(asked(gcm, Action::Encrypt, max + 1), refused);
+    assert_eq!(asked(gcm, Action::WrapKey, max + 1), refused);
+    assert_eq!(asked(gcm, Action::Decrypt, max + 1), None);
+    assert_eq!(asked(Mechanism::AesCbcPad, Action::Encrypt, max + 1), None);
+}
+
+#[test]
+fn a_line_of_keys_that_was_put_to_one_kind_of_use_is_shut_to_the_other() {
+    let asked = |kind, action, committed| {
+        let mechanism = match action {
+            Action::Encrypt | Action::Decrypt => Mechanism::AesGcm,
+            _ => Mechanism::AesKwp,
+        };
+        ask_aes(kind, action, mechanism, Manner { committed, ..Manner::default() })
+    };
+    let (data, keys) = (Commitment::Data, Commitment::Keys);
+    for (action, kind, other) in [
+        (Action::Encrypt, data, keys),
+        (Action::Decrypt, data, keys),
+        (Action::WrapKey, keys, data),
+        (Action::UnwrapKey, keys, data),
+    ] {
+        assert_eq!(asked(RingKind::Hardened, action, None), None);
+        assert_eq!(asked(RingKind::Hardened, action, Some(kind)), None);
+        let refused = Some(Refusal::UseConflict { committed: other });
+        assert_eq!(asked(RingKind::Hardened, action, Some(other)), refused, "{action}");
+        assert_eq!(asked(RingKind::Compatible, action, Some(other)), None);
+    }
+}
+
+#[test]
+fn a_copy_may_conflict_with_its_original_even_where_each_does_one_thing_only() {
+    let does = |usages: &[Usage]| {
+        let usages = usages.iter().copied().collect();
+        version(&Key { algorithm: Algorithm::Aes256, usages, ..key() }, State::Active)
+    };
+    assert!(does(&[Usage::Decrypt, Usage::Wrap]).may_conflict());
+    let mut one = does(&[Usage::Encrypt, Usage::Decrypt]);
+    assert!(!one.may_conflict());
+    one.header.lineage = one.header.lineage.key.version(7);
+    assert!(one.may_conflict());
+}
+
+#[test]
+fn only_what_is_in_full_use_is_copied() {
+    let key = key();
+    let user = caller(Role::CryptoUser, "r");
+    let copy = |version: &Version| ask(&user, Action::CopyKey, subject(&key, version));
+    for state in State::ALL {
+        let expected = match state {
+            State::Active => Ok(()),
+            state => Err(Refusal::StateRefuses { state }),
+        };
+        assert_eq!(copy(&version(&key, state)), expected);
+    }
+    let disabled = Version { enabled: false, ..version(&key, State::Active) };
+    assert_eq!(copy(&disabled), Err(Refusal::Disabled));
 }

@@ -11,6 +11,7 @@ use crate::action::Action;
 use crate::canonical::{self, CanonicalError};
 use crate::id::{Digest, Nonce, PrincipalName, Timestamp};
 use crate::sshsig::{SignatureError, SshKey};
+use crate::transfer::ExportRecipient;
 
 /// Which actions need approval, and whose.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -62,7 +63,9 @@ pub enum PolicyError {
     #[error("a quorum policy must guard at least one action")]
     GuardsNothing,
     /// Guards something that cannot be proposed, and so could never be done again.
-    #[error("only steps of a key version's life can be proposed and guarded, not {0}")]
+    #[error(
+        "only steps of a key version's life, and handing a key out, can be proposed and guarded, not {0}"
+    )]
     NotGuardable(Action),
     /// Too many members or levels.
     #[error("a quorum has at most {MEMBERS_MAX} members and {DEPTH_MAX} levels")]
@@ -86,7 +89,7 @@ impl QuorumPolicy {
         if guards.is_empty() {
             return Err(PolicyError::GuardsNothing);
         }
-        if let Some(action) = guards.iter().find(|action| action.transition().is_none()) {
+        if let Some(action) = guards.iter().find(|action| !action.guardable()) {
             return Err(PolicyError::NotGuardable(*action));
         }
         let mut seen = BTreeSet::new();
@@ -96,7 +99,12 @@ impl QuorumPolicy {
 
     /// Whether `action` needs approval.
     pub fn guards(&self, action: Action) -> bool {
-        self.guards.contains(&action)
+        // Who must be asked before a key is destroyed is asked before its destruction is scheduled.
+        let also = match action {
+            Action::ScheduleDestroyKeyVersion => Some(Action::DestroyKeyVersion),
+            _ => None,
+        };
+        self.guards.contains(&action) || also.is_some_and(|also| self.guards.contains(&also))
     }
 
     /// The digest that proposals and sealings name it by.
@@ -191,6 +199,9 @@ pub struct Proposal {
     pub created_at: Timestamp,
     /// When it lapses, milliseconds since 1970.
     pub expires_at: Timestamp,
+    /// For an export: who the key is sealed to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipient: Option<ExportRecipient>,
 }
 
 impl Proposal {
@@ -458,6 +469,7 @@ mod tests {
             nonce: Nonce([0; 32]),
             created_at: Timestamp(0),
             expires_at: Timestamp(1000),
+            recipient: None,
         }
     }
 

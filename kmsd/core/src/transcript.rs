@@ -215,16 +215,35 @@ pub fn answer_aad(
     operation_id: &OperationId,
 ) -> Vec<u8> {
     let version = version.to_string();
-    let parts: [&[u8]; 4] = [
+    prefixed(&[
         b"kms-release-answer",
         version.as_bytes(),
         policy_digest.as_bytes(),
         operation_id.as_bytes(),
-    ];
-    parts
-        .into_iter()
-        .flat_map(|part| [length_prefix(part).to_vec(), part.to_vec()].concat())
-        .collect()
+    ])
+}
+
+/// The HPKE `info` of a data key that is sealed to whoever asked for it.
+///
+/// ```text
+/// info = lp("kms-data-key") || lp(version name)
+/// ```
+pub fn data_key_info(version: &VersionName) -> Vec<u8> {
+    prefixed(&[b"kms-data-key", version.to_string().as_bytes()])
+}
+
+/// The HPKE `aad` of a data key: the wrapped data key that came with it, so that the two belong
+/// together.
+///
+/// ```text
+/// aad = lp(IV) || lp(ciphertext)
+/// ```
+pub fn data_key_aad(iv: &[u8], ciphertext: &[u8]) -> Vec<u8> {
+    prefixed(&[iv, ciphertext])
+}
+
+fn prefixed(parts: &[&[u8]]) -> Vec<u8> {
+    parts.iter().flat_map(|part| [&length_prefix(part)[..], part].concat()).collect()
 }
 
 fn sha512(parts: &[&[u8]]) -> [u8; 64] {

@@ -1,7 +1,7 @@
 //! The one arena of locked memory that all key bytes live in.
 //!
 //! Locking page by page is slow and an arena is free, so the arena takes chunks of locked memory from
-//! the kernel and hands out slots of three sizes. A chunk is never given back: slots are
+//! the kernel and hands out slots of four sizes. A chunk is never given back: slots are
 //! `&'static mut` slices, which makes everything above the mapping itself safe Rust. A slot is wiped
 //! when it is freed, so a free slot holds zeros.
 //!
@@ -104,13 +104,12 @@ impl Drop for Slot {
 }
 
 struct Arena {
-    chunks: usize,
+    chunks: [usize; SLOT_BYTES.len()],
     status: Option<Status>,
     free: [Vec<&'static mut [u8]>; SLOT_BYTES.len()],
 }
 
-static ARENA: Mutex<Arena> =
-    Mutex::new(Arena { chunks: 0, status: None, free: [Vec::new(), Vec::new(), Vec::new()] });
+static ARENA: Mutex<Arena> = Mutex::new(Arena::EMPTY);
 
 /// No code panics while it holds the lock, and a free list is whole at every step.
 fn arena() -> MutexGuard<'static, Arena> {
@@ -118,13 +117,19 @@ fn arena() -> MutexGuard<'static, Arena> {
 }
 
 impl Arena {
+    const EMPTY: Self = Self {
+        chunks: [0; SLOT_BYTES.len()],
+        status: None,
+        free: [const { Vec::new() }; SLOT_BYTES.len()],
+    };
+
     /// Adds one chunk of slots of `class`.
     fn grow(&mut self, class: usize) -> Result<Status, CryptoError> {
-        if self.chunks >= CHUNKS_MAX {
+        if self.chunks[class] >= CHUNKS_MAX[class] {
             return Err(CryptoError::ArenaFull);
         }
         let (memory, status) = map_secret().or_else(|_| map_anonymous(lock))?;
-        self.chunks += 1;
+        self.chunks[class] += 1;
         let status = self.status.map_or(status, |so_far| so_far.max(status));
         self.status = Some(status);
         self.free[class].extend(memory.chunks_exact_mut(SLOT_BYTES[class]));
@@ -184,12 +189,15 @@ fn adopt(start: *mut c_void) -> &'static mut [u8] {
     unsafe { slice::from_raw_parts_mut(start.cast::<u8>(), CHUNK_BYTES) }
 }
 
-/// The sizes of slots: symmetric keys, elliptic-curve keys, RSA keys (4096 bits: about 2,400 bytes).
-const SLOT_BYTES: [usize; 3] = [64, 256, MATERIAL_BYTES_MAX];
+/// The sizes of slots: symmetric keys, elliptic-curve keys, RSA keys (4096 bits: about 2,400 bytes),
+/// opaque secrets.
+const SLOT_BYTES: [usize; 4] = [64, 256, 4096, MATERIAL_BYTES_MAX];
 /// What is taken from the kernel at once.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// At most 4 MiB, half of the usual `RLIMIT_MEMLOCK`: 65,536 open rings, or 1,024 RSA keys at once.
-const CHUNKS_MAX: usize = 64;
+/// At most 5 MiB, below the usual `RLIMIT_MEMLOCK` of 8 MiB: at once, 32,768 open rings, 2,048 keys of
+/// curves, 384 RSA keys and 16 opaque secrets. Each size has its own bound, so that large secrets do not
+/// take the room of keys.
+const CHUNKS_MAX: [usize; SLOT_BYTES.len()] = [32, 8, 24, 16];
 
 #[cfg(test)]
 mod tests {
@@ -207,10 +215,12 @@ mod tests {
 
     #[test]
     fn a_slot_fits_and_what_fits_no_slot_is_refused() {
-        for (length, size) in [(0, 64), (1, 64), (64, 64), (65, 256), (256, 256), (257, 4096)] {
+        for (length, size) in
+            [(0, 64), (1, 64), (64, 64), (65, 256), (256, 256), (257, 4096), (4097, 65_536)]
+        {
             assert_eq!(Slot::take(length).unwrap().bytes().len(), size);
         }
-        assert_eq!(Slot::take(4097).err(), Some(CryptoError::MaterialRefused));
+        assert_eq!(Slot::take(65_537).err(), Some(CryptoError::MaterialRefused));
     }
 
     #[test]
@@ -224,10 +234,11 @@ mod tests {
 
     #[test]
     fn a_full_arena_says_so() {
-        let mut arena =
-            Arena { chunks: CHUNKS_MAX, status: None, free: [Vec::new(), Vec::new(), Vec::new()] };
-        assert_eq!(arena.grow(0), Err(CryptoError::ArenaFull));
-        arena.chunks = CHUNKS_MAX - 1;
+        let mut arena = Arena { chunks: CHUNKS_MAX, ..Arena::EMPTY };
+        for class in 0..SLOT_BYTES.len() {
+            assert_eq!(arena.grow(class), Err(CryptoError::ArenaFull));
+        }
+        arena.chunks[0] -= 1;
         assert!(arena.grow(0).is_ok());
         assert_eq!(arena.free[0].len(), CHUNK_BYTES / SLOT_BYTES[0]);
         assert_eq!(arena.grow(0), Err(CryptoError::ArenaFull));

@@ -2,6 +2,7 @@
 
 use kms_core::algorithm::{Algorithm, Usage};
 use kms_core::id::{RingName, Segment, VersionName};
+use kms_core::mechanism::Mechanism;
 use kms_core::permit::PermitMismatch;
 
 use crate::selftest::SelfTestFailed;
@@ -31,14 +32,40 @@ pub enum CryptoError {
     /// A header has no canonical form. Our own bug: every header has one.
     #[error("the key's header has no canonical form")]
     HeaderUnreadable,
+    /// An input that the mechanism does not take. The caller's mistake.
+    #[error("{problem}")]
+    InputRefused {
+        /// What is wrong with it and what is expected.
+        problem: &'static str,
+    },
     /// Key material of another length or form than its algorithm's. The caller's mistake on import,
     /// our own bug elsewhere.
     #[error("the key material does not fit its algorithm or the arena")]
     MaterialRefused,
+    /// The sealed header does not permit this mechanism, or it does not offer the use. A refusal by
+    /// the rules that should have been made earlier.
+    #[error("a key of {algorithm} as sealed is not used so with {mechanism}")]
+    MechanismRefused {
+        /// Which algorithm.
+        algorithm: Algorithm,
+        /// Which mechanism.
+        mechanism: Mechanism,
+    },
+    /// The provider was asked for a mechanism that is not of this kind. Our own bug: the algorithm's
+    /// list of mechanisms is checked before.
+    #[error("{mechanism} is not a mechanism of this kind of use")]
+    MechanismUnsupported {
+        /// Which mechanism.
+        mechanism: Mechanism,
+    },
     /// The permit holds no evidence, so there is nobody to release to. Our own bug: the rules grant
     /// no release without evidence.
     #[error("the permit names no recipient")]
     NoRecipient,
+    /// The sealed header says that the key never leaves. A refusal by the rules that should have been
+    /// made earlier.
+    #[error("the key is not sealed as exportable")]
+    NotExportable,
     /// The sealed header names no release requirement, or another one than the evidence was
     /// appraised under. Our own bug: the rules check it first.
     #[error("the key is not sealed as releasable under this requirement")]
@@ -58,6 +85,12 @@ pub enum CryptoError {
     /// A PIN outside the length rule. The caller's mistake.
     #[error("a PIN is 8 to 255 bytes long")]
     PinLength,
+    /// A key made out of another would be guarded less well than that one. Our own bug: the rules hand
+    /// the protection on.
+    #[error(
+        "a key made out of another keeps its release requirement, and a copy stays what it was"
+    )]
+    ProtectionLost,
     /// The library underneath refused a private-key operation. The environment, or a damaged key.
     #[error("the cryptographic library refused an operation of {algorithm}")]
     ProviderFailed {
@@ -111,6 +144,10 @@ pub enum CryptoError {
     /// A signature that is not one of the format asked for. The caller's mistake.
     #[error("the signature is malformed")]
     SignatureMalformed,
+    /// A statement about a key cannot be signed or put into a certificate. Our own bug, or a key
+    /// whose public half has no SubjectPublicKeyInfo.
+    #[error("the statement cannot be signed")]
+    StatementFailed,
     /// The tenant has not been opened. Our own bug: the daemon opens tenants as it starts.
     #[error("the tenant {tenant} is not open")]
     TenantClosed {

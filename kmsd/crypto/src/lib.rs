@@ -8,9 +8,11 @@
 //! Not here: who may do what (`kms-core`), where rows are stored (`kms-store`), files, sockets,
 //! clocks.
 //!
-//! A mechanism lives in one file under [`mechanism`]; a library that carries the mechanisms out is a
-//! [`provider::Provider`].
+//! What mechanisms ask for stands under [`mechanism`]; a library that carries them out is a
+//! [`provider::Provider`], with a file per family; [`selftest`] does not let a mechanism be used that has
+//! not given its known answers.
 
+mod approved;
 pub mod arena;
 pub mod error;
 mod kdf;
@@ -24,8 +26,10 @@ pub mod random;
 pub mod release;
 pub mod row;
 pub mod selftest;
+pub mod statement_key;
 pub mod unlock;
 pub mod vault;
 pub mod wrap;
 
+pub use approved::approved;
 pub use error::CryptoError;

@@ -138,8 +138,8 @@ impl Material {
     }
 }
 
-/// The longest key: an RSA key of 4,096 bits in PKCS#8 takes about 2,400 bytes.
-pub const MATERIAL_BYTES_MAX: usize = 4096;
+/// The longest: an opaque secret.
+pub const MATERIAL_BYTES_MAX: usize = kms_core::algorithm::OPAQUE_SECRET_BYTES_MAX;
 
 #[cfg(test)]
 mod tests {
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn importing_too_much_is_refused_and_wipes_the_source_too() {
-        let mut source = vec![7_u8; 4097];
+        let mut source = vec![7_u8; MATERIAL_BYTES_MAX + 1];
         let refused = Material::import(&mut source).err();
         assert_eq!(refused, Some(CryptoError::MaterialRefused));
         assert!(source.iter().all(|byte| *byte == 0));

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of a test may stop it")]
 
+#[allow(dead_code, reason = "others use the rest")]
 mod support;
 
 use std::collections::BTreeSet;
@@ -17,17 +18,17 @@ use hpke::{Deserializable, Kem, OpModeR, Serializable, single_shot_open};
 use kms_core::action::Action;
 use kms_core::algorithm::{Algorithm, Usage};
 use kms_core::id::{Digest, OperationId, Resource};
-use kms_core::key::SealHeader;
+use kms_core::key::{Origin, SealHeader};
+use kms_core::mechanism::Mechanism::{self, AesGcm, EcdsaSha256, HmacSha256};
 use kms_core::permit::{Grounds, PermitMismatch, Subject};
 use kms_core::transcript::{Recipient, Suite, answer_aad};
 use kms_crypto::CryptoError;
-use kms_crypto::mechanism::aes_gcm::Sealed;
 use kms_crypto::provider::SignInput;
 use kms_crypto::provider::awslc::AwsLc;
 use kms_crypto::release::SealedAnswer;
 use kms_crypto::row::{peek_row, row_digest};
 use kms_crypto::unlock::RootKey;
-use kms_crypto::vault::{RANDOM_BYTES_MAX, SlotSecret, Vault, VersionRef};
+use kms_crypto::vault::{RANDOM_BYTES_MAX, Sealed, SlotSecret, Vault, VersionRef};
 use p256::pkcs8::{DecodePrivateKey, EncodePublicKey};
 use sha2::Digest as _;
 use support::{
@@ -35,10 +36,10 @@ use support::{
     version_name,
 };
 
-const SIGNERS: [Algorithm; 3] = [
-    Algorithm::EcSignP256Sha256,
-    Algorithm::RsaSignPkcs1_3072Sha256,
-    Algorithm::RsaSignPss3072Sha256,
+const SIGNERS: [(Algorithm, Mechanism); 3] = [
+    (Algorithm::EcP256, EcdsaSha256),
+    (Algorithm::Rsa3072, Mechanism::RsaPkcs1Sha256),
+    (Algorithm::Rsa3072, Mechanism::RsaPssSha256),
 ];
 
 fn unreadable() -> CryptoError {
@@ -48,21 +49,24 @@ fn unreadable() -> CryptoError {
 #[test]
 fn a_signature_of_a_message_or_of_its_digest_verifies_as_both() {
     let vault = vault();
-    for algorithm in SIGNERS {
+    for (algorithm, mechanism) in SIGNERS {
         let key = Stored::new(&vault, algorithm);
         let digest: [u8; 32] = sha2::Sha256::digest(b"message").into();
         let inputs = [SignInput::Message(b"message"), SignInput::Digest(&digest)];
         for made_from in inputs {
             let permit = key.permit(Action::Sign);
-            let mut signature = vault.sign(permit, &REQUEST, key.as_ref(), made_from).unwrap();
+            let mut signature =
+                vault.sign(permit, &REQUEST, key.as_ref(), mechanism, made_from, b"").unwrap();
             let verify = |input, signature: &[u8]| {
                 let permit = key.permit(Action::Verify);
-                vault.verify(permit, &REQUEST, key.as_ref(), input, signature).unwrap()
+                vault
+                    .verify(permit, &REQUEST, key.as_ref(), mechanism, input, b"", signature)
+                    .unwrap()
             };
-            assert!(inputs.into_iter().all(|input| verify(input, &signature)), "{algorithm}");
-            assert!(!verify(SignInput::Message(b"other"), &signature), "{algorithm}");
+            assert!(inputs.into_iter().all(|input| verify(input, &signature)), "{mechanism}");
+            assert!(!verify(SignInput::Message(b"other"), &signature), "{mechanism}");
             *signature.last_mut().unwrap() ^= 1;
-            assert!(!verify(made_from, &signature), "{algorithm}");
+            assert!(!verify(made_from, &signature), "{mechanism}");
         }
     }
 }
@@ -70,22 +74,22 @@ fn a_signature_of_a_message_or_of_its_digest_verifies_as_both() {
 #[test]
 fn what_is_encrypted_is_decrypted_and_no_iv_comes_twice() {
     let vault = vault();
-    let key = Stored::new(&vault, Algorithm::Aes256Gcm);
+    let key = Stored::new(&vault, Algorithm::Aes256);
     let encrypt = || {
         let permit = key.permit(Action::Encrypt);
-        vault.encrypt(permit, &REQUEST, key.as_ref(), b"plaintext", b"aad").unwrap()
+        vault.encrypt(permit, &REQUEST, key.as_ref(), AesGcm, None, b"aad", b"plaintext").unwrap()
     };
     let decrypt = |sealed: &Sealed, aad: &[u8]| {
         let permit = key.permit(Action::Decrypt);
         let Sealed { iv, ciphertext } = sealed;
-        vault.decrypt(permit, &REQUEST, key.as_ref(), iv, ciphertext, aad)
+        vault.decrypt(permit, &REQUEST, key.as_ref(), AesGcm, iv, aad, ciphertext)
     };
     let (one, two) = (encrypt(), encrypt());
     assert_ne!(one.iv, two.iv);
     assert_eq!(one.ciphertext.len(), 9 + 16);
     assert_eq!(decrypt(&one, b"aad").unwrap(), b"plaintext");
     assert_eq!(decrypt(&one, b"other"), Err(CryptoError::CiphertextRefused));
-    let swapped = Sealed { iv: two.iv, ciphertext: one.ciphertext };
+    let swapped = Sealed { iv: two.iv.clone(), ciphertext: one.ciphertext };
     assert_eq!(decrypt(&swapped, b"aad"), Err(CryptoError::CiphertextRefused));
     let cut = Sealed { iv: two.iv, ciphertext: two.ciphertext[..15].to_vec() };
     assert_eq!(decrypt(&cut, b"aad"), Err(CryptoError::CiphertextRefused));
@@ -94,12 +98,13 @@ fn what_is_encrypted_is_decrypted_and_no_iv_comes_twice() {
 #[test]
 fn a_tag_is_accepted_whole_and_refused_cut_or_changed() {
     let vault = vault();
-    let key = Stored::new(&vault, Algorithm::HmacSha256);
-    let mut tag =
-        vault.mac_sign(key.permit(Action::MacSign), &REQUEST, key.as_ref(), b"message").unwrap();
+    let key = Stored::new(&vault, Algorithm::GenericSecret);
+    let mut tag = vault
+        .mac_sign(key.permit(Action::MacSign), &REQUEST, key.as_ref(), HmacSha256, b"message")
+        .unwrap();
     let verify = |tag: &[u8]| {
         let permit = key.permit(Action::MacVerify);
-        vault.mac_verify(permit, &REQUEST, key.as_ref(), b"message", tag).unwrap()
+        vault.mac_verify(permit, &REQUEST, key.as_ref(), HmacSha256, b"message", tag).unwrap()
     };
     assert!(verify(&tag));
     assert!(!verify(&tag[..16]));
@@ -111,50 +116,77 @@ fn a_tag_is_accepted_whole_and_refused_cut_or_changed() {
 #[test]
 fn a_permit_for_anything_else_opens_no_key() {
     let vault = vault();
-    let key = Stored::new(&vault, Algorithm::EcSignP256Sha256);
+    let key = Stored::new(&vault, Algorithm::EcP256);
     let mismatch = Err(CryptoError::PermitMismatch(PermitMismatch));
-    let input = SignInput::Message(b"m");
-    let verify_permit = key.permit(Action::Verify);
-    assert_eq!(vault.sign(verify_permit, &REQUEST, key.as_ref(), input), mismatch);
-    let other_request = Digest([9; 32]);
-    assert_eq!(vault.sign(key.permit(Action::Sign), &other_request, key.as_ref(), input), mismatch);
-    let mut other = header(Algorithm::EcSignP256Sha256);
+    let sign = |permit, request: &Digest| {
+        vault.sign(permit, request, key.as_ref(), EcdsaSha256, SignInput::Message(b"m"), b"")
+    };
+    assert_eq!(sign(key.permit(Action::Verify), &REQUEST), mismatch);
+    assert_eq!(sign(key.permit(Action::Sign), &Digest([9; 32])), mismatch);
+    let mut other = header(Algorithm::EcP256);
     other.version.number = 2;
     let other_permit = permit(Action::Sign, &other, Grounds::default());
-    assert_eq!(vault.sign(other_permit, &REQUEST, key.as_ref(), input), mismatch);
+    assert_eq!(sign(other_permit, &REQUEST), mismatch);
+    let permit_for_two = key.making_permit(Action::CopyKey, &other);
+    assert_eq!(sign(permit_for_two, &REQUEST), mismatch);
 }
 
 #[test]
 fn a_use_that_is_not_in_the_sealed_header_is_refused() {
     let vault = vault();
-    let mut key = Stored::new(&vault, Algorithm::EcSignP256Sha256);
+    let mut key = Stored::new(&vault, Algorithm::EcP256);
     let permit = key.permit(Action::Sign);
     key.header.usages = BTreeSet::from([Usage::Verify]);
-    let refused = vault.sign(permit, &REQUEST, key.as_ref(), SignInput::Message(b"m"));
-    let (algorithm, usage) = (Algorithm::EcSignP256Sha256, Usage::Sign);
+    let input = SignInput::Message(b"m");
+    let refused = vault.sign(permit, &REQUEST, key.as_ref(), EcdsaSha256, input, b"");
+    let (algorithm, usage) = (Algorithm::EcP256, Usage::Sign);
     assert_eq!(refused, Err(CryptoError::UsageRefused { algorithm, usage }));
+}
+
+#[test]
+fn a_mechanism_that_is_not_in_the_sealed_header_or_not_for_the_use_is_refused() {
+    let vault = vault();
+    let algorithm = Algorithm::Aes256;
+    let mut key = Stored::new(&vault, algorithm);
+    let encrypt = |key: &Stored, permit, mechanism| {
+        vault.encrypt(permit, &REQUEST, key.as_ref(), mechanism, None, b"", b"").map(|_| ())
+    };
+    for mechanism in [Mechanism::AesKwp, Mechanism::AesCmac, Mechanism::ChaCha20Poly1305] {
+        let refused = encrypt(&key, key.permit(Action::Encrypt), mechanism);
+        assert_eq!(refused, Err(CryptoError::MechanismRefused { algorithm, mechanism }));
+    }
+    let permit = key.permit(Action::Encrypt);
+    key.header.mechanisms.remove(&AesGcm);
+    let refused = Err(CryptoError::MechanismRefused { algorithm, mechanism: AesGcm });
+    assert_eq!(encrypt(&key, permit, AesGcm), refused);
 }
 
 #[test]
 fn an_edited_header_makes_the_key_unreadable() {
     let vault = vault();
-    let good = Stored::new(&vault, Algorithm::RsaSignPss3072Sha256);
-    let edits: [fn(&mut SealHeader); 7] = [
-        |header| header.algorithm = Algorithm::RsaSignPkcs1_3072Sha256,
+    let good = Stored::new(&vault, Algorithm::EcP256);
+    let edits: [fn(&mut SealHeader); 12] = [
+        |header| header.algorithm = Algorithm::EcP384,
         |header| header.usages.retain(|usage| *usage != Usage::Release),
-        |header| header.local = false,
+        |header| header.mechanisms.retain(|mechanism| *mechanism == EcdsaSha256),
+        |header| header.length_bytes = 32,
+        |header| header.origin = Origin::Imported,
+        |header| header.exportable = false,
+        |header| header.ever_exportable = false,
+        |header| header.lineage.number = 2,
         |header| header.requirement_digest = None,
         |header| header.quorum_digest = Some(Digest([0; 32])),
         |header| header.model = String::new(),
         |header| header.dataset = "d".to_owned(),
     ];
+    let input = SignInput::Message(b"m");
     for edit in edits {
         let mut header = good.header.clone();
         edit(&mut header);
         // The rules refuse some of these earlier; here they are granted all the same.
         let version = VersionRef { header: &header, ..good.as_ref() };
         let refused =
-            vault.sign(good.permit(Action::Sign), &REQUEST, version, SignInput::Message(b"m"));
+            vault.sign(good.permit(Action::Sign), &REQUEST, version, EcdsaSha256, input, b"");
         assert_eq!(refused, Err(unreadable()), "{header:?}");
     }
 }
@@ -162,10 +194,10 @@ fn an_edited_header_makes_the_key_unreadable() {
 #[test]
 fn a_key_moved_to_another_name_is_unreadable() {
     let vault = vault();
-    let mut key = Stored::new(&vault, Algorithm::HmacSha256);
+    let mut key = Stored::new(&vault, Algorithm::GenericSecret);
     key.header.version.number = 2;
     let permit = key.permit(Action::MacSign);
-    let refused = vault.mac_sign(permit, &REQUEST, key.as_ref(), b"m");
+    let refused = vault.mac_sign(permit, &REQUEST, key.as_ref(), HmacSha256, b"m");
     let version = key.header.version.clone();
     assert_eq!(refused, Err(CryptoError::VersionUnreadable { version }));
 }
@@ -173,9 +205,11 @@ fn a_key_moved_to_another_name_is_unreadable() {
 #[test]
 fn an_erased_or_foreign_slot_and_edited_sealed_bytes_make_the_key_unreadable() {
     let vault = vault();
-    let mut key = Stored::new(&vault, Algorithm::Aes256Gcm);
+    let mut key = Stored::new(&vault, Algorithm::Aes256);
     let use_it = |key: &Stored| {
-        vault.encrypt(key.permit(Action::Encrypt), &REQUEST, key.as_ref(), b"", b"").map(|_| ())
+        vault
+            .encrypt(key.permit(Action::Encrypt), &REQUEST, key.as_ref(), AesGcm, None, b"", b"")
+            .map(|_| ())
     };
     assert_eq!(use_it(&key), Ok(()));
     for bit in 0..key.made.sealed.len() * 8 {
@@ -202,7 +236,7 @@ fn an_erased_or_foreign_slot_and_edited_sealed_bytes_make_the_key_unreadable() {
 #[test]
 fn nothing_opens_out_of_order_or_under_another_parent() {
     let vault = vault();
-    let key = Stored::new(&vault, Algorithm::HmacSha256);
+    let key = Stored::new(&vault, Algorithm::GenericSecret);
     let home = ring().home;
     let wrapped_tenant = vault.create_tenant_key(&home.tenant).unwrap();
     let other_tenant = "u".parse().unwrap();
@@ -224,7 +258,7 @@ fn nothing_opens_out_of_order_or_under_another_parent() {
     assert_eq!(fresh.create_ring_key(&ring()), Err(tenant_closed));
     let permit = key.permit(Action::MacSign);
     let ring_closed = Err(CryptoError::RingClosed { ring: ring() });
-    assert_eq!(fresh.mac_sign(permit, &REQUEST, key.as_ref(), b"m"), ring_closed);
+    assert_eq!(fresh.mac_sign(permit, &REQUEST, key.as_ref(), HmacSha256, b"m"), ring_closed);
 }
 
 #[test]
@@ -320,19 +354,19 @@ fn released<K: Kem>(suite: Suite, algorithm: Algorithm) -> (Vault, Stored, Vec<u
 #[test]
 fn a_released_data_key_decrypts_what_the_vault_encrypted() {
     let suite = Suite::XWingHkdfSha256Aes256Gcm;
-    let (vault, key, bytes) = released::<XWing>(suite, Algorithm::Aes256Gcm);
+    let (vault, key, bytes) = released::<XWing>(suite, Algorithm::Aes256);
     let permit = key.permit(Action::Encrypt);
     let Sealed { iv, mut ciphertext } =
-        vault.encrypt(permit, &REQUEST, key.as_ref(), b"weights", b"").unwrap();
+        vault.encrypt(permit, &REQUEST, key.as_ref(), AesGcm, None, b"", b"weights").unwrap();
     let opener = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &bytes).unwrap());
-    let nonce = Nonce::assume_unique_for_key(iv);
+    let nonce = Nonce::try_assume_unique_for_key(&iv).unwrap();
     assert_eq!(opener.open_in_place(nonce, Aad::empty(), &mut ciphertext).unwrap(), b"weights");
 }
 
 #[test]
 fn a_released_private_key_is_pkcs8_of_the_public_one() {
     let suite = Suite::P256HkdfSha256Aes256Gcm;
-    let (_, key, bytes) = released::<DhP256HkdfSha256>(suite, Algorithm::EcSignP256Sha256);
+    let (_, key, bytes) = released::<DhP256HkdfSha256>(suite, Algorithm::EcP256);
     let private = p256::SecretKey::from_pkcs8_der(&bytes).unwrap();
     let public = private.public_key().to_public_key_der().unwrap();
     assert_eq!(public.as_bytes(), key.made.public_key);
@@ -341,9 +375,9 @@ fn a_released_private_key_is_pkcs8_of_the_public_one() {
 #[test]
 fn a_key_that_is_not_sealed_under_the_appraised_requirement_is_not_released() {
     let vault = vault();
-    let mut key = Stored::new(&vault, Algorithm::Aes256Gcm);
+    let mut key = Stored::new(&vault, Algorithm::Aes256);
     let workload = Workload::<XWing>::new(Suite::XWingHkdfSha256Aes256Gcm);
-    let permit = || Stored::new(&vault, Algorithm::Aes256Gcm).release_permit(&workload.recipient);
+    let permit = || Stored::new(&vault, Algorithm::Aes256).release_permit(&workload.recipient);
     for digest in [None, Some(Digest([0; 32]))] {
         key.header.requirement_digest = digest;
         let refused = vault.release(permit(), &REQUEST, key.as_ref(), &OPERATION);
@@ -354,19 +388,72 @@ fn a_key_that_is_not_sealed_under_the_appraised_requirement_is_not_released() {
 #[test]
 fn many_threads_use_one_vault_at_once() {
     let vault = vault();
-    let key = Stored::new(&vault, Algorithm::EcSignP256Sha256);
+    let key = Stored::new(&vault, Algorithm::EcP256);
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 for _ in 0..50 {
                     let input = SignInput::Message(b"m");
                     let permit = key.permit(Action::Sign);
-                    let signature = vault.sign(permit, &REQUEST, key.as_ref(), input).unwrap();
+                    let signature = vault
+                        .sign(permit, &REQUEST, key.as_ref(), EcdsaSha256, input, b"")
+                        .unwrap();
                     let permit = key.permit(Action::Verify);
-                    let valid = vault.verify(permit, &REQUEST, key.as_ref(), input, &signature);
+                    let valid = vault.verify(
+                        permit,
+                        &REQUEST,
+                        key.as_ref(),
+                        EcdsaSha256,
+                        input,
+                        b"",
+                        &signature,
+                    );
                     assert_eq!(valid, Ok(true));
                 }
             });
         }
     });
+}
+
+#[cfg(feature = "selftest-faults")]
+#[test]
+fn in_the_error_state_no_key_is_used_and_the_mechanism_is_named() {
+    use kms_crypto::selftest::{SelfTestFailed, SelfTests};
+
+    let (good, root) = (vault(), RootKey::generate().unwrap());
+    let key = Stored::new(&good, Algorithm::Aes256);
+    let tests = Arc::new(SelfTests::with_fault(Arc::new(AwsLc), Mechanism::AesCmac));
+    let vault = Vault::with_self_tests(root, Arc::clone(&tests)).unwrap();
+    let tenant = vault.create_tenant_key(&ring().home.tenant).unwrap();
+    vault.open_tenant(&ring().home.tenant, &tenant).unwrap();
+    let wrapped = vault.create_ring_key(&ring()).unwrap();
+    vault.open_ring(&ring(), &wrapped).unwrap();
+    let own = Stored::new(&vault, Algorithm::Aes256);
+    let encrypt = |key: &Stored| {
+        let permit = key.permit(Action::Encrypt);
+        vault.encrypt(permit, &REQUEST, key.as_ref(), AesGcm, None, b"", b"").map(|_| ())
+    };
+    assert_eq!(encrypt(&own), Ok(()));
+    let failed = SelfTestFailed::Mechanism { mechanism: Mechanism::AesCmac };
+    let refused = CryptoError::SelfTest(failed);
+    let permit = own.permit(Action::MacSign);
+    let (version, cmac) = (own.as_ref(), Mechanism::AesCmac);
+    assert_eq!(vault.mac_sign(permit, &REQUEST, version, cmac, b""), Err(refused.clone()));
+    assert_eq!(tests.state(), Err(failed));
+    // From here on nothing, neither what worked a moment ago nor what opens keys.
+    assert_eq!(encrypt(&own), Err(refused.clone()));
+    assert_eq!(encrypt(&key), Err(refused.clone()));
+    assert_eq!(vault.generate(&key.header, &key.slot).err(), Some(refused.clone()));
+    assert_eq!(vault.create_ring_key(&ring()).err(), Some(refused.clone()));
+    let permit = recorded(
+        Action::GenerateRandom,
+        Resource::Ring(ring()),
+        Subject::Plain,
+        Grounds::default(),
+    );
+    let random = vault.random(permit, &REQUEST, &Resource::Ring(ring()), 1);
+    assert_eq!(random, Err(refused.clone()));
+    // Closing and opening the root does not clear it.
+    let again = Vault::with_self_tests(RootKey::generate().unwrap(), tests);
+    assert_eq!(again.err(), Some(refused));
 }

@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    attest, audit, key, keyring, proposal, random, release, seal, shell, token, user,
+    appliance, attest, audit, key, keyring, proposal, random, release, seal, secret, shell, store,
+    token, user,
 };
 use crate::connection::Connection;
 use crate::failure::Failure;
@@ -25,11 +26,14 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Key rings, which are also PKCS#11 tokens.
-    #[command(subcommand)]
+    #[command(subcommand, visible_alias = "ring")]
     Keyring(keyring::Keyring),
     /// Keys: make, turn, end and use them.
     #[command(subcommand)]
     Key(key::Key),
+    /// Secrets: opaque bytes under the rules of keys.
+    #[command(subcommand)]
+    Secret(secret::Secret),
     /// Random bytes from the appliance.
     Random(random::Random),
     /// People and programs, and what they may do.
@@ -55,6 +59,12 @@ pub(crate) enum Command {
     /// Open and close the root key.
     #[command(subcommand)]
     Seal(seal::Seal),
+    /// The appliance itself: libraries and self tests.
+    #[command(subcommand)]
+    Appliance(appliance::Appliance),
+    /// The store of a daemon that does not run: check, rebuild, stats.
+    #[command(subcommand)]
+    Store(store::Store),
     /// Write shell completions to standard output.
     Completions(shell::Completions),
     /// Write manual pages into a folder.
@@ -66,6 +76,7 @@ impl Command {
         match self {
             Self::Keyring(command) => command.run(connection).await,
             Self::Key(command) => command.run(connection).await,
+            Self::Secret(command) => command.run(connection).await,
             Self::Random(command) => command.run(connection).await,
             Self::User(command) => command.run(connection).await,
             Self::Whoami => user::whoami(connection).await,
@@ -75,6 +86,8 @@ impl Command {
             Self::Audit(command) => command.run(connection).await,
             Self::Attest(command) => command.run(),
             Self::Seal(command) => command.run(connection).await,
+            Self::Appliance(command) => command.run(connection).await,
+            Self::Store(command) => command.run(),
             Self::Completions(command) => command.run(),
             Self::Man(command) => command.run(),
         }
@@ -85,7 +98,7 @@ const HELP: &str = "\
 Examples:
   export KMS_ADDR=unix:/run/kmsd/kmsd.sock
   kmsctl keyring create dev
-  kmsctl key create dev/k1 --algorithm EC_SIGN_P256_SHA256
+  kmsctl key create dev/k1 --algorithm EC_P256
   kmsctl key sign dev/k1 --message-file letter.txt --out letter.sig
   kmsctl audit tail
 
@@ -110,10 +123,60 @@ mod tests {
     fn commands_read_as_documented() {
         for line in [
             "keyring create dev",
-            "key create dev/k1 --algorithm EC_SIGN_P256_SHA256 --label k=v --usage SIGN",
+            "key create dev/k1 --algorithm EC_P256 --label k=v --usage SIGN",
+            "key create dev/s --algorithm GENERIC_SECRET --length-bytes 64 --exportable --usage EXPORT",
+            "key create dev/r --algorithm AES_256 --rotate-every 90d --rotate-after-uses 1000",
+            "key create dev/d --algorithm EC_P384 --activate-at 2027-01-01T00:00:00Z --pending-import",
+            "key algorithms AES_256",
+            "key history dev/k1",
+            "key delete dev/k1 --etag e",
+            "key trust dev/k1",
+            "key untrust dev/k1",
+            "key compromise dev/k1@1 --reason KEY_COMPROMISE --since 2026-01-01T00:00:00Z",
+            "key schedule-destroy dev/k1@1 --in 30d",
+            "key schedule-destroy dev/k1@1 --at 2027-01-01T00:00:00Z",
+            "key restore dev/k1@1",
+            "key undo dev/k1@1 --etag e",
+            "key enable dev/k1@1",
+            "key disable dev/k1@1",
+            "key set-dates dev/k1@1 --deactivate-at 2027-01-01T00:00:00Z",
+            "key set-certificate dev/k1@1 --remove",
+            "key rotate dev/k1 --pre-active",
+            "key update dev/k1 --usage VERIFY --not-exportable --primary 2 --no-rotation",
             "key sign dev/k1 --digest-file d --out -",
             "key verify dev/k1 --message-file m --signature s",
+            "key sign dev/k1 --message-file m --mechanism RSA_PSS_SHA384 --context 0a --out s",
             "key encrypt dev/a --in p --out c --aad-file a",
+            "key encrypt dev/a --in p --out c --mechanism AES_CTR --iv 00112233445566778899aabbccddeeff",
+            "key digest dev --hash SHA3_512 --in f",
+            "key csr dev/t --subject CN=a,O=b --san www.example --san 192.0.2.1 --out t.csr",
+            "key statement dev/k1 --nonce 0011 --out s --chain-out c",
+            "key import dev/t --algorithm RSA_2048 --in k.pem --method rsa --passphrase-file p",
+            "key import dev/t@2 --in k.pem --pre-active",
+            "key import dev/p --algorithm EC_P256 --public --in p.pem --usage VERIFY",
+            "key export dev/k1@1 --private-key k.pem",
+            "key export dev/k1@1 --public-key k.pem --proposal proposals/x --out f",
+            "key wrap dev/kek dev/k1@1 --out w --raw",
+            "key unwrap dev/k2 --algorithm AES_256 --in w --with dev/kek@1 --by AES_KWP --exportable",
+            "key derive dev/b dev/n --algorithm AES_256 --kdf HKDF_SHA256 --salt 00 --info 01",
+            "key agree dev/x dev/n --algorithm AES_128 --peer p.pem --kdf HKDF_SHA384",
+            "key encapsulate dev/kem dev/n --algorithm AES_256 --out c",
+            "key decapsulate dev/kem@1 dev/n --algorithm AES_256 --in c",
+            "key copy dev/k1@1 dev/k2 --usage VERIFY --label a=b",
+            "key re-encrypt --in c --to dev/a --mechanism AES_GCM --out d",
+            "key data-key dev/a --bytes 16 --out w --out-plaintext -",
+            "secret put dev/s --in f --exportable --label a=b",
+            "secret list dev",
+            "ring create dev --compatible",
+            "keyring policy show dev",
+            "keyring policy set dev --file p.json --hardened",
+            "keyring policy set dev --compatible",
+            "appliance status",
+            "appliance self-test",
+            "store check --config /etc/kmsd.toml",
+            "store stats",
+            "proposal create ExportKeyVersion dev/k1@1 --recipient k.pem",
+            "proposal execute proposals/x --out k",
             "key decrypt --in c --out -",
             "key update dev/k1 --label a=b --remove-label c --pkcs11-id 0aff",
             "random dev --bytes 32 --out -",
@@ -126,7 +189,7 @@ mod tests {
             "audit export folder",
             "attest verify --kind snp --evidence e --collateral d --at 2026-01-02T03:04:05Z",
             "seal unseal --passphrase-file -",
-            "--output json key list dev",
+            "--output json key list dev --filter state=ACTIVE --show-deleted",
         ] {
             let words = std::iter::once("kmsctl").chain(line.split(' '));
             if let Err(error) = Arguments::try_parse_from(words) {
@@ -141,7 +204,25 @@ mod tests {
             "key sign dev/k1 --out s",
             "key sign dev/k1 --message-file m --digest-file d --out s",
             "key create dev/k1 --algorithm ROT13",
-            "key create dev/k1 --algorithm HMAC_SHA256 --label novalue",
+            "key create dev/k1 --algorithm AES_256 --mechanism ROT13",
+            "key create dev/k1 --algorithm AES_256 --rotate-every 1fortnight",
+            "key create dev/k1 --algorithm AES_256 --rotate-after-uses 0",
+            "key import dev/t --algorithm RSA_2048",
+            "key export dev/k1@1",
+            "key export dev/k1@1 --private-key a --public-key b",
+            "key export dev/k1@1 --private-key a --proposal proposals/x",
+            "key csr dev/t --out t.csr",
+            "key data-key dev/a --bytes 15 --out w",
+            "key unwrap dev/k2 --algorithm AES_256 --in w --iv 00",
+            "key agree dev/x dev/n --algorithm AES_128 --peer p --salt 00",
+            "key digest dev --hash MD5 --in f",
+            "keyring policy set dev",
+            "ring create dev --compatible --hardened",
+            "key schedule-destroy dev/k1@1 --in 30d --at 2027-01-01T00:00:00Z",
+            "key compromise dev/k1@1 --reason BOREDOM",
+            "key set-certificate dev/k1@1",
+            "key update dev/k1 --no-rotation --rotate-every 1d",
+            "key create dev/k1 --algorithm GENERIC_SECRET --label novalue",
             "token set-pin dev --role user --pin 1234",
             "random dev --bytes 0 --out -",
             "user grant alice --role king",

@@ -147,7 +147,7 @@ impl Diagnostic for Failure {
 const EXIT_FAILURE: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 pub(crate) const EXIT_REFUSED: u8 = 3;
-const EXIT_NEEDS_APPROVAL: u8 = 4;
+pub(crate) const EXIT_NEEDS_APPROVAL: u8 = 4;
 const EXIT_UNAVAILABLE: u8 = 5;
 
 #[cfg(test)]

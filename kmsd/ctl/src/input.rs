@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kms_core::id::Timestamp;
 use time::OffsetDateTime;
@@ -66,6 +67,21 @@ pub(crate) fn secret(
     Ok(Zeroizing::new(text.to_owned()))
 }
 
+/// The passphrase of a key file: from `path`, else from the environment, else from whoever sits at the
+/// terminal.
+pub(crate) fn passphrase(path: Option<&Path>, prompt: &str) -> Result<Zeroizing<String>, Failure> {
+    use std::io::IsTerminal as _;
+    let asks =
+        path.is_none() && std::env::var_os(PASSPHRASE).is_none() && io::stdin().is_terminal();
+    if asks {
+        let typed = rpassword::prompt_password(prompt);
+        return typed.map(Zeroizing::new).map_err(|cause| Failure::input("passphrase", cause));
+    }
+    secret(path, "--passphrase-file", PASSPHRASE)
+}
+
+const PASSPHRASE: &str = "KMS_KEY_PASSPHRASE";
+
 /// Who may read a file that is written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Secrecy {
@@ -109,6 +125,57 @@ pub(crate) fn timestamp(text: &str) -> Result<Timestamp, String> {
     u64::try_from(ms).map(Timestamp).map_err(|_| EXPECTED.to_owned())
 }
 
+/// A number of seconds, minutes, hours or days: 90d, 36h, 15m, 30s.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    const EXPECTED: &str = "expected a number and one of s, m, h, d, for example 90d";
+    let unit = text.chars().last().ok_or(EXPECTED)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        _ => return Err(EXPECTED.to_owned()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| EXPECTED)?;
+    let total = number.checked_mul(seconds).filter(|total| *total <= DURATION_SECONDS_MAX);
+    total.map(Duration::from_secs).ok_or_else(|| "longer than a hundred years".to_owned())
+}
+
+/// The time that is so long from now by this machine's clock.
+pub(crate) fn from_now(after: Duration) -> Timestamp {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from((now + after).as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A time as the contract has it.
+pub(crate) fn wire_time(Timestamp(ms): Timestamp) -> prost_types::Timestamp {
+    // Milliseconds over 1000 fit into 64 bits with a sign, their rest into 32.
+    let seconds = i64::try_from(ms / 1000).unwrap_or(i64::MAX);
+    let nanos = i32::try_from(ms % 1000).unwrap_or_default() * 1_000_000;
+    prost_types::Timestamp { seconds, nanos }
+}
+
+/// A duration as the contract has it.
+pub(crate) fn wire_duration(duration: Duration) -> prost_types::Duration {
+    let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    prost_types::Duration { seconds, nanos: 0 }
+}
+
+/// Reads what stands in a file as DER or, in PEM, under `label`.
+pub(crate) fn der_or_pem(path: &Path, label: &str) -> Result<Vec<u8>, Failure> {
+    let bytes = read(path, TEXT_BYTES_MAX)?;
+    if !bytes.trim_ascii_start().starts_with(b"-----") {
+        return Ok(bytes);
+    }
+    let (found, der) = der::pem::decode_vec(bytes.trim_ascii())
+        .map_err(|error| Failure::input(path.display(), error))?;
+    if found == label {
+        Ok(der)
+    } else {
+        Err(Failure::input(path.display(), format!("expected PEM of a {label}, found {found}")))
+    }
+}
+
 /// Lower- or upper-case hexadecimal.
 pub(crate) fn hex_bytes(text: &str) -> Result<HexBytes, String> {
     hex::decode(text).map(HexBytes).map_err(|_| "expected hexadecimal digits".to_owned())
@@ -150,6 +217,8 @@ pub(crate) fn read_folder(
     paths.into_iter().map(named).collect()
 }
 
+/// No date of a key is further away.
+const DURATION_SECONDS_MAX: u64 = 100 * 366 * 86_400;
 /// Longest text file that is read.
 const TEXT_BYTES_MAX: usize = 1 << 20;
 
@@ -163,6 +232,15 @@ mod tests {
         assert!(label("a").is_err() && label("=b").is_err());
         assert_eq!(timestamp("1970-01-01T00:00:01.5Z"), Ok(Timestamp(1500)));
         assert!(timestamp("1969-12-31T23:59:59Z").is_err() && timestamp("now").is_err());
+        assert_eq!(duration("90d"), Ok(Duration::from_secs(90 * 86_400)));
+        assert_eq!(duration("0s"), Ok(Duration::ZERO));
+        for bad in
+            ["", "d", "90", "-1d", "1.5h", "1w", "999999999999999999999d", "99999d", "1\u{e9}"]
+        {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+        let wire = wire_time(Timestamp(1500));
+        assert_eq!((wire.seconds, wire.nanos), (1, 500_000_000));
         assert_eq!(hex_bytes("0aFF"), Ok(HexBytes(vec![10, 255])));
         assert!(hex_bytes("0").is_err() && hex_bytes("zz").is_err());
     }

@@ -11,7 +11,10 @@ mod command;
 mod connection;
 mod failure;
 mod input;
+mod key_file;
 mod output;
+mod pkcs12;
+mod sealing;
 mod tiles;
 mod view;
 
@@ -40,12 +43,13 @@ fn main() -> ExitCode {
         .map_err(Failure::Runtime)
         .and_then(|runtime| runtime.block_on(command.run(&connection)))
         .and_then(|report| {
-            let Report { accepted, .. } = report;
-            report.print(output).map(|()| accepted)
+            let Report { accepted, awaits_approval, .. } = report;
+            report.print(output).map(|()| (accepted, awaits_approval))
         });
     match answered {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(failure::EXIT_REFUSED),
+        Ok((_, true)) => ExitCode::from(failure::EXIT_NEEDS_APPROVAL),
+        Ok((true, false)) => ExitCode::SUCCESS,
+        Ok((false, false)) => ExitCode::from(failure::EXIT_REFUSED),
         Err(failure) => {
             failure.print(output);
             ExitCode::from(failure.exit_code())

@@ -23,6 +23,8 @@ pub(crate) enum Format {
 pub(crate) struct Report {
     /// False when the command did its work and the answer is no.
     pub(crate) accepted: bool,
+    /// Whether others have to approve before there is more.
+    pub(crate) awaits_approval: bool,
     shown: Shown,
     /// Text after the table, for people only.
     notes: Vec<String>,
@@ -60,7 +62,7 @@ impl Report {
     }
 
     const fn of(shown: Shown) -> Self {
-        Self { accepted: true, shown, notes: Vec::new() }
+        Self { accepted: true, awaits_approval: false, shown, notes: Vec::new() }
     }
 
     /// Adds a member beside the rows or to the object.
@@ -83,6 +85,12 @@ impl Report {
         self
     }
 
+    /// Makes the exit code say that others have to approve.
+    pub(crate) const fn awaiting_approval(mut self) -> Self {
+        self.awaits_approval = true;
+        self
+    }
+
     /// Writes the result to standard output.
     pub(crate) fn print(&self, format: Format) -> Result<(), Failure> {
         let text = self.render(format);
@@ -92,6 +100,12 @@ impl Report {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Output(error)),
             _ => Ok(()),
         }
+    }
+
+    /// What programs get.
+    #[cfg(test)]
+    pub(crate) fn to_json(&self) -> Value {
+        serde_json::from_str(&self.render(Format::Json)).unwrap()
     }
 
     fn render(&self, format: Format) -> String {

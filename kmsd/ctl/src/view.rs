@@ -19,18 +19,42 @@ pub(crate) fn audited(report: Report, audit: Option<v1::AuditReference>) -> Repo
 }
 
 pub(crate) fn key_ring(ring: v1::KeyRing) -> Value {
-    let v1::KeyRing { name, create_time, quorum, etag } = ring;
+    let v1::KeyRing { name, create_time, quorum, etag, policy } = ring;
     json!({
         "name": name,
         "create_time": create_time.map(timestamp),
+        "policy": ring_policy(policy.unwrap_or_default()),
         "quorum": quorum.map(quorum_policy),
         "etag": etag,
     })
 }
 
+/// A ring's policy. What is not set means what the contract says of it.
+pub(crate) fn ring_policy(policy: v1::RingPolicy) -> Value {
+    let kind = match policy.kind() {
+        v1::RingKind::Compatible => "COMPATIBLE",
+        v1::RingKind::Hardened | v1::RingKind::Unspecified => "HARDENED",
+    };
+    let legacy_keys = match policy.legacy_keys() {
+        v1::LegacyKeys::Allowed => "ALLOWED",
+        v1::LegacyKeys::Prohibited => "PROHIBITED",
+        v1::LegacyKeys::UnprotectOnly | v1::LegacyKeys::Unspecified => "UNPROTECT_ONLY",
+    };
+    let algorithms: Vec<String> = policy.algorithms().map(algorithm).collect();
+    let mechanisms: Vec<String> = policy.mechanisms().map(mechanism).collect();
+    json!({
+        "kind": kind,
+        "algorithms": algorithms,
+        "mechanisms": mechanisms,
+        "required_labels": policy.required_labels,
+        "legacy_keys": legacy_keys,
+    })
+}
+
 pub(crate) fn key(key: v1::Key) -> Value {
-    let algorithm = key.algorithm();
+    let algorithm = algorithm(key.algorithm());
     let usages: Vec<String> = key.usages().map(usage).collect();
+    let mechanisms: Vec<String> = key.mechanisms().map(mechanism).collect();
     let v1::Key {
         name,
         algorithm: _,
@@ -45,14 +69,32 @@ pub(crate) fn key(key: v1::Key) -> Value {
         etag,
         pkcs11_label,
         pkcs11_id,
+        mechanisms: _,
+        length_bytes,
+        exportable,
+        trusted,
+        delete_time,
+        protect_floor,
+        process_floor,
+        rotation,
+        latest_version,
     } = key;
     let labels: std::collections::BTreeMap<_, _> = labels.into_iter().collect();
     json!({
         "name": name,
-        "algorithm": short(algorithm.as_str_name(), "ALGORITHM_"),
+        "algorithm": algorithm,
+        "length_bytes": (length_bytes != 0).then_some(length_bytes),
         "usages": usages,
+        "mechanisms": mechanisms,
+        "exportable": exportable,
+        "trusted": trusted,
         "primary_version": primary_version,
+        "latest_version": latest_version,
+        "protect_floor": protect_floor,
+        "process_floor": process_floor,
+        "rotation": rotation.map(rotation_plan),
         "create_time": create_time.map(timestamp),
+        "delete_time": delete_time.map(timestamp),
         "labels": labels,
         "model": model,
         "dataset": dataset,
@@ -65,7 +107,8 @@ pub(crate) fn key(key: v1::Key) -> Value {
 }
 
 pub(crate) fn key_version(version: v1::KeyVersion) -> Value {
-    let (state, algorithm) = (version.state(), version.algorithm());
+    let (state, origin, undo_state) = (version.state(), version.origin(), version.undo_state());
+    let algorithm = algorithm(version.algorithm());
     let v1::KeyVersion {
         name,
         state: _,
@@ -75,14 +118,38 @@ pub(crate) fn key_version(version: v1::KeyVersion) -> Value {
         public_key,
         etag,
         local,
+        origin: _,
+        enabled,
+        activate_time,
+        deactivate_time,
+        destroy_time,
+        compromise,
+        undo_state: _,
+        undo_expire_time,
+        protection_count,
+        certificate,
+        ever_exportable,
+        length_bytes,
     } = version;
     json!({
         "name": name,
-        "state": short(state.as_str_name(), "STATE_"),
-        "algorithm": short(algorithm.as_str_name(), "ALGORITHM_"),
+        "state": state_name(state),
+        "enabled": enabled,
+        "algorithm": algorithm,
+        "length_bytes": (length_bytes != 0).then_some(length_bytes),
+        "origin": short(origin.as_str_name(), "ORIGIN_"),
         "create_time": create_time.map(timestamp),
         "state_change_time": state_change_time.map(timestamp),
+        "activate_time": activate_time.map(timestamp),
+        "deactivate_time": deactivate_time.map(timestamp),
+        "destroy_time": destroy_time.map(timestamp),
+        "compromise": compromise.map(compromise_told),
+        "undo_state": undo_expire_time.is_some().then(|| state_name(undo_state)),
+        "undo_expire_time": undo_expire_time.map(timestamp),
+        "protection_count": protection_count,
         "local": local,
+        "ever_exportable": ever_exportable,
+        "certificate": (!certificate.is_empty()).then(|| pem("CERTIFICATE", &certificate)),
         "public_key": (!public_key.is_empty()).then(|| public_key_pem(&public_key)),
         "etag": etag,
     })
@@ -107,8 +174,17 @@ pub(crate) fn grant(grant: v1::Grant) -> String {
 }
 
 pub(crate) fn token(token: v1::Token) -> Value {
-    let v1::Token { name, label, serial, user_pin_set } = token;
-    json!({ "label": label, "serial": serial, "user_pin_set": user_pin_set, "name": name })
+    let compatible = token.kind() == v1::RingKind::Compatible;
+    let mechanisms: Vec<String> = token.mechanisms().map(mechanism).collect();
+    let v1::Token { name, label, serial, user_pin_set, kind: _, mechanisms: _ } = token;
+    json!({
+        "label": label,
+        "serial": serial,
+        "user_pin_set": user_pin_set,
+        "kind": if compatible { "COMPATIBLE" } else { "HARDENED" },
+        "mechanisms": mechanisms,
+        "name": name,
+    })
 }
 
 pub(crate) fn proposal(proposal: v1::Proposal) -> Value {
@@ -134,6 +210,51 @@ pub(crate) fn proposal(proposal: v1::Proposal) -> Value {
         "approvers": approvers,
         "approved": approved,
     })
+}
+
+/// One thing that happened to a key.
+pub(crate) fn key_event(event: v1::KeyEvent) -> Value {
+    let (from_state, to_state) = (event.from_state(), event.to_state());
+    let v1::KeyEvent { time, actor, action, version, from_state: _, to_state: _, operation_id } =
+        event;
+    let stood = |state| (state != v1::State::Unspecified).then(|| state_name(state));
+    json!({
+        "time": time.map(timestamp),
+        "actor": actor,
+        "action": action,
+        "version": version,
+        "from_state": stood(from_state),
+        "to_state": stood(to_state),
+        "operation_id": hex::encode(operation_id),
+    })
+}
+
+fn rotation_plan(rotation: v1::Rotation) -> Value {
+    let v1::Rotation { period, next_rotation_time, uses_max } = rotation;
+    json!({
+        "period_seconds": period.map(|period| period.seconds),
+        "next_rotation_time": next_rotation_time.map(timestamp),
+        "uses_max": (uses_max != 0).then_some(uses_max),
+    })
+}
+
+fn compromise_told(compromise: v1::Compromise) -> Value {
+    let reason = short(compromise.reason().as_str_name(), "COMPROMISE_REASON_");
+    json!({ "occur_time": compromise.occur_time.map(timestamp), "reason": reason })
+}
+
+fn state_name(state: v1::State) -> String {
+    short(state.as_str_name(), "STATE_")
+}
+
+/// The published name of an algorithm.
+pub(crate) fn algorithm(algorithm: v1::Algorithm) -> String {
+    short(algorithm.as_str_name(), "ALGORITHM_")
+}
+
+/// The published name of a mechanism.
+pub(crate) fn mechanism(mechanism: v1::Mechanism) -> String {
+    short(mechanism.as_str_name(), "MECHANISM_")
 }
 
 /// The published name of a usage.
@@ -175,7 +296,7 @@ fn short(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix).unwrap_or(name).to_owned()
 }
 
-fn timestamp(time: prost_types::Timestamp) -> Option<String> {
+pub(crate) fn timestamp(time: prost_types::Timestamp) -> Option<String> {
     let nanos = i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
     OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?.format(&Rfc3339).ok()
 }
@@ -191,13 +312,18 @@ pub(crate) fn time_ms(ms: u64) -> String {
 
 /// SubjectPublicKeyInfo as PEM (RFC 7468 §13).
 pub(crate) fn public_key_pem(der: &[u8]) -> String {
+    pem("PUBLIC KEY", der)
+}
+
+/// DER as PEM (RFC 7468 §2), for what is public.
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
     let text = STANDARD.encode(der);
-    let mut pem = String::from("-----BEGIN PUBLIC KEY-----\n");
+    let mut pem = format!("-----BEGIN {label}-----\n");
     for line in text.as_bytes().chunks(64) {
         pem.extend(line.iter().copied().map(char::from));
         pem.push('\n');
     }
-    pem.push_str("-----END PUBLIC KEY-----\n");
+    pem.push_str(&format!("-----END {label}-----\n"));
     pem
 }
 
@@ -210,13 +336,13 @@ mod tests {
         let version = v1::KeyVersion {
             name: "dev/k1@1".into(),
             state: v1::State::PreActive.into(),
-            algorithm: v1::Algorithm::EcSignP256Sha256.into(),
+            algorithm: v1::Algorithm::EcP256.into(),
             create_time: Some(prost_types::Timestamp { seconds: 1, nanos: 500_000_000 }),
             ..Default::default()
         };
         let seen = key_version(version);
         assert_eq!(seen["state"], "PRE_ACTIVE");
-        assert_eq!(seen["algorithm"], "EC_SIGN_P256_SHA256");
+        assert_eq!(seen["algorithm"], "EC_P256");
         assert_eq!(seen["create_time"], "1970-01-01T00:00:01.5Z");
         assert_eq!(seen["public_key"], Value::Null);
     }
@@ -226,7 +352,7 @@ mod tests {
         let far = prost_types::Timestamp { seconds: i64::MAX, nanos: i32::MAX };
         assert_eq!(timestamp(far), None);
         assert_eq!(time_ms(u64::MAX), "");
-        let unknown = v1::Key { algorithm: 99, usages: vec![1, 77], ..Default::default() };
+        let unknown = v1::Key { algorithm: 99, usages: vec![2, 77], ..Default::default() };
         let seen = key(unknown);
         assert_eq!(seen["algorithm"], "UNSPECIFIED");
         assert_eq!(seen["usages"], json!(["DECRYPT"]));

@@ -10,10 +10,12 @@ use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, ConfigError, LogFormat};
+use crate::clock::Clock;
+use crate::config::{Backend, Config, ConfigError, LogFormat};
 use crate::root::Protection;
 use crate::server::{Daemon, Opening, ServeError, read_collateral};
 use crate::setup;
+use crate::store_tool::{self, StoreCommand};
 
 /// The key-management daemon: keys are used only with a permit, every permit is on record before
 /// it is spent, and key bytes leave only sealed to a workload that proves itself.
@@ -37,6 +39,9 @@ enum Command {
     Init(InitArgs),
     /// Serve a key store.
     Serve(ServeArgs),
+    /// Look after the store of a daemon that does not run.
+    #[command(subcommand)]
+    Store(StoreCommand),
 }
 
 #[derive(Debug, clap::Args)]
@@ -44,6 +49,9 @@ struct InitArgs {
     /// Folder of the new store.
     #[arg(long, env = "KMSD_STATE")]
     state: PathBuf,
+    /// What keeps the store; `store` in the configuration must say the same.
+    #[arg(long, env = "KMSD_STORE", value_enum, default_value_t)]
+    store: Backend,
     /// Location that the daemon will serve; part of every name, sealed into every key.
     #[arg(long, env = "KMSD_LOCATION", default_value = "local")]
     location: String,
@@ -106,12 +114,20 @@ async fn dispatch(command: Command) -> Result<(), ServeError> {
         Command::Tour(args) => crate::dev::tour(args).await,
         Command::Init(args) => init(args).await,
         Command::Serve(args) => serve(args).await,
+        Command::Store(command) => tokio::task::block_in_place(|| store_tool::run(command)),
     }
 }
 
 async fn init(args: InitArgs) -> Result<(), ServeError> {
-    let InitArgs { state, location, passphrase_file, officer, officer_uid, officer_ssh_key_file } =
-        args;
+    let InitArgs {
+        state,
+        store,
+        location,
+        passphrase_file,
+        officer,
+        officer_uid,
+        officer_ssh_key_file,
+    } = args;
     let unix_uids = vec![officer_uid.unwrap_or_else(|| rustix::process::getuid().as_raw())];
     let ssh_keys = match officer_ssh_key_file {
         Some(path) => vec![read_text(&path)?.trim().to_owned()],
@@ -119,9 +135,11 @@ async fn init(args: InitArgs) -> Result<(), ServeError> {
     };
     let home = home("default", &location)?;
     let passphrase = read_passphrase(&passphrase_file)?;
-    setup::create_store(&state, &home, Protection::Passphrase(passphrase.clone())).await?;
+    setup::create_store(&state, store, &home, Protection::Passphrase(passphrase.clone())).await?;
     let opening = Opening::Passphrase(passphrase);
-    let daemon = Daemon::open(&state, home, Default::default(), opening).await?;
+    let (lifecycle, clock) = (Default::default(), Clock::Machine);
+    let daemon =
+        Daemon::open(&state, store, home, Default::default(), lifecycle, clock, opening).await?;
     let grant = v1::Grant { role: "security-officer".to_owned(), ring: String::new() };
     let user = v1::User {
         name: format!("users/{officer}"),
@@ -155,7 +173,9 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         None => Opening::Sealed,
     };
     let home = home(&config.tenant, &config.location)?;
-    let daemon = Daemon::open(&config.state, home, collateral, opening).await?;
+    let (state, backend, lifecycle) = (&config.state, config.store, config.lifecycle);
+    let clock = Clock::Machine;
+    let daemon = Daemon::open(state, backend, home, collateral, lifecycle, clock, opening).await?;
     daemon.serve(&config, stop_signal()?, || println!("ready")).await
 }
 

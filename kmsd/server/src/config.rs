@@ -11,6 +11,9 @@ use serde::Deserialize;
 pub struct Config {
     /// Folder of the store.
     pub state: PathBuf,
+    /// Which backend keeps the store.
+    #[serde(default)]
+    pub store: Backend,
     /// The tenant that this daemon serves.
     #[serde(default = "default_tenant")]
     pub tenant: String,
@@ -27,9 +30,45 @@ pub struct Config {
     /// Attestation.
     #[serde(default)]
     pub attestation: Attestation,
+    /// Life of key versions.
+    #[serde(default)]
+    pub lifecycle: Lifecycle,
     /// Logs.
     #[serde(default)]
     pub log: Log,
+}
+
+/// How long steps of a version's life can be taken back.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lifecycle {
+    /// From the order to destroy a version to its destruction; at least a day.
+    #[serde(default = "default_destroy_delay_seconds")]
+    pub destroy_delay_seconds: u32,
+    /// For how long the other steps can be undone; 0 for not at all.
+    #[serde(default = "default_undo_window_seconds")]
+    pub undo_window_seconds: u32,
+}
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        Self {
+            destroy_delay_seconds: default_destroy_delay_seconds(),
+            undo_window_seconds: default_undo_window_seconds(),
+        }
+    }
+}
+
+/// What keeps the store. A store is opened by the backend that made it.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// A redb database, without a journal.
+    #[cfg(feature = "redb")]
+    Redb,
+    /// A journal, with sled as its index.
+    #[default]
+    Sled,
 }
 
 /// Sockets of the daemon.
@@ -157,8 +196,20 @@ impl Config {
             let problem = "listen.metrics must be a loopback address";
             return Err(ConfigError::Value(problem.to_owned()));
         }
+        if self.lifecycle.destroy_delay_seconds < DAY_SECONDS {
+            let problem = "lifecycle.destroy_delay_seconds must be at least 86400, a day";
+            return Err(ConfigError::Value(problem.to_owned()));
+        }
         Ok(self)
     }
+}
+
+const fn default_destroy_delay_seconds() -> u32 {
+    7 * DAY_SECONDS
+}
+
+const fn default_undo_window_seconds() -> u32 {
+    DAY_SECONDS
 }
 
 fn default_level() -> String {
@@ -168,3 +219,5 @@ fn default_level() -> String {
 fn default_tenant() -> String {
     "default".to_owned()
 }
+
+const DAY_SECONDS: u32 = 24 * 60 * 60;

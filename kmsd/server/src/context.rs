@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use kms_attest::collateral::Collateral;
 use kms_core::audit::checkpoint::LogKey;
@@ -12,11 +11,17 @@ use kms_core::challenge::Challenges;
 use kms_core::id::{Digest, Home, OperationId, PrincipalKind, PrincipalName, Timestamp};
 use kms_core::permit::Refusal;
 use kms_crypto::log_key::LogSigner;
+use kms_crypto::selftest::SelfTests;
+use kms_crypto::statement_key::StatementSigner;
 use kms_crypto::vault::Vault;
 use kms_store::Store;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::clock::Clock;
+use crate::config;
+use crate::counting::Counts;
 use crate::failure::Failure;
+use crate::memo::Memo;
 use crate::metrics::Metrics;
 use crate::pin::{PinGuard, UnsealTries};
 use crate::rows::User;
@@ -25,12 +30,19 @@ use crate::rows::User;
 pub(crate) struct Context {
     /// Durable rows and the audit log.
     pub(crate) store: Arc<dyn Store>,
+    /// What is known of the library that carries out the mathematics.
+    pub(crate) self_tests: Arc<SelfTests>,
+    self_tests_run_at: AtomicU64,
     /// Tenant and location that short names are read in.
     pub(crate) home: Home,
     /// How the root key opens.
     pub(crate) seal_method: &'static str,
     /// The audit log's public key.
     pub(crate) log_key: LogKey,
+    /// How long steps of a version's life can be taken back.
+    pub(crate) lifecycle: Lifecycle,
+    /// Tells the time.
+    clock: Clock,
     /// Trust roots, endorsements and revocation lists for attestation evidence.
     pub(crate) collateral: Collateral,
     /// Nonces that wait for evidence.
@@ -41,6 +53,10 @@ pub(crate) struct Context {
     pub(crate) passphrases: PinGuard,
     /// Counts tries to open the root.
     pub(crate) unseal_tries: UnsealTries,
+    /// Rows that were believed lately.
+    pub(crate) memo: Memo,
+    /// What versions have protected, where that counts.
+    pub(crate) counts: Counts,
     /// Figures for operators.
     pub(crate) metrics: Metrics,
     /// Places for operations under way, of programs and people that somebody vouches for.
@@ -59,27 +75,56 @@ pub(crate) struct Opened {
     pub(crate) vault: Arc<Vault>,
     /// Signs heads of the audit log.
     pub(crate) log_signer: Arc<LogSigner>,
+    /// Signs statements about keys.
+    pub(crate) statement_signer: Arc<StatementSigner>,
 }
 
 /// What a [`Context`] is made of.
 pub(crate) struct Parts {
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) self_tests: Arc<SelfTests>,
     pub(crate) home: Home,
     pub(crate) seal_method: &'static str,
     pub(crate) log_key: LogKey,
     pub(crate) collateral: Collateral,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) clock: Clock,
+}
+
+/// How long steps of a version's life can be taken back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lifecycle {
+    /// From the order to destroy a version to its destruction.
+    pub(crate) destroy_delay_ms: u64,
+    /// For how long the other steps can be undone.
+    pub(crate) undo_window_ms: u64,
+}
+
+impl From<config::Lifecycle> for Lifecycle {
+    fn from(config: config::Lifecycle) -> Self {
+        let config::Lifecycle { destroy_delay_seconds, undo_window_seconds } = config;
+        Self {
+            destroy_delay_ms: u64::from(destroy_delay_seconds) * 1000,
+            undo_window_ms: u64::from(undo_window_seconds) * 1000,
+        }
+    }
 }
 
 impl Context {
     /// A context whose root is still closed.
     pub(crate) fn sealed(parts: Parts) -> Self {
-        let Parts { store, home, seal_method, log_key, collateral } = parts;
+        let Parts { store, self_tests, home, seal_method, log_key, collateral, lifecycle, clock } =
+            parts;
         Self {
             store,
+            self_tests,
+            self_tests_run_at: AtomicU64::new(0),
             home,
             seal_method,
             log_key,
             collateral,
+            lifecycle,
+            clock,
             challenges: Mutex::default(),
             pins: PinGuard::new(PINS_HASHED_AT_ONCE),
             passphrases: PinGuard::new(1),
@@ -87,6 +132,8 @@ impl Context {
             workload_slots: Arc::new(Semaphore::new(WORKLOADS_IN_FLIGHT_MAX)),
             epoch: AtomicU64::new(0),
             unseal_tries: UnsealTries::default(),
+            counts: Counts::default(),
+            memo: Memo::default(),
             metrics: Metrics::new(),
             opened: RwLock::default(),
             directory: RwLock::default(),
@@ -130,6 +177,7 @@ impl Context {
     /// Closes the root: the vault and everything it vouched for are dropped.
     pub(crate) fn close(&self) {
         *self.opened.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.memo.clear();
         self.set_users(Vec::new());
     }
 
@@ -165,8 +213,25 @@ impl Context {
 
     /// The time, milliseconds since 1970.
     pub(crate) fn now(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        self.clock.now()
+    }
+
+    /// Runs all self tests. What fails is kept in their state, and from then on refused.
+    pub(crate) async fn run_self_tests(&self) {
+        let self_tests = self.self_tests.clone();
+        let ended = tokio::task::spawn_blocking(move || self_tests.run()).await;
+        match ended {
+            Ok(Ok(())) => tracing::info!("all self tests passed"),
+            Ok(Err(failed)) => tracing::error!(%failed, "nothing is served any more"),
+            Err(_) => tracing::error!("the self tests panicked"),
+        }
+        self.self_tests_run_at.store(self.now().0, Ordering::Release);
+    }
+
+    /// When all self tests last ran, if they did.
+    pub(crate) fn self_tests_run_at(&self) -> Option<Timestamp> {
+        let at = self.self_tests_run_at.load(Ordering::Acquire);
+        (at != 0).then_some(Timestamp(at))
     }
 
     /// The server's identity in transcripts.

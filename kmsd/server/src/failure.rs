@@ -26,6 +26,14 @@ pub(crate) enum Failure {
     /// The store cannot say whether the change was made.
     #[error("it is not known whether the change was made; ask again with the same request_id")]
     Unknown,
+    /// Another request made a key of that name while this one was at work.
+    #[error("another request made a key of that name meanwhile; choose another name")]
+    NameTakenMeanwhile,
+    /// A retry asks for what was told only once.
+    #[error(
+        "the key was made by the first attempt, whose ciphertext is not kept; make another key"
+    )]
+    NotKept,
     /// The root key was closed between decision and deed.
     #[error("the appliance was sealed meanwhile; open it first (kmsctl seal unseal)")]
     SealedMeanwhile,

@@ -8,14 +8,18 @@
 //! A newcomer starts at [`cli::run`], then reads `pipeline` and one file under `ops`.
 
 pub mod cli;
+mod clock;
 pub mod config;
 mod context;
+mod counting;
 #[cfg(feature = "dev")]
 mod dev;
 mod failure;
 mod grpc;
+mod housekeeper;
 mod identity;
 mod listener;
+mod memo;
 mod metrics;
 mod metrics_endpoint;
 mod ops;
@@ -26,6 +30,7 @@ mod rows;
 mod server;
 mod setup;
 mod status;
+mod store_tool;
 mod tls;
 mod wire;
 

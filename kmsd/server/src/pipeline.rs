@@ -4,13 +4,15 @@
 //! and refusals, and the refusal of everything unforeseen are here and only here.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 use kms_core::action::Action;
-use kms_core::caller::Caller;
-use kms_core::id::{Digest, Home, OperationId, Resource, Timestamp};
-use kms_core::permit::{self, Grounds, Intent, Permit, Recorded, Refusal, Subject};
+use kms_core::caller::{Authentication, Caller};
+use kms_core::id::{Digest, Home, OperationId, PrincipalName, Resource, Timestamp};
+use kms_core::permit::{self, Grounds, Intent, Other, Permit, Recorded, Refusal, Subject};
 use kms_proto::v1;
 use kms_store::{Batch, Committed, Condition, Outcome};
 use prost::Message;
@@ -34,6 +36,10 @@ pub(crate) trait Operation: Send + Sync + Sized {
 
     /// Which operation this is.
     const ACTION: Action;
+
+    /// How often the request is judged anew when a row that it was judged by has changed before it was
+    /// on record. What cannot be judged twice, since its nonce or its PIN is used up, is not.
+    const JUDGED_ANEW_MAX: usize = 0;
 
     /// Reads the request into a type that cannot be wrong.
     fn parse(wire: Self::Wire, home: &Home) -> Result<Self, Refusal>;
@@ -66,6 +72,11 @@ pub(crate) trait Operation: Send + Sync + Sized {
 
     /// What the rules are to know of the resource.
     fn subject<'a>(&self, facts: &'a Self::Facts) -> Subject<'a>;
+
+    /// What else is touched, where the request needs leave for two things.
+    fn other<'a>(&self, _facts: &'a Self::Facts) -> Option<Other<'a>> {
+        None
+    }
 
     /// Evidence and approvals that came with the request, checked.
     fn grounds(
@@ -118,6 +129,10 @@ pub(crate) struct Stamp {
     pub(crate) now: Timestamp,
     /// What makes a retry the same write, when the caller gave a `request_id`.
     pub(crate) idempotency: Option<Digest>,
+    /// Who asks.
+    pub(crate) actor: PrincipalName,
+    /// Whether that is the daemon itself, which takes the steps that are due.
+    pub(crate) by_daemon: bool,
 }
 
 impl Stamp {
@@ -144,7 +159,10 @@ impl Stamp {
             None => operation_id()?,
         };
         let request_digest = Digest::of(&[&salt, action.as_str().as_bytes(), &wire]);
-        Ok(Self { operation_id, request_digest, salt, now: cx.now(), idempotency })
+        let actor = caller.principal().clone();
+        let by_daemon = caller.authentication() == Authentication::Daemon;
+        let now = cx.now();
+        Ok(Self { operation_id, request_digest, salt, now, idempotency, actor, by_daemon })
     }
 }
 
@@ -179,6 +197,39 @@ where
     result
 }
 
+/// As [`serve`], for whoever is in a task already that goes on to its end whatever the caller does.
+///
+/// # Errors
+/// As [`serve`].
+pub(crate) async fn serve_in_task<O: Operation>(
+    cx: &Arc<Context>,
+    caller: &Caller,
+    wire: O::Wire,
+) -> Result<O::Reply, Failure> {
+    let started = Instant::now();
+    let _slot = cx.slot(caller).await.ok_or(Failure::Bug("the slots were closed"))?;
+    let result = caught(request::<O>(cx, caller, wire)).await;
+    let result = result.unwrap_or(Err(Failure::Bug("an operation panicked")));
+    cx.metrics.operation(O::ACTION, &result, started.elapsed());
+    trace(O::ACTION, &result);
+    result
+}
+
+/// What comes of `future`; `None` when it panics.
+async fn caught<R>(future: impl Future<Output = R>) -> Option<R> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|task| {
+        // A future that has panicked is not polled again, so nobody sees what it left half done.
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(task)));
+        match polled {
+            Ok(Poll::Ready(result)) => Poll::Ready(Some(result)),
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(_) => Poll::Ready(None),
+        }
+    })
+    .await
+}
+
 async fn request<O: Operation>(
     cx: &Context,
     caller: &Caller,
@@ -186,6 +237,8 @@ async fn request<O: Operation>(
 ) -> Result<O::Reply, Failure> {
     let stamp = Stamp::new(cx, caller, O::ACTION, &wire, O::request_id(&wire))?;
     let parsed = wire::request_id(O::request_id(&wire)).and_then(|()| O::parse(wire, &cx.home));
+    let trusted = O::ACTION.works_in_error_state() || cx.self_tests.state().is_ok();
+    let parsed = if trusted { parsed } else { Err(Refusal::SelfTestFailed) };
     steps(cx, caller, &stamp, parsed).await
 }
 
@@ -212,38 +265,43 @@ async fn steps<O: Operation>(
             return Err(refuse::<O>(cx, caller, stamp, Resource::Appliance, refusal).await);
         }
     };
-    let facts = match operation.load(cx, caller, stamp).await {
-        Ok(facts) => facts,
-        Err(early) => {
-            return Err(end_early::<O>(cx, caller, stamp, operation.named(), early).await);
+    let mut resource = operation.named();
+    for _ in 0..=O::JUDGED_ANEW_MAX {
+        let facts = match operation.load(cx, caller, stamp).await {
+            Ok(facts) => facts,
+            Err(early) => {
+                return Err(end_early::<O>(cx, caller, stamp, operation.named(), early).await);
+            }
+        };
+        resource = operation.resource(&facts);
+        let (grounds, earlier) = match operation.grounds(cx, caller, stamp, &facts).await {
+            Ok(grounds) => (grounds, None),
+            Err(Early::Refuse(refusal)) => (Grounds::default(), Some(refusal)),
+            Err(early) => return Err(end_early::<O>(cx, caller, stamp, resource, early).await),
+        };
+        let action = operation.action(&facts);
+        let intent = Intent {
+            other: operation.other(&facts),
+            ..intent(cx, stamp, action, resource.clone(), operation.subject(&facts))
+        };
+        let permit = match permit::decide(caller, &intent, grounds, earlier) {
+            Ok(permit) => permit,
+            Err(denial) => return Err(record_denial(cx, denial).await),
+        };
+        let (prepared, drafts) = match operation.prepare(cx, &permit, stamp, &facts).await {
+            Ok(prepared) => prepared,
+            Err(early) => return Err(end_early::<O>(cx, caller, stamp, resource, early).await),
+        };
+        let unchanged = operation.unchanged(&facts);
+        if let Some(recorded) = record(cx, permit, stamp, unchanged, drafts).await? {
+            let audit = v1::AuditReference {
+                audit_index: recorded.audit_index(),
+                request_salt: stamp.salt.to_vec(),
+            };
+            return operation.perform(cx, recorded, stamp, facts, prepared, audit).await;
         }
-    };
-    let resource = operation.resource(&facts);
-    let (grounds, earlier) = match operation.grounds(cx, caller, stamp, &facts).await {
-        Ok(grounds) => (grounds, None),
-        Err(Early::Refuse(refusal)) => (Grounds::default(), Some(refusal)),
-        Err(early) => return Err(end_early::<O>(cx, caller, stamp, resource, early).await),
-    };
-    let action = operation.action(&facts);
-    let intent = intent(cx, stamp, action, resource.clone(), operation.subject(&facts));
-    let permit = match permit::decide(caller, &intent, grounds, earlier) {
-        Ok(permit) => permit,
-        Err(denial) => return Err(record_denial(cx, denial).await),
-    };
-    let (prepared, drafts) = match operation.prepare(cx, &permit, stamp, &facts).await {
-        Ok(prepared) => prepared,
-        Err(early) => return Err(end_early::<O>(cx, caller, stamp, resource, early).await),
-    };
-    let unchanged = operation.unchanged(&facts);
-    let recorded = match record(cx, permit, stamp, unchanged, drafts).await? {
-        Some(recorded) => recorded,
-        None => return Err(refuse::<O>(cx, caller, stamp, resource, Refusal::Stale).await),
-    };
-    let audit = v1::AuditReference {
-        audit_index: recorded.audit_index(),
-        request_salt: stamp.salt.to_vec(),
-    };
-    operation.perform(cx, recorded, stamp, facts, prepared, audit).await
+    }
+    Err(refuse::<O>(cx, caller, stamp, resource, Refusal::Stale).await)
 }
 
 fn intent<'a>(
@@ -259,6 +317,7 @@ fn intent<'a>(
         operation_id: stamp.operation_id,
         request_digest: stamp.request_digest,
         subject,
+        other: None,
         region: cx.home.region.as_str(),
         now: stamp.now,
     }
@@ -272,17 +331,20 @@ async fn record(
     conditions: Vec<Condition>,
     drafts: Vec<Draft>,
 ) -> Result<Option<Recorded>, Failure> {
-    let unrecorded = permit.record(drafts.iter().map(|draft| draft.digest).collect());
+    let unrecorded = permit.record(drafts.iter().filter_map(|draft| draft.digest).collect());
     let mut batch = Batch {
         conditions,
         leaves: vec![unrecorded.leaf().to_bytes()],
         // A read is a read each time; only writes are done once.
-        idempotency: stamp.idempotency.filter(|_| !drafts.is_empty()).map(|digest| digest.0),
+        idempotency: stamp
+            .idempotency
+            .filter(|_| drafts.iter().any(|draft| draft.write.is_some()))
+            .map(|digest| digest.0),
         ..Batch::default()
     };
     for draft in drafts {
         batch.conditions.push(draft.condition);
-        batch.writes.push(draft.write);
+        batch.writes.extend(draft.write);
     }
     match cx.store.commit(batch).await? {
         // A retry that overtook its first attempt; asked once more, it finds what that one made.

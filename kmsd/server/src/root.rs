@@ -1,13 +1,13 @@
 //! The root of everything: made once, opened at start or by Unseal.
 //!
-//! Three rows stand outside the vault's protection, since they are needed to open it. Each is
+//! Four rows stand outside the vault's protection, since they are needed to open it. Each is
 //! protected by what it holds: a wrap that does not open under its parent is refused.
 
 use std::sync::Arc;
 
 use kms_core::audit::checkpoint::LogKey;
 use kms_core::id::{Home, Segment};
-use kms_crypto::provider::awslc::AwsLc;
+use kms_crypto::selftest::SelfTests;
 #[cfg(feature = "dev")]
 use kms_crypto::unlock::DevFile;
 use kms_crypto::unlock::{Argon2Cost, PassphraseWrap, RootKey, wrap_by_passphrase};
@@ -41,6 +41,12 @@ struct LogRow {
     wrapped_key: String,
 }
 
+/// The key that signs statements about keys.
+#[derive(Debug, Serialize, Deserialize)]
+struct StatementRow {
+    wrapped_key: String,
+}
+
 /// A tenant's key.
 #[derive(Debug, Serialize, Deserialize)]
 struct TenantRow {
@@ -62,6 +68,7 @@ pub(crate) enum Protection {
 /// When the store is not empty, or store or cryptography fail.
 pub(crate) async fn create(
     store: &dyn Store,
+    self_tests: Arc<SelfTests>,
     home: &Home,
     protection: Protection,
 ) -> Result<(), Failure> {
@@ -74,7 +81,7 @@ pub(crate) async fn create(
             (root, SealRow::Passphrase(wrap))
         }
     };
-    let vault = Vault::new(root, Arc::new(AwsLc))?;
+    let vault = Vault::with_self_tests(root, self_tests)?;
     let wrapped = vault.create_log_key()?;
     let public_key = vault.open_log_key(&wrapped)?.public_key();
     let id: [u8; 8] = random()?;
@@ -84,14 +91,16 @@ pub(crate) async fn create(
         wrapped_key: hex_encode(&wrapped),
     };
     let tenant = TenantRow { wrapped_key: hex_encode(&vault.create_tenant_key(&home.tenant)?) };
+    let statement = StatementRow { wrapped_key: hex_encode(&vault.create_statement_key()?) };
     let LogRow { origin, public_key, wrapped_key: _ } = &log;
     let name = LogName { origin: origin.clone(), public_key: public_key.clone() };
     let name = rows::create(&vault, &operation_id()?, &name, &[])?;
-    let (conditions, writes) = (vec![name.condition], vec![name.write]);
+    let (conditions, writes) = (vec![name.condition], Vec::from_iter(name.write));
     let mut batch = Batch { conditions, writes, ..Batch::default() };
     for (key, value) in [
         (SEAL.to_owned(), json(&seal)?),
         (LOG.to_owned(), json(&log)?),
+        (STATEMENT.to_owned(), json(&statement)?),
         (tenant_place(&home.tenant), json(&tenant)?),
     ] {
         batch.conditions.push(Condition { key: key.clone(), expected: Expected::Absent });
@@ -142,7 +151,7 @@ pub(crate) async fn log_key(store: &dyn Store) -> Result<LogKey, Failure> {
 /// # Errors
 /// When a wrap does not open under this root, or the store fails.
 pub(crate) async fn open(cx: &Context, root: RootKey) -> Result<(), Failure> {
-    let vault = Arc::new(Vault::new(root, Arc::new(AwsLc))?);
+    let vault = Arc::new(Vault::with_self_tests(root, cx.self_tests.clone())?);
     let place = tenant_place(&cx.home.tenant);
     let tenant = get::<TenantRow>(&*cx.store, &place).await?;
     let tenant = tenant.ok_or(Failure::Bug("a store without a tenant key"))?;
@@ -158,12 +167,15 @@ pub(crate) async fn open(cx: &Context, root: RootKey) -> Result<(), Failure> {
         let problem = "the audit log's name or key was edited outside the daemon";
         return Err(Failure::Tampered(problem.to_owned()));
     }
+    let statement = get::<StatementRow>(&*cx.store, STATEMENT).await?;
+    let statement = statement.ok_or(Failure::Bug("a store without a statement key"))?;
+    let statement_signer = Arc::new(vault.open_statement_key(&unhex(&statement.wrapped_key)?)?);
     let users = all::<User>(cx, &vault, USERS).await?;
     let erasures = all::<Erasure>(cx, &vault, ERASURES).await?;
     for Erasure { slot } in erasures {
         erase(cx, slot).await?;
     }
-    cx.open(Opened { vault, log_signer }, users);
+    cx.open(Opened { vault, log_signer, statement_signer }, users);
     Ok(())
 }
 
@@ -207,4 +219,5 @@ fn tenant_place(tenant: &Segment) -> String {
 
 const SEAL: &str = "boot/seal";
 const LOG: &str = "boot/log";
+const STATEMENT: &str = "boot/statement";
 const PAGE: usize = 500;

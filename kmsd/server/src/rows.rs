@@ -3,11 +3,18 @@
 //! A row is canonical JSON in an envelope that the vault authenticates together with its place,
 //! revision and operation id, so that a row that was edited, swapped or moved is refused by name.
 
+use kms_core::action::Action;
+use std::sync::Arc;
+
 use kms_core::caller::Grant;
 use kms_core::canonical;
-use kms_core::id::{Digest, KeyName, OperationId, PrincipalName, RingName, Segment, VersionName};
-use kms_core::key::{Key, Ring, Version};
+use kms_core::id::{
+    Digest, KeyName, OperationId, PrincipalName, RingName, Segment, Timestamp, VersionName,
+};
+use kms_core::key::{Commitment, Key, Ring, Version};
+use kms_core::lifecycle::State;
 use kms_core::sshsig::SshKey;
+use kms_core::transfer::{ImportJob, ImportJobName};
 use kms_crypto::CryptoError;
 use kms_crypto::row::row_digest;
 use kms_crypto::vault::Vault;
@@ -35,6 +42,11 @@ pub(crate) struct Stored<T> {
 pub(crate) trait Record: Serialize + DeserializeOwned + Clone + Send + Sync {
     /// Where it lies.
     fn place(&self) -> String;
+
+    /// What names its state to callers, given the digest of its envelope.
+    fn state_digest(&self, envelope: Digest) -> Digest {
+        envelope
+    }
 }
 
 /// An enrolled person or program.
@@ -133,6 +145,42 @@ pub(crate) struct Erasure {
     pub(crate) slot: u64,
 }
 
+/// One thing that happened to a key; uses stand in the log only.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Event {
+    /// The key.
+    pub(crate) key: KeyName,
+    /// When.
+    pub(crate) at: Timestamp,
+    /// Names the operation in the log.
+    pub(crate) operation_id: OperationId,
+    /// Who did it.
+    pub(crate) actor: PrincipalName,
+    /// What was done.
+    pub(crate) action: Action,
+    /// The number of the version, if it was done to one.
+    pub(crate) version: Option<u32>,
+    /// Where that version stood before; none if it did not exist.
+    pub(crate) from: Option<State>,
+    /// Where that version stood afterwards.
+    pub(crate) to: Option<State>,
+}
+
+/// A mark that something is to be looked at when a time has come: a version with a date, a key with a
+/// schedule. It says where to look and nothing else; what is due stands in the row of the version or
+/// key, and a mark that is out of date leads to nothing.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Due {
+    /// When.
+    pub(crate) at: Timestamp,
+    /// What: the full name of a version or key.
+    pub(crate) resource: String,
+    /// The operation that set the time, so that no mark is ever written twice at one place.
+    pub(crate) operation_id: OperationId,
+}
+
 /// Who holds a credential. Written with the user, so that the store itself refuses a second
 /// holder, however many enrolments run at once.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -144,8 +192,20 @@ pub(crate) struct Credential {
     pub(crate) holder: PrincipalName,
 }
 
+/// What a line of keys was put to first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CommitmentRow {
+    /// The first version of the line.
+    pub(crate) lineage: VersionName,
+    /// What.
+    pub(crate) commitment: Commitment,
+}
+
 /// Prefix of all erasure rows.
 pub(crate) const ERASURES: &str = "erasure/";
+/// Prefix of all due marks, the earliest first.
+pub(crate) const DUE: &str = "due/";
 /// Prefix of all ring rows.
 pub(crate) const RINGS: &str = "ring/";
 /// Prefix of all user rows.
@@ -178,9 +238,24 @@ pub(crate) fn version_place(name: &VersionName) -> String {
     format!("{}{:010}", versions_prefix(&name.key), name.number)
 }
 
+/// Prefix of a key's history, the newest first.
+pub(crate) fn history_prefix(key: &KeyName) -> String {
+    format!("history/{key}/events/")
+}
+
+/// Where the commitment of a line of keys lies.
+pub(crate) fn commitment_place(lineage: &VersionName) -> String {
+    format!("commitment/{lineage}")
+}
+
 /// Where a PIN lies.
 pub(crate) fn pin_place(ring: &RingName, role: PinRole) -> String {
     format!("pin/{ring}/{}", role.as_str())
+}
+
+/// Where an import job lies.
+pub(crate) fn import_job_place(name: &ImportJobName) -> String {
+    format!("import-job/{name}")
 }
 
 /// Where a proposal lies.
@@ -204,6 +279,13 @@ impl Record for Version {
     fn place(&self) -> String {
         version_place(&self.header.version)
     }
+
+    /// Counters do not count: a key in use can still be changed by somebody who has read it, and an
+    /// approval stays good.
+    fn state_digest(&self, envelope: Digest) -> Digest {
+        let counterless = Self { protections_reserved: 0, ..self.clone() };
+        canonical::digest(&counterless).unwrap_or(envelope)
+    }
 }
 
 impl Record for User {
@@ -215,6 +297,30 @@ impl Record for User {
 impl Record for Erasure {
     fn place(&self) -> String {
         format!("{ERASURES}{:020}", self.slot)
+    }
+}
+
+impl Record for Event {
+    fn place(&self) -> String {
+        let Self { key, at, operation_id, .. } = self;
+        // Counted down, since the store reads upwards and people read the newest first.
+        format!("{}{:020}/{operation_id}", history_prefix(key), u64::MAX - at.0)
+    }
+}
+
+impl Record for Due {
+    fn place(&self) -> String {
+        let Self { at, resource, operation_id } = self;
+        format!("{DUE}{:020}/{operation_id}/{resource}", at.0)
+    }
+}
+
+impl Due {
+    /// Reads what [`Record::place`] wrote: when and what. `None` for a place of no mark.
+    pub(crate) fn read_place(place: &str) -> Option<(Timestamp, &str)> {
+        let (at, rest) = place.strip_prefix(DUE)?.split_once('/')?;
+        let (_operation_id, resource) = rest.split_once('/')?;
+        Some((Timestamp(at.parse().ok()?), resource))
     }
 }
 
@@ -230,9 +336,21 @@ impl Record for LogName {
     }
 }
 
+impl Record for CommitmentRow {
+    fn place(&self) -> String {
+        commitment_place(&self.lineage)
+    }
+}
+
 impl Record for Pin {
     fn place(&self) -> String {
         pin_place(&self.ring, self.role)
+    }
+}
+
+impl Record for ImportJob {
+    fn place(&self) -> String {
+        import_job_place(&self.name)
     }
 }
 
@@ -246,12 +364,29 @@ impl Record for ProposalRow {
 ///
 /// # Errors
 /// When the store fails, or the row is not one that this daemon wrote there.
-pub(crate) async fn load<T: Record>(cx: &Context, place: &str) -> Result<Option<Stored<T>>, Early> {
+pub(crate) async fn load<T: Record + 'static>(
+    cx: &Context,
+    place: &str,
+) -> Result<Option<Stored<T>>, Early> {
+    Ok(load_shared(cx, place).await?.map(|stored| Stored::clone(&stored)))
+}
+
+/// As [`load`], for what is only looked at.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) async fn load_shared<T: Record + 'static>(
+    cx: &Context,
+    place: &str,
+) -> Result<Option<Arc<Stored<T>>>, Early> {
     let vault = cx.vault()?;
-    match cx.store.get(place).await? {
-        Some(row) => Ok(Some(believe(&vault, place, row.revision, &row.value)?)),
-        None => Ok(None),
+    let Some(row) = cx.store.get(place).await? else { return Ok(None) };
+    if let Some(stored) = cx.memo.find(place, &row) {
+        return Ok(Some(stored));
     }
+    let stored = Arc::new(believe(&vault, place, row.revision, &row.value)?);
+    cx.memo.keep(place, row, stored.clone());
+    Ok(Some(stored))
 }
 
 /// Reads and believes up to `limit` rows under `prefix` that follow `after`.
@@ -310,7 +445,7 @@ fn believe<T: Record>(
     if value.place() != place {
         return Err(tampered());
     }
-    let etag = etag(&row_digest(envelope));
+    let etag = etag(&value.state_digest(row_digest(envelope)));
     Ok(Stored { value, sealed: row.sealed, revision, etag })
 }
 
@@ -318,17 +453,24 @@ fn etag(digest: &Digest) -> String {
     digest.to_string()[..32].to_owned()
 }
 
-/// A row on its way to the store.
+/// A row on its way to the store, or one that must stay as it is.
 #[derive(Debug)]
 pub(crate) struct Draft {
     /// What must still be true of the row when it is written.
     pub(crate) condition: Condition,
-    /// The write itself.
-    pub(crate) write: Write,
-    /// The digest that goes into the audit leaf.
-    pub(crate) digest: Digest,
+    /// The write itself; none for a row that must stay.
+    pub(crate) write: Option<Write>,
+    /// The digest that goes into the audit leaf, of a row that is written.
+    pub(crate) digest: Option<Digest>,
     /// How callers will name the new state.
     pub(crate) etag: String,
+}
+
+/// Drafts that a row must stay as it was read.
+pub(crate) fn keep<T: Record>(row: &Stored<T>) -> Draft {
+    let (key, expected) = (row.value.place(), Expected::Revision(row.revision));
+    let condition = Condition { key, expected };
+    Draft { condition, write: None, digest: None, etag: row.etag.clone() }
 }
 
 /// Drafts a row that must not exist yet.
@@ -373,8 +515,8 @@ fn draft<T: Record>(
     let digest = row_digest(&envelope);
     Ok(Draft {
         condition: Condition { key: key.clone(), expected },
-        write: Write::Put { key, value: envelope },
-        digest,
-        etag: etag(&digest),
+        write: Some(Write::Put { key, value: envelope }),
+        digest: Some(digest),
+        etag: etag(&value.state_digest(digest)),
     })
 }

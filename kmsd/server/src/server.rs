@@ -9,21 +9,24 @@ use std::time::Duration;
 
 use kms_attest::collateral::Collateral;
 use kms_core::id::Home;
+use kms_core::mechanism::Mechanism;
 use kms_crypto::provider::awslc::AwsLc;
-use kms_crypto::{CryptoError, arena, selftest, unlock};
-use kms_store::{Opened, SledStore, StoreError};
+use kms_crypto::selftest::SelfTests;
+use kms_crypto::{CryptoError, arena, unlock};
+use kms_store::{Opened, Store, StoreError};
 use secrecy::SecretString;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
-use crate::config::{Config, ConfigError};
+use crate::clock::Clock;
+use crate::config::{self, Backend, Config, ConfigError};
 use crate::context::{Context, Parts};
 use crate::failure::Failure;
 use crate::grpc::{Api, routes};
 use crate::listener::{self, CONNECTIONS_MAX};
-use crate::{identity, metrics_endpoint, ops, pipeline, root, tls};
+use crate::{housekeeper, identity, metrics_endpoint, ops, pipeline, root, tls};
 
 /// Why the daemon does not serve. Each names what to do.
 #[derive(Debug, thiserror::Error)]
@@ -108,18 +111,23 @@ impl Daemon {
     /// [`ServeError`] naming what is wrong.
     pub(crate) async fn open(
         state: &Path,
+        backend: Backend,
         home: Home,
         collateral: Collateral,
+        lifecycle: config::Lifecycle,
+        clock: Clock,
         opening: Opening,
     ) -> Result<Self, ServeError> {
-        selftest::run(&AwsLc).map_err(CryptoError::from)?;
+        let self_tests = self_tests()?;
         tracing::info!(memory = arena::status()?.as_str(), "key memory");
-        let store = Arc::new(open_store(state).await?);
+        let store = open_store(state, backend).await?;
         let method = root::method(&*store).await?;
         let seal_method = method.ok_or_else(|| ServeError::NotInitialised(state.to_owned()))?;
         let log_key = root::log_key(&*store).await?;
         let wrap = root::passphrase_wrap(&*store).await?;
-        let parts = Parts { store, home, seal_method, log_key, collateral };
+        let lifecycle = lifecycle.into();
+        let parts =
+            Parts { store, self_tests, home, seal_method, log_key, collateral, lifecycle, clock };
         let cx = Arc::new(Context::sealed(parts));
         match (opening, wrap) {
             #[cfg(feature = "dev")]
@@ -171,8 +179,11 @@ impl Daemon {
         if let Some(address) = config.listen.metrics {
             tasks.spawn(metrics_endpoint::serve(cx.clone(), bind_tcp(address).await?));
         }
+        tasks.spawn(age_opened_keys(cx.clone()));
+        tasks.spawn(test_every_day(cx.clone()));
         drop(accepted);
         pipeline::serve::<ops::Start>(&cx, &daemon, ()).await?;
+        tasks.spawn(housekeeper::run(cx.clone(), daemon.clone()));
         let (unix, tcp) = (&config.listen.unix, &config.listen.tcp);
         tracing::info!(?unix, ?tcp, log = cx.log_key.origin(), sealed = cx.is_sealed(), "serving");
         ready();
@@ -193,7 +204,28 @@ fn other_way(method: &str) -> ServeError {
     ConfigError::Value(format!("the root of this store opens by the way {method:?}")).into()
 }
 
-/// Serves `connections` until `stop`, then lets what is in flight finish for a bounded time.
+/// Runs the self tests once a day, until the daemon stops. The first time is a day after the start: what
+/// is used before that is tested before it is used.
+async fn test_every_day(cx: Arc<Context>) {
+    loop {
+        tokio::time::sleep(SELF_TEST_PERIOD).await;
+        cx.run_self_tests().await;
+    }
+}
+
+/// Drops the keys that are not in use any more, until the daemon stops.
+async fn age_opened_keys(cx: Arc<Context>) {
+    let mut beat = tokio::time::interval(OPENED_KEY_IDLE_MAX);
+    loop {
+        beat.tick().await;
+        if let Ok(vault) = cx.vault() {
+            vault.age_opened_keys();
+        }
+    }
+}
+
+/// Serves `connections` until `stop`, then lets what is in flight finish for a bounded time. A store
+/// that stops after a failure ends it at once.
 async fn drain(
     cx: &Arc<Context>,
     stop: impl Future<Output = ()> + Send + 'static,
@@ -219,6 +251,9 @@ async fn drain(
     tokio::select! {
         ended = &mut server => return Ok(ended?),
         () = stop => {}
+        // Nothing is served any more, and only another start helps. A service manager sees to it
+        // that there is one.
+        () = cx.store.watch().stopped() => return Err(StoreError::Poisoned.into()),
     }
     health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     stopping.send_replace(true);
@@ -231,13 +266,29 @@ async fn drain(
     }
 }
 
+/// The self tests of the library that serves. What the daemon itself stands on is tested before anything
+/// is opened, every mechanism of a key before its first use.
+///
+/// # Errors
+/// [`ServeError::Crypto`] when a known answer does not come out.
+pub(crate) fn self_tests() -> Result<Arc<SelfTests>, ServeError> {
+    let self_tests = SelfTests::new(Arc::new(AwsLc));
+    for mechanism in STANDS_ON {
+        self_tests.ensure(mechanism).map_err(CryptoError::from)?;
+    }
+    Ok(Arc::new(self_tests))
+}
+
 /// Opens the embedded store, and says what its recovery found.
 ///
 /// # Errors
 /// [`ServeError::Store`].
-pub(crate) async fn open_store(state: &Path) -> Result<SledStore, ServeError> {
-    let path = state.join("store");
-    let opening = tokio::task::spawn_blocking(move || kms_store::open(&path)).await;
+pub(crate) async fn open_store(
+    state: &Path,
+    backend: Backend,
+) -> Result<Arc<dyn Store>, ServeError> {
+    let path = state.join(STORE_FOLDER);
+    let opening = tokio::task::spawn_blocking(move || open_backend(&path, backend)).await;
     let (store, opened) = opening.map_err(|_| Failure::Bug("opening the store panicked"))??;
     let Opened { discarded_tail_bytes, rebuilt_index, .. } = opened;
     if discarded_tail_bytes > 0 {
@@ -247,6 +298,20 @@ pub(crate) async fn open_store(state: &Path) -> Result<SledStore, ServeError> {
         tracing::warn!("the index was made anew from the journal");
     }
     Ok(store)
+}
+
+fn open_backend(path: &Path, backend: Backend) -> Result<(Arc<dyn Store>, Opened), StoreError> {
+    match backend {
+        #[cfg(feature = "redb")]
+        Backend::Redb => {
+            let (store, opened) = kms_store::open_redb(path)?;
+            Ok((Arc::new(store), opened))
+        }
+        Backend::Sled => {
+            let (store, opened) = kms_store::open(path)?;
+            Ok((Arc::new(store), opened))
+        }
+    }
 }
 
 /// Reads every file of a folder of collateral.
@@ -289,7 +354,16 @@ async fn bind_tcp(address: std::net::SocketAddr) -> Result<TcpListener, ServeErr
     bound.map_err(|source| ServeError::Bind { address: address.to_string(), source })
 }
 
+/// What rows, wrapped keys and signed heads of the log are made with.
+const STANDS_ON: [Mechanism; 4] =
+    [Mechanism::AesKwp, Mechanism::EdDsa, Mechanism::HkdfSha256, Mechanism::HmacSha256];
+/// How long an unused key stays open, at least; at most twice that.
+const OPENED_KEY_IDLE_MAX: Duration = Duration::from_secs(60);
+const SELF_TEST_PERIOD: Duration = Duration::from_secs(24 * 3600);
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 const STREAMS_MAX: u32 = 128;
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+
+/// Where the store lies in the folder of the state.
+pub(crate) const STORE_FOLDER: &str = "store";

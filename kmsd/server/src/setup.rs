@@ -7,12 +7,12 @@ use std::sync::Arc;
 use kms_core::caller::{Caller, Role};
 use kms_core::id::Home;
 use kms_proto::v1;
-use kms_store::Store as _;
 
+use crate::config::Backend;
 use crate::context::Context;
 use crate::pipeline;
 use crate::root::{self, Protection};
-use crate::server::{ServeError, open_store};
+use crate::server::{ServeError, open_store, self_tests};
 use crate::{identity, ops};
 
 /// Makes a store in `state`.
@@ -21,13 +21,14 @@ use crate::{identity, ops};
 /// [`ServeError`] when there is one already, or it cannot be made.
 pub(crate) async fn create_store(
     state: &Path,
+    backend: Backend,
     home: &Home,
     protection: Protection,
 ) -> Result<(), ServeError> {
-    let store = open_store(state).await?;
-    let made = match root::method(&store).await? {
+    let store = open_store(state, backend).await?;
+    let made = match root::method(&*store).await? {
         Some(_) => Err(ServeError::AlreadyInitialised(state.to_owned())),
-        None => Ok(root::create(&store, home, protection).await?),
+        None => Ok(root::create(&*store, self_tests()?, home, protection).await?),
     };
     store.close().await?;
     made

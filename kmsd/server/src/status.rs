@@ -34,6 +34,9 @@ pub(crate) fn tell(failure: &Failure) -> Told {
         },
         Failure::Crypto(error) => crypto(error),
         Failure::Store(error) => store(error),
+        Failure::NameTakenMeanwhile | Failure::NotKept => {
+            told(Code::AlreadyExists, "ALREADY_EXISTS", failure.to_string())
+        }
         Failure::SealedMeanwhile => told(Code::Unavailable, "SEALED", failure.to_string()),
         Failure::Tampered(_) => told(Code::DataLoss, "ROW_TAMPERED", failure.to_string()),
         Failure::TooManyChallenges(error) => {
@@ -45,6 +48,12 @@ pub(crate) fn tell(failure: &Failure) -> Told {
             told(Code::Internal, "INTERNAL", "internal error; see the daemon's log".to_owned())
         }
     }
+}
+
+/// What a message is told that is malformed as a whole, before any operation of it is known.
+pub(crate) fn invalid(message: String) -> Status {
+    let details = ErrorDetails::with_error_info("INVALID_ARGUMENT", DOMAIN, HashMap::new());
+    Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
 impl From<Failure> for Status {
@@ -72,7 +81,11 @@ const fn refusal_code(refusal: &Refusal) -> Code {
         Refusal::Stale => Code::Aborted,
         Refusal::Disabled
         | Refusal::IllegalTransition(_)
+        | Refusal::LiveVersion { .. }
         | Refusal::NeedsApproval
+        | Refusal::NothingToUndo
+        | Refusal::OnlyTightens { .. }
+        | Refusal::SelfTestFailed
         | Refusal::StateRefuses { .. }
         | Refusal::Unapproved(_)
         | Refusal::UsageRefused => Code::FailedPrecondition,
@@ -88,7 +101,12 @@ fn crypto(error: &CryptoError) -> Told {
         CryptoError::RowTampered { .. } | CryptoError::VersionUnreadable { .. } => {
             told(Code::DataLoss, "ROW_TAMPERED", error.to_string())
         }
-        CryptoError::PinLength
+        CryptoError::SelfTest(failed) => {
+            told(Code::FailedPrecondition, "SELF_TEST_FAILED", failed.to_string())
+        }
+        CryptoError::InputRefused { .. }
+        | CryptoError::MaterialRefused
+        | CryptoError::PinLength
         | CryptoError::PublicKeyInvalid { .. }
         | CryptoError::RandomTooLong { .. }
         | CryptoError::RecipientKeyInvalid

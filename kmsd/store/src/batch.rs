@@ -41,6 +41,10 @@ pub struct Batch {
     /// counts, whatever a later one holds; the latest [`IDEMPOTENCY_MAX`](crate::IDEMPOTENCY_MAX)
     /// names are remembered.
     pub idempotency: Option<[u8; 32]>,
+    /// A leaf of this batch names the row set as it was at this sequence, out of
+    /// [`row_set`](crate::Store::row_set). What stands in the log need not be kept elsewhere to be
+    /// compared with.
+    pub binds_rows: Option<u64>,
 }
 
 /// What must hold of one key.
@@ -117,7 +121,7 @@ impl Batch {
 
     /// Holds the batch against the stated bounds.
     pub(crate) fn check(&self) -> Result<(), BatchFault> {
-        let Self { conditions, writes, leaves, idempotency: _ } = self;
+        let Self { conditions, writes, leaves, idempotency: _, binds_rows: _ } = self;
         let counts = [
             (conditions.len(), BatchFault::Conditions),
             (writes.len(), BatchFault::Writes),
@@ -186,6 +190,11 @@ pub(crate) struct RowChange {
 }
 
 impl RowChange {
+    /// How many bytes of payload it holds.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.key.len() + self.value.as_ref().map_or(0, Vec::len)) as u64
+    }
+
     pub(crate) const fn state(&self) -> RowState {
         RowState { revision: self.revision, live: self.value.is_some() }
     }

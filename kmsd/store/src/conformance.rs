@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::watch::EVENTS_MAX;
 use crate::{
     BATCH_BYTES_MAX, BATCH_ITEMS_MAX, Batch, BatchFault, Change, Committed, Condition, Expected,
-    KEY_BYTES_MAX, LEAF_BYTES_MAX, Outcome, PAGE_BYTES_MAX, SCAN_MAX, Store, StoreError,
+    KEY_BYTES_MAX, LEAF_BYTES_MAX, Outcome, PAGE_BYTES_MAX, RowSet, SCAN_MAX, Store, StoreError,
     VALUE_BYTES_MAX, Write,
 };
 
@@ -28,6 +28,7 @@ pub async fn run(fresh: impl AsyncFn() -> Arc<dyn Store>) {
     proofs_lead_to_the_head_of_every_size(&*fresh().await).await;
     concurrent_commits_have_one_order(fresh().await).await;
     one_of_many_wins_a_race(fresh().await).await;
+    the_row_set_tells_of_every_row(&*fresh().await).await;
     slots_are_kept_until_erased(&*fresh().await).await;
     batches_beyond_the_bounds_are_refused(&*fresh().await).await;
     watchers_hear_of_changes_and_of_gaps(&*fresh().await).await;
@@ -300,6 +301,31 @@ async fn one_of_many_wins_a_race(store: Arc<dyn Store>) {
     };
     assert_eq!((won(false), won(true)), (1, 2));
     assert_eq!(row(&*store, "lock").await.map(|row| row.0), Some(1));
+}
+
+async fn the_row_set_tells_of_every_row(store: &dyn Store) {
+    let set = async || store.row_set().await.expect("a row set");
+    let at = async |sequence| store.row_set_at(sequence).await.expect("an answer");
+    let empty = set().await;
+    assert_eq!(empty.sequence, 0);
+    let mut earlier = vec![empty];
+    let changes = [put("a", b"1"), put("b", b"1"), put("a", b"2"), delete("b"), put("b", b"1")];
+    for batch in changes {
+        committed(store, batch).await;
+        let now = set().await;
+        assert!(earlier.iter().all(|set| set.root != now.root && set.sequence < now.sequence));
+        committed(store, append(&[b"a leaf changes no row"])).await;
+        assert_eq!(set().await, now);
+        earlier.push(now);
+    }
+    // Named in the log or not, what was asked for once can be compared with later.
+    let now = set().await;
+    committed(store, Batch { binds_rows: Some(now.sequence), ..append(&[b"root"]) }).await;
+    for RowSet { root, sequence } in earlier {
+        assert_eq!(at(sequence).await, Some(root));
+    }
+    assert_eq!(at(now.sequence + 1).await, Some(now.root), "the leaf between changed no row");
+    assert_eq!(at(now.sequence + 100).await, None, "not there yet");
 }
 
 async fn slots_are_kept_until_erased(store: &dyn Store) {

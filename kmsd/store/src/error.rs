@@ -13,6 +13,14 @@ pub enum StoreError {
     /// The caller's mistake: the store was closed before.
     #[error("the store is closed")]
     Closed,
+    /// The environment, or somebody at the disk: the database does not open, or is not the newest.
+    #[error("the database {} is damaged: {fault}; restore the state folder from a backup, and keep the damaged one for examination", path.display())]
+    DatabaseDamaged {
+        /// The database file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: String,
+    },
     /// The environment: no room for another journal segment. Nothing was written and the store
     /// goes on reading; make room and try again.
     #[error("no space left for {}; free some space and try again", path.display())]
@@ -29,6 +37,14 @@ pub enum StoreError {
         found: u32,
         /// What this build reads.
         expected: u32,
+    },
+    /// The environment: the index does not answer while it is opened, and the thread that waits
+    /// for it cannot be ended. Nothing is lost: end this process and start it again, which makes
+    /// the index anew.
+    #[error("the index {} does not answer and is condemned; nothing is lost: start again, and it is made anew from the journal", path.display())]
+    IndexHangs {
+        /// The index folder.
+        path: PathBuf,
     },
     /// The environment: even a new, empty index cannot be made. Nothing is lost, the journal is
     /// the truth; mend the disk and start again.
@@ -82,15 +98,36 @@ pub enum StoreError {
         /// How many leaves there are.
         size: u64,
     },
+    /// The operator's mistake: a store of the other backend is in the folder.
+    #[error("{} holds a store of the other backend; set `store` in the configuration to the one that made it", path.display())]
+    OtherBackend {
+        /// The state folder.
+        path: PathBuf,
+    },
     /// The environment: a write, a sync or the index failed earlier, so nothing after it can be
     /// promised. Start the daemon again; what was acknowledged is in the journal.
     #[error("the store has stopped after a failed write; restart the daemon")]
     Poisoned,
+    /// The environment, or somebody at the disk: the index holds another row than the truth. The
+    /// store has stopped; start the daemon again, which makes the index anew. Nothing is lost.
+    #[error("{0}; restart the daemon, which makes the index anew")]
+    RowDisagrees(Disagreement),
     /// The environment, or somebody at the disk: the slot's checksum is wrong.
     #[error("slot {slot} is damaged; restore the state folder from a backup")]
     SlotDamaged {
         /// Which.
         slot: u64,
+    },
+    /// The environment, or somebody at the disk: the rows of the latest snapshot are damaged, and
+    /// there is no older one with all that follows it. The store does not open.
+    #[error("a snapshot is damaged: {damage} ({}, byte {offset}); restore the state folder from a backup, and keep the damaged one for examination", path.display())]
+    SnapshotDamaged {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// What is wrong there.
+        damage: Damage,
     },
     /// The secret was erased, as somebody asked.
     #[error("slot {slot} is erased")]
@@ -110,6 +147,31 @@ pub enum StoreError {
         /// Which.
         slot: u64,
     },
+}
+
+/// A row of the index that is not the row of the truth.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the index disagrees with the journal about the row {key}: {fault}")]
+pub struct Disagreement {
+    /// Which row.
+    pub key: String,
+    /// In which way.
+    pub fault: RowFault,
+}
+
+/// In which way a row of the index disagrees.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RowFault {
+    /// The row is not there.
+    #[error("it is missing")]
+    Missing,
+    /// The row is an older one, or that of another key, or was never written.
+    #[error("it is another one, such as an older one or that of another key")]
+    Other,
+    /// There is no such row.
+    #[error("there is none")]
+    Unknown,
 }
 
 /// Which bound a batch breaks.
@@ -158,6 +220,12 @@ pub enum Damage {
     /// A record that is not the last one.
     #[error("a record does not match its hash")]
     Record,
+    /// Rows that are not those which the records tell of.
+    #[error("the rows are not those that were written: one is missing, added, swapped or older")]
+    RowSet,
+    /// The file that holds the rows is not there.
+    #[error("the snapshot with the rows is missing")]
+    RowsMissing,
     /// A segment file that is not there.
     #[error("a segment is missing")]
     SegmentMissing,

@@ -6,13 +6,17 @@
 //! [`CommitReceipt`](kms_core::audit::CommitReceipt). The daemon (`kmsd`) holds one
 //! `Arc<dyn Store>` and nobody else calls this crate.
 //!
-//! Two backends pass one suite (`conformance`): [`SledStore`] on disk and [`MemoryStore`] for
-//! tests.
+//! Three backends pass one suite (`conformance`): [`SledStore`] on disk, [`MemoryStore`] for tests,
+//! and, with the feature `redb`, `RedbStore` on disk, a database without a journal.
 //!
 //! # Invariants
 //!
-//! - The journal is the truth, everything else is made from it. The index may be deleted at any
-//!   time while the store is closed; the next open makes it anew.
+//! - The newest snapshot and the journal after it are the truth, everything else is made from it.
+//!   The index may be deleted at any time while the store is closed; the next open makes it anew.
+//! - A snapshot is made from the truth alone, never from the index. What it replaces goes only when
+//!   it was read back and found good.
+//! - Leaves are never removed: a segment of the journal whose rows stand in a snapshot is reduced to
+//!   its leaves, and the hash of each record is verified as before.
 //! - What is acknowledged was synced before. A failed write or sync ends the store
 //!   ([`StoreError::Poisoned`]) rather than leave a doubt behind.
 //! - What one sync made durable is one record. So a bad record with a good one after it is never
@@ -22,26 +26,29 @@
 //! - Slots are outside the journal, and a slot number names one secret for ever. An erased secret
 //!   is in no file of the store. (What a flash device keeps in blocks that it has replaced is
 //!   beyond any file's reach: put the state folder on an encrypted volume.)
-//! - Memory does not grow with the number of rows or leaves.
+//! - Memory does not grow with the number of rows or leaves, but for one entry of a table for each
+//!   64 KiB of rows while a snapshot is read.
 //!
 //! # What deliberately does not exist
 //!
-//! - No snapshot and no removal of segments: every segment is kept, and every open reads and
-//!   verifies all of them. Whoever adds snapshots keeps the leaves, which are the log, and keeps a
-//!   record's hash verifiable after its rows are gone.
-//! - No proof that a row is the newest one. The journal chain and the index checksums find damage,
-//!   not somebody who rewrites the whole folder or puts an old one in its place. That is for the
-//!   bucket digests in the signed checkpoints, which are made above the store, out of rows and
-//!   leaves alone.
+//! - No proof that the truth is the newest one. Its checksums find damage, not somebody who rewrites
+//!   the whole folder or puts an old one in its place. That is for the root of the row set
+//!   ([`Store::row_set`]), which the daemon names in leaves of its signed log and compares at the
+//!   next start ([`Store::row_set_at`]).
 //! - No sealing: whoever commits has sealed the value before.
 
 mod batch;
+mod caught;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod entry;
 mod error;
 mod log;
 mod memory;
-mod sled;
+#[cfg(any(test, feature = "redb"))]
+mod redb;
+mod row_set;
+pub mod sled;
 mod store;
 mod watch;
 
@@ -49,9 +56,12 @@ pub use batch::{
     BATCH_BYTES_MAX, BATCH_ITEMS_MAX, Batch, Committed, Condition, Expected, KEY_BYTES_MAX,
     LEAF_BYTES_MAX, Outcome, Row, VALUE_BYTES_MAX, Write,
 };
-pub use error::{BatchFault, Damage, StoreError};
+pub use error::{BatchFault, Damage, Disagreement, RowFault, StoreError};
 pub use memory::MemoryStore;
+pub use row_set::RowSet;
 pub use store::{IDEMPOTENCY_MAX, PAGE_BYTES_MAX, SCAN_MAX, Store};
 pub use watch::{Change, Watch};
 
-pub use self::sled::{Opened, Settings, SledStore, open, open_with};
+#[cfg(any(test, feature = "redb"))]
+pub use self::redb::{RedbStore, open as open_redb};
+pub use self::sled::{Opened, Report, Settings, SledStore, Stats, open, open_with};

@@ -5,7 +5,7 @@ use kms_core::audit::merkle::Frontier;
 use kms_core::id::Digest;
 use zeroize::Zeroizing;
 
-use crate::{Batch, Committed, Outcome, Row, StoreError, Watch};
+use crate::{Batch, Committed, Outcome, Row, RowSet, Stats, StoreError, Watch};
 
 /// Most entries in one page of [`Store::scan`] or [`Store::leaves`].
 pub const SCAN_MAX: usize = 1000;
@@ -82,6 +82,31 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError::LogRange`] when the tile is not that wide yet.
     async fn hash_tile(&self, level: u8, n: u64, width: u64) -> Result<Vec<u8>, StoreError>;
+
+    /// What the store says of its size. A backend that has no files of its own tells the size of the
+    /// log alone.
+    ///
+    /// # Errors
+    /// [`StoreError::Poisoned`] or [`StoreError::Closed`].
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        Ok(Stats { leaves: self.log_size().await, ..Stats::default() })
+    }
+
+    /// The set of all rows as it stands. Whoever writes its root and sequence into a leaf commits
+    /// that leaf with [`Batch::binds_rows`].
+    ///
+    /// # Errors
+    /// [`StoreError::Poisoned`] or [`StoreError::Closed`].
+    async fn row_set(&self) -> Result<RowSet, StoreError>;
+
+    /// The root of the set of rows as it stood with the record `sequence`, to hold it against what
+    /// the log says; `None` when that is not known any more, or not yet.
+    ///
+    /// It is known from the latest root that a batch has bound on, and longer for a while.
+    ///
+    /// # Errors
+    /// What reading the journal and the snapshots comes to.
+    async fn row_set_at(&self, sequence: u64) -> Result<Option<Digest>, StoreError>;
 
     /// Keeps a secret where it can be erased, durable before the number is returned.
     ///

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::broadcast::{self, Receiver, Sender};
+use tokio::sync::{broadcast, watch};
 
 /// What a listener hears.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -16,36 +16,55 @@ pub enum Change {
 
 /// One listener.
 #[derive(Debug)]
-pub struct Watch(Receiver<Arc<[String]>>);
+pub struct Watch {
+    changes: broadcast::Receiver<Arc<[String]>>,
+    stopped: watch::Receiver<bool>,
+}
 
 impl Watch {
     /// Waits for the next change; `None` when the store is gone.
     pub async fn next(&mut self) -> Option<Change> {
-        match self.0.recv().await {
+        match self.changes.recv().await {
             Ok(keys) => Some(Change::Keys(keys)),
             Err(RecvError::Lagged(missed)) => Some(Change::Missed(missed)),
             Err(RecvError::Closed) => None,
         }
     }
+
+    /// Waits until the store has stopped after a failure, or is gone. Then nothing is served any
+    /// more, and only another start of the process helps: see
+    /// [`StoreError::Poisoned`](crate::StoreError::Poisoned).
+    pub async fn stopped(mut self) {
+        // An error means that the store is gone.
+        let _stopped_or_gone = self.stopped.wait_for(|stopped| *stopped).await;
+    }
 }
 
 /// The speaking end.
-pub(crate) struct Changes(Sender<Arc<[String]>>);
+pub(crate) struct Changes {
+    changes: broadcast::Sender<Arc<[String]>>,
+    stopped: watch::Sender<bool>,
+}
 
 impl Changes {
     pub(crate) fn new() -> Self {
-        Self(broadcast::channel(EVENTS_MAX).0)
+        Self { changes: broadcast::channel(EVENTS_MAX).0, stopped: watch::channel(false).0 }
     }
 
     pub(crate) fn watch(&self) -> Watch {
-        Watch(self.0.subscribe())
+        Watch { changes: self.changes.subscribe(), stopped: self.stopped.subscribe() }
     }
 
     /// Tells of changed keys. That nobody listens is no error.
     pub(crate) fn tell(&self, keys: Vec<String>) {
         if !keys.is_empty() {
-            let _nobody_listens = self.0.send(keys.into());
+            let _nobody_listens = self.changes.send(keys.into());
         }
+    }
+
+    /// Tells that the store has stopped after a failure.
+    pub(crate) fn tell_stopped(&self) {
+        self.stopped.send_replace(true);
     }
 }
 

@@ -19,11 +19,16 @@ use zeroize::Zeroizing;
 const FOLDER: &str = "KMS_STORE_KILL_FOLDER";
 const ROUNDS: u32 = 5;
 const WRITERS: u32 = 4;
-/// Small segments, so that a kill may also meet the beginning of one.
+/// Small segments, so that a kill may also meet the beginning of one, or a snapshot.
 const SEGMENT_BYTES: u64 = 128 * 1024;
+const SNAPSHOT_ROW_BYTES: u64 = 64 * 1024;
 
 fn settings() -> Settings {
-    Settings { segment_bytes: SEGMENT_BYTES, ..Settings::default() }
+    Settings {
+        segment_bytes: SEGMENT_BYTES,
+        snapshot_row_bytes: SNAPSHOT_ROW_BYTES,
+        ..Settings::default()
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@
 pub mod evidence;
 pub mod log;
 pub mod receipt;
+pub mod statement;
 
 pub use evidence::{EvidenceReport, Expectation, verify_evidence};
 pub use kms_attest::collateral::Collateral;
@@ -16,9 +17,11 @@ pub use kms_core::audit::checkpoint::{Checkpoint, LogKey};
 pub use kms_core::claims::{EvidenceKind, TrustRoot, Verdict};
 pub use kms_core::id::{Digest, Timestamp};
 pub use kms_core::receipt::Receipt;
+pub use kms_core::statement::KeyStatement;
 pub use kms_core::transcript::{self, ReportData};
 pub use log::{LogReport, Source, verify_inclusion, verify_log};
 pub use receipt::{ReceiptReport, verify_receipt};
+pub use statement::{StatementReport, verify_statement};
 
 /// The input cannot be verified because it cannot be used: the caller's mistake, not a refusal.
 #[derive(Debug, thiserror::Error)]

@@ -1,16 +1,16 @@
 //! Digests, made here: `C_DigestInit` to `C_DigestFinal`.
 
 use cryptoki_sys::*;
-use sha2::digest::DynDigest;
 
-use crate::mechanism::Mechanism;
+use crate::hash::{Hash, Hasher};
 use crate::module;
 use crate::output::{Output, Room, begin, last_step, next_step};
+use crate::parameter::Mechanism;
 use crate::rv::{Result, Rv};
 
 /// A running digest.
 pub(crate) struct Digesting {
-    hasher: Box<dyn DynDigest + Send>,
+    hasher: Hasher,
     updated: bool,
 }
 
@@ -18,15 +18,9 @@ pub(crate) struct Digesting {
 pub(crate) fn init(handle: CK_SESSION_HANDLE, mechanism: Result<Option<Mechanism>>) -> Result<()> {
     let session = module::current()?.sessions.find(handle)?;
     begin(&mut session.operations().digest, mechanism?, |mechanism| {
-        let hasher: Box<dyn DynDigest + Send> = match mechanism.kind {
-            CKM_SHA_1 => Box::new(sha1::Sha1::default()),
-            CKM_SHA256 => Box::new(sha2::Sha256::default()),
-            CKM_SHA384 => Box::new(sha2::Sha384::default()),
-            CKM_SHA512 => Box::new(sha2::Sha512::default()),
-            _ => return Err(Rv(CKR_MECHANISM_INVALID)),
-        };
+        let hash = Hash::of_kind(mechanism.kind).ok_or(Rv(CKR_MECHANISM_INVALID))?;
         mechanism.without_parameter()?;
-        Ok(Digesting { hasher, updated: false })
+        Ok(Digesting { hasher: hash.hasher(), updated: false })
     })
 }
 

@@ -1,23 +1,27 @@
-//! `C_GenerateKey` and `C_GenerateKeyPair`.
-//!
-//! A template is a wish. What it may not wish is that a key be less protected than ours are: that
-//! is refused. What it leaves open is filled in so that the key is usable; so an empty template
-//! gives a token object with all usages, and a missing CKA_TOKEN means true. A usage that the
-//! algorithm does not offer (many programs ask for CKA_DERIVE or CKA_DECRYPT by default) is not
-//! granted and shows as false, provided that something else is left.
+//! Keys made: `C_GenerateKey` to `C_DecapsulateKey`. Every one is made in the appliance and is a token
+//! object there; what a template asks of it is read in [`crate::wish`].
+
+use std::sync::Arc;
 
 use cryptoki_sys::*;
 use kms_proto::v1;
+use kms_proto::v1::Mechanism as Wire;
 
-use crate::attribute::{P256_PARAMETERS, SECRET_BYTES, class_number};
+use crate::algorithm::{self, Size};
+use crate::asn1;
 use crate::call::object::require_writing;
 use crate::connection;
-use crate::mechanism::{self, Mechanism};
+use crate::hash::Hash;
+use crate::mechanism::{self, row_of_key};
 use crate::module::{self, Module};
 use crate::object::{Class, Object};
+use crate::output::{Output, Room};
+use crate::parameter::{Cipher, Mechanism, TAG_BYTES};
 use crate::rv::{HOSTILE, Result, Rv};
 use crate::session::Session;
-use crate::template::{self, Attribute};
+use crate::template::Attribute;
+use crate::token::Token;
+use crate::wish::{self, Templates, Wish};
 
 /// `C_GenerateKey`.
 pub(crate) fn generate_key(
@@ -25,19 +29,17 @@ pub(crate) fn generate_key(
     mechanism: &Mechanism,
     template: &[Attribute],
 ) -> Result<CK_OBJECT_HANDLE> {
-    let module = module::current()?;
-    let session = module.sessions.find(handle)?;
-    let algorithm = match mechanism.kind {
-        CKM_AES_KEY_GEN => v1::Algorithm::Aes256Gcm,
-        CKM_GENERIC_SECRET_KEY_GEN => v1::Algorithm::HmacSha256,
-        _ => return Err(Rv(CKR_MECHANISM_INVALID)),
+    let place = Place::new(handle)?;
+    mechanism::require_offered(mechanism.kind, CKF_GENERATE, &place.token.mechanisms)?;
+    let key_type = match mechanism.kind {
+        CKM_AES_KEY_GEN => CKK_AES,
+        CKM_CHACHA20_KEY_GEN => CKK_CHACHA20,
+        _ => CKK_GENERIC_SECRET,
     };
-    mechanism.without_parameter()?;
-    let wish = Wish::read(algorithm, &[(Class::Secret, template)], |text| module.report(text))?;
-    match create(&module, &session, wish)?[..] {
-        [(Class::Secret, key)] => Ok(key),
-        _ => Err(HOSTILE),
-    }
+    place.module.explained(mechanism.kind, mechanism.without_parameter())?;
+    let algorithm = wish::secret_algorithm(key_type, template)?;
+    let made = place.generate(place.wish(algorithm, &[(Class::Secret, template)])?)?;
+    handle_of(&made, Class::Secret)
 }
 
 /// `C_GenerateKeyPair`: the handles of the public and of the private key.
@@ -47,365 +49,430 @@ pub(crate) fn generate_key_pair(
     public: &[Attribute],
     private: &[Attribute],
 ) -> Result<(CK_OBJECT_HANDLE, CK_OBJECT_HANDLE)> {
-    let module = module::current()?;
-    let session = module.sessions.find(handle)?;
-    let algorithm = match mechanism.kind {
-        CKM_EC_KEY_PAIR_GEN => v1::Algorithm::EcSignP256Sha256,
-        CKM_RSA_PKCS_KEY_PAIR_GEN => rsa_algorithm(private)?,
-        _ => return Err(Rv(CKR_MECHANISM_INVALID)),
+    let place = Place::new(handle)?;
+    // GnuTLS asks by the name of the signature.
+    let kind = match mechanism.kind {
+        CKM_EDDSA => CKM_EC_EDWARDS_KEY_PAIR_GEN,
+        kind => kind,
     };
-    mechanism.without_parameter()?;
-    // The parameters of the pair stand in the public key's template.
-    let needed =
-        if algorithm == v1::Algorithm::EcSignP256Sha256 { CKA_EC_PARAMS } else { CKA_MODULUS_BITS };
-    if template::value(public, needed).is_none() {
-        return Err(Rv(CKR_TEMPLATE_INCOMPLETE));
-    }
+    mechanism::require_offered(kind, CKF_GENERATE_KEY_PAIR, &place.token.mechanisms)?;
+    place.module.explained(kind, mechanism.without_parameter())?;
+    let algorithm = wish::pair_algorithm(kind, [public, private])?;
     let templates = [(Class::Public, public), (Class::Private, private)];
-    let wish = Wish::read(algorithm, &templates, |text| module.report(text))?;
-    match create(&module, &session, wish)?[..] {
-        [(Class::Private, private), (Class::Public, public)] => Ok((public, private)),
+    let made = place.generate(place.wish(algorithm, &templates)?)?;
+    Ok((handle_of(&made, Class::Public)?, handle_of(&made, Class::Private)?))
+}
+
+/// `C_WrapKey`. The daemon asks for a quorum's approval; whoever has none is told so.
+pub(crate) fn wrap(
+    handle: CK_SESSION_HANDLE,
+    mechanism: Mechanism,
+    wrapping_key: CK_OBJECT_HANDLE,
+    key: CK_OBJECT_HANDLE,
+    room: Room,
+) -> Result<Output> {
+    let place = Place::new(handle)?;
+    let wrapping = place.key(wrapping_key).map_err(as_wrapping)?;
+    let cipher = place.cipher(mechanism, CKF_WRAP, &wrapping).map_err(as_wrapping)?;
+    let target = place.key(key)?;
+    if !target.is_private() {
+        return Err(Rv(CKR_KEY_NOT_WRAPPABLE));
+    }
+    if !target.exportable {
+        return Err(Rv(CKR_KEY_UNEXTRACTABLE));
+    }
+    // The daemon makes the IV of every wrapping.
+    if cipher.iv.iter().any(|byte| *byte != 0) {
+        return Err(Rv(CKR_MECHANISM_PARAM_INVALID));
+    }
+    let length_max = wrapped_bytes_max(cipher.wire, &wrapping, &target)?;
+    let Room::Bytes(room) = room else { return Ok(Output::Length(length_max)) };
+    let request = v1::WrapKeyRequest {
+        name: wrapping.version.clone(),
+        target: target.version.clone(),
+        mechanism: cipher.wire.into(),
+        additional_authenticated_data: cipher.additional_data,
+    };
+    let answer = connection::call!(&place.module, place.slot(), WrapKey(request))?;
+    let (wrapped, iv) = (answer.wrapped_key, answer.initialization_vector);
+    if wrapped.len() > length_max {
+        return Err(HOSTILE);
+    }
+    if wrapped.len() > room {
+        return Ok(Output::TooSmall(wrapped.len()));
+    }
+    if let Some(buffer) = cipher.iv_buffer {
+        buffer.fill(&iv)?;
+    }
+    Ok(Output::Bytes(wrapped))
+}
+
+/// `C_UnwrapKey`.
+pub(crate) fn unwrap(
+    handle: CK_SESSION_HANDLE,
+    mechanism: Mechanism,
+    unwrapping_key: CK_OBJECT_HANDLE,
+    wrapped: &[u8],
+    template: &[Attribute],
+) -> Result<CK_OBJECT_HANDLE> {
+    let place = Place::new(handle)?;
+    let unwrapping = place.key(unwrapping_key).map_err(as_unwrapping)?;
+    let cipher = place.cipher(mechanism, CKF_UNWRAP, &unwrapping).map_err(as_unwrapping)?;
+    if wrapped.is_empty() || wrapped.len() > WRAPPED_BYTES_MAX {
+        return Err(Rv(CKR_WRAPPED_KEY_LEN_RANGE));
+    }
+    let (class, algorithm) =
+        wish::made_algorithm(template, unwrapped_bytes(cipher.wire, wrapped.len()))?;
+    let key = place.new_key(algorithm, &[(class, template)])?;
+    let request = v1::UnwrapKeyRequest {
+        name: unwrapping.version.clone(),
+        mechanism: cipher.wire.into(),
+        initialization_vector: cipher.iv,
+        additional_authenticated_data: cipher.additional_data,
+        wrapped_key: wrapped.to_vec(),
+        key: Some(key),
+        request_id: connection::request_id()?,
+    };
+    let ask = || connection::call!(&place.module, place.slot(), UnwrapKey(request));
+    let answer = ask().map_err(|rv| match rv {
+        Rv(CKR_ENCRYPTED_DATA_INVALID) => Rv(CKR_WRAPPED_KEY_INVALID),
+        other => other,
+    })?;
+    handle_of(&place.take_in(answer.key, answer.version, algorithm)?, class)
+}
+
+/// `C_DeriveKey`: out of a secret, or by agreement with the owner of a public key.
+pub(crate) fn derive(
+    handle: CK_SESSION_HANDLE,
+    mechanism: Mechanism,
+    base: CK_OBJECT_HANDLE,
+    template: &[Attribute],
+) -> Result<CK_OBJECT_HANDLE> {
+    let place = Place::new(handle)?;
+    let base = place.key(base)?;
+    let kind = mechanism.kind;
+    let row = row_of_key(kind, CKF_DERIVE, &base)?;
+    let (key, version, algorithm) = if row.wire == [Wire::Ecdh] {
+        let point = place.module.explained(kind, mechanism.into_peer())?;
+        let (peer_public_key, bytes) = place.module.explained(kind, peer(&base, &point))?;
+        let algorithm = secret_only(wish::made_algorithm(template, Some(bytes))?)?;
+        let mut key = place.new_key(algorithm, &[(Class::Secret, template)])?;
+        // Who names no length gets the whole shared secret.
+        if algorithm == v1::Algorithm::GenericSecret && key.length_bytes == 0 {
+            key.length_bytes = bytes as u32;
+        }
+        let request = v1::AgreeKeyRequest {
+            name: base.version.clone(),
+            peer_public_key,
+            key: Some(key),
+            request_id: connection::request_id()?,
+            ..Default::default()
+        };
+        let answer = connection::call!(&place.module, place.slot(), AgreeKey(request))?;
+        (answer.key, answer.version, algorithm)
+    } else {
+        let derivation = place.module.explained(kind, mechanism.into_derivation(row))?;
+        if !base.mechanisms.contains(&derivation.wire) {
+            return Err(Rv(CKR_KEY_FUNCTION_NOT_PERMITTED));
+        }
+        let algorithm = secret_only(wish::made_algorithm(template, None)?)?;
+        let request = v1::DeriveKeyRequest {
+            name: base.version.clone(),
+            mechanism: derivation.wire.into(),
+            salt: derivation.salt,
+            info: derivation.info,
+            context: derivation.context,
+            key: Some(place.new_key(algorithm, &[(Class::Secret, template)])?),
+            request_id: connection::request_id()?,
+        };
+        let answer = connection::call!(&place.module, place.slot(), DeriveKey(request))?;
+        (answer.key, answer.version, algorithm)
+    };
+    handle_of(&place.take_in(key, version, algorithm)?, Class::Secret)
+}
+
+/// `C_EncapsulateKey`: the ciphertext, and the handle of the key, if the ciphertext has room.
+pub(crate) fn encapsulate(
+    handle: CK_SESSION_HANDLE,
+    mechanism: &Mechanism,
+    public_key: CK_OBJECT_HANDLE,
+    template: &[Attribute],
+    room: Room,
+) -> Result<(Output, Option<CK_OBJECT_HANDLE>)> {
+    let place = Place::new(handle)?;
+    let public = place.key(public_key)?;
+    row_of_key(mechanism.kind, CKF_ENCAPSULATE, &public)?;
+    place.module.explained(mechanism.kind, mechanism.without_parameter())?;
+    let length = ciphertext_bytes(&public)?;
+    match room {
+        Room::Query => return Ok((Output::Length(length), None)),
+        Room::Bytes(room) if room < length => return Ok((Output::TooSmall(length), None)),
+        Room::Bytes(_) => {}
+    }
+    let algorithm = secret_only(wish::made_algorithm(template, Some(SHARED_SECRET_BYTES))?)?;
+    let request = v1::EncapsulateKeyRequest {
+        name: public.version.clone(),
+        key: Some(place.new_key(algorithm, &[(Class::Secret, template)])?),
+        request_id: connection::request_id()?,
+    };
+    let answer = connection::call!(&place.module, place.slot(), EncapsulateKey(request))?;
+    if answer.ciphertext.len() != length {
+        return Err(HOSTILE);
+    }
+    let made = place.take_in(answer.key, answer.version, algorithm)?;
+    Ok((Output::Bytes(answer.ciphertext), Some(handle_of(&made, Class::Secret)?)))
+}
+
+/// `C_DecapsulateKey`.
+pub(crate) fn decapsulate(
+    handle: CK_SESSION_HANDLE,
+    mechanism: &Mechanism,
+    private_key: CK_OBJECT_HANDLE,
+    template: &[Attribute],
+    ciphertext: &[u8],
+) -> Result<CK_OBJECT_HANDLE> {
+    let place = Place::new(handle)?;
+    let private = place.key(private_key)?;
+    row_of_key(mechanism.kind, CKF_DECAPSULATE, &private)?;
+    place.module.explained(mechanism.kind, mechanism.without_parameter())?;
+    if ciphertext.len() != ciphertext_bytes(&private)? {
+        return Err(Rv(CKR_WRAPPED_KEY_LEN_RANGE));
+    }
+    let algorithm = secret_only(wish::made_algorithm(template, Some(SHARED_SECRET_BYTES))?)?;
+    let request = v1::DecapsulateKeyRequest {
+        name: private.version.clone(),
+        ciphertext: ciphertext.to_vec(),
+        key: Some(place.new_key(algorithm, &[(Class::Secret, template)])?),
+        request_id: connection::request_id()?,
+    };
+    let answer = connection::call!(&place.module, place.slot(), DecapsulateKey(request))?;
+    handle_of(&place.take_in(answer.key, answer.version, algorithm)?, Class::Secret)
+}
+
+/// Where a key is made: a session that may write, and its token.
+struct Place {
+    module: Arc<Module>,
+    session: Arc<Session>,
+    token: Token,
+}
+
+type Made = Vec<(Class, CK_OBJECT_HANDLE)>;
+
+impl Place {
+    fn new(handle: CK_SESSION_HANDLE) -> Result<Self> {
+        let module = module::current()?;
+        let session = module.sessions.find(handle)?;
+        let token = module.tokens.token(session.slot)?;
+        Ok(Self { module, session, token })
+    }
+
+    fn slot(&self) -> Option<CK_SLOT_ID> {
+        Some(self.session.slot)
+    }
+
+    fn key(&self, handle: CK_OBJECT_HANDLE) -> Result<Arc<Object>> {
+        self.module.key(&self.session, handle)
+    }
+
+    fn wish(&self, algorithm: v1::Algorithm, templates: Templates<'_>) -> Result<Wish> {
+        require_writing(&self.module, &self.session)?;
+        let report = |text: &str| self.module.report(text);
+        Wish::read(algorithm, &self.token.mechanisms, templates, report)
+    }
+
+    /// A key to be made out of something. The name is as those that the daemon makes.
+    fn new_key(&self, algorithm: v1::Algorithm, templates: Templates<'_>) -> Result<v1::Key> {
+        let wish = self.wish(algorithm, templates)?;
+        Ok(wish.into_key(&self.token.ring, &new_name()?))
+    }
+
+    /// What wrapping and unwrapping take.
+    fn cipher(&self, mechanism: Mechanism, flag: CK_FLAGS, object: &Object) -> Result<Cipher> {
+        let kind = mechanism.kind;
+        let row = row_of_key(kind, flag, object)?;
+        let cipher = self.module.explained(kind, mechanism.into_cipher(row))?;
+        if object.mechanisms.contains(&cipher.wire) {
+            Ok(cipher)
+        } else {
+            Err(Rv(CKR_KEY_FUNCTION_NOT_PERMITTED))
+        }
+    }
+
+    fn generate(&self, wish: Wish) -> Result<Made> {
+        let Wish { algorithm, usages, mechanisms, label, id, length_bytes, exportable } = wish;
+        let request = v1::CreateObjectKeyRequest {
+            ring: self.token.ring.clone(),
+            algorithm: algorithm.into(),
+            usages: usages.into_iter().map(i32::from).collect(),
+            label: label.unwrap_or_default(),
+            id: id.unwrap_or_default(),
+            request_id: connection::request_id()?,
+            mechanisms: mechanisms.into_iter().map(i32::from).collect(),
+            length_bytes,
+            exportable,
+        };
+        let answer = connection::call!(&self.module, self.slot(), CreateObjectKey(request))?;
+        let made = Object::of_version(self.session.slot, answer.object.ok_or(HOSTILE)?)?;
+        self.put(made, algorithm)
+    }
+
+    fn take_in(
+        &self,
+        key: Option<v1::Key>,
+        version: Option<v1::KeyVersion>,
+        algorithm: v1::Algorithm,
+    ) -> Result<Made> {
+        self.put(Object::of_new_key(self.session.slot, key, version)?, algorithm)
+    }
+
+    fn put(&self, made: Vec<Object>, algorithm: v1::Algorithm) -> Result<Made> {
+        if made.iter().any(|object| object.algorithm != algorithm) {
+            return Err(HOSTILE);
+        }
+        let put = |object: Object| (object.class, self.module.objects.put(object));
+        Ok(made.into_iter().map(put).collect())
+    }
+}
+
+/// A name for a key that has only a label.
+pub(crate) fn new_name() -> Result<String> {
+    let id = connection::request_id()?;
+    Ok(id.iter().fold("p11-".to_owned(), |name, byte| format!("{name}{byte:02x}")))
+}
+
+fn handle_of(made: &Made, class: Class) -> Result<CK_OBJECT_HANDLE> {
+    made.iter().find(|(of, _)| *of == class).map(|(_, handle)| *handle).ok_or(HOSTILE)
+}
+
+fn secret_only((class, algorithm): (Class, v1::Algorithm)) -> Result<v1::Algorithm> {
+    if class == Class::Secret { Ok(algorithm) } else { Err(Rv(CKR_TEMPLATE_INCONSISTENT)) }
+}
+
+/// The peer's public key as the daemon takes it, and the length of the shared secret. The point may
+/// come as it is or inside an OCTET STRING (PKCS#11 v3.1 §6.3.18); the length tells which.
+fn peer(base: &Object, point: &[u8]) -> Result<(Vec<u8>, CK_ULONG)> {
+    let own = base.public_key.as_ref().ok_or(HOSTILE)?;
+    let (identifier, bits) = asn1::public_key_parts(&own.der).ok_or(HOSTILE)?;
+    let wrapper = asn1::octet_string(bits).len() - bits.len();
+    let refused = Rv(CKR_MECHANISM_PARAM_INVALID);
+    let point = match point.len().checked_sub(bits.len()) {
+        Some(0) => point,
+        Some(extra) if extra == wrapper => {
+            let (start, inner) = point.split_at(wrapper);
+            Some(inner).filter(|_| asn1::octet_string(bits).starts_with(start)).ok_or(refused)?
+        }
+        _ => return Err(refused),
+    };
+    // An uncompressed point is a byte and two coordinates; that of X25519 is one number.
+    let bytes = if bits.len().is_multiple_of(2) { bits.len() } else { bits.len() / 2 };
+    Ok((asn1::public_key_info(identifier, point), bytes as CK_ULONG))
+}
+
+fn ciphertext_bytes(object: &Object) -> Result<usize> {
+    match algorithm::facts(object.algorithm).map(|facts| facts.size) {
+        Some(Size::Set { ciphertext_bytes, .. }) if ciphertext_bytes > 0 => Ok(ciphertext_bytes),
         _ => Err(HOSTILE),
     }
 }
 
-/// An RSA key whose CKA_ALLOWED_MECHANISMS are those of PSS is made for PSS; any other is for
-/// PKCS#1 v1.5, which is what programs that name none expect.
-fn rsa_algorithm(private: &[Attribute]) -> Result<v1::Algorithm> {
-    let allowed = template::value(private, CKA_ALLOWED_MECHANISMS).map(Attribute::numbers);
-    let pss = mechanism::allowed(v1::Algorithm::RsaSignPss3072Sha256);
-    Ok(match allowed.transpose()? {
-        Some(kinds) if !kinds.is_empty() && kinds.iter().all(|kind| pss.contains(kind)) => {
-            v1::Algorithm::RsaSignPss3072Sha256
-        }
-        _ => v1::Algorithm::RsaSignPkcs13072Sha256,
-    })
-}
-
-/// What the templates come to.
-#[derive(Debug, Eq, PartialEq)]
-struct Wish {
-    algorithm: v1::Algorithm,
-    usages: Vec<v1::Usage>,
-    label: Option<String>,
-    id: Option<Vec<u8>>,
-}
-
-impl Wish {
-    /// Reads the templates; `report` hears which attribute is refused, which the code does not say.
-    fn read(
-        algorithm: v1::Algorithm,
-        templates: &[(Class, &[Attribute])],
-        report: impl Fn(&str),
-    ) -> Result<Self> {
-        let mut reading = Reading::new(algorithm);
-        for (class, template) in templates {
-            for (index, attribute) in template.iter().enumerate() {
-                if template[..index].iter().any(|other| other.kind == attribute.kind) {
-                    return Err(Rv(CKR_TEMPLATE_INCONSISTENT));
-                }
-                reading.read(*class, attribute).inspect_err(|_| {
-                    let Attribute { kind, value } = attribute;
-                    report(&format!("no such key: {class:?} {kind:#x} = {value:02x?}"));
-                })?;
-            }
-        }
-        reading
-            .finish()
-            .inspect_err(|_| report("no such key: no usage that it offers is asked for"))
-    }
-}
-
-struct Reading {
-    wish: Wish,
-    /// A usage that is offered was asked for by name.
-    asked: bool,
-    /// One that is not offered was.
-    asked_in_vain: bool,
-}
-
-impl Reading {
-    fn new(algorithm: v1::Algorithm) -> Self {
-        let usages = USAGES.iter().filter(|(of, ..)| *of == algorithm).map(|(.., usage)| *usage);
-        let wish = Wish { algorithm, usages: usages.collect(), label: None, id: None };
-        Self { wish, asked: false, asked_in_vain: false }
-    }
-
-    /// Reads one attribute of the template of an object of this class.
-    fn read(&mut self, class: Class, attribute: &Attribute) -> Result<()> {
-        let protected = class != Class::Public;
-        let is_rsa = mechanism::key_type(self.wish.algorithm) == CKK_RSA;
-        match attribute.kind {
-            CKA_CLASS => must(attribute.number()? == class_number(class)),
-            CKA_KEY_TYPE => must(attribute.number()? == mechanism::key_type(self.wish.algorithm)),
-            // Session objects would have to die with the session, which the daemon does not do.
-            CKA_TOKEN | CKA_MODIFIABLE => must(attribute.boolean()?),
-            CKA_PRIVATE => must(attribute.boolean()? == protected),
-            CKA_DESTROYABLE => must(attribute.boolean()? || !protected),
-            CKA_COPYABLE | CKA_TRUSTED | CKA_ALWAYS_AUTHENTICATE | CKA_WRAP_WITH_TRUSTED => {
-                must(!attribute.boolean()?)
-            }
-            CKA_SENSITIVE if protected => must(attribute.boolean()?),
-            CKA_EXTRACTABLE if protected => must(!attribute.boolean()?),
-            CKA_SIGN | CKA_VERIFY | CKA_ENCRYPT | CKA_DECRYPT | CKA_WRAP | CKA_UNWRAP
-            | CKA_DERIVE | CKA_SIGN_RECOVER | CKA_VERIFY_RECOVER | CKA_ENCAPSULATE
-            | CKA_DECAPSULATE => self.read_usage(class, attribute),
-            CKA_LABEL => set(&mut self.wish.label, attribute.text()?),
-            CKA_ID => set(&mut self.wish.id, attribute.value.clone()),
-            // What is empty asks for nothing.
-            CKA_SUBJECT | CKA_START_DATE | CKA_END_DATE if attribute.value.is_empty() => Ok(()),
-            CKA_SUBJECT | CKA_START_DATE | CKA_END_DATE => Err(Rv(CKR_ATTRIBUTE_VALUE_INVALID)),
-            CKA_EC_PARAMS if self.wish.algorithm == v1::Algorithm::EcSignP256Sha256 => {
-                if attribute.value == P256_PARAMETERS {
-                    Ok(())
-                } else {
-                    Err(Rv(CKR_CURVE_NOT_SUPPORTED))
-                }
-            }
-            CKA_MODULUS_BITS if is_rsa => match attribute.number()? {
-                RSA_BITS => Ok(()),
-                _ => Err(Rv(CKR_KEY_SIZE_RANGE)),
-            },
-            CKA_PUBLIC_EXPONENT if is_rsa => {
-                let leading_zeros = attribute.value.iter().take_while(|byte| **byte == 0).count();
-                if attribute.value[leading_zeros..] == RSA_EXPONENT {
-                    Ok(())
-                } else {
-                    Err(Rv(CKR_ATTRIBUTE_VALUE_INVALID))
-                }
-            }
-            CKA_VALUE_LEN if class == Class::Secret => match attribute.number()? {
-                SECRET_BYTES => Ok(()),
-                _ => Err(Rv(CKR_KEY_SIZE_RANGE)),
-            },
-            CKA_ALLOWED_MECHANISMS => self.read_mechanisms(attribute),
-            CKA_LOCAL
-            | CKA_KEY_GEN_MECHANISM
-            | CKA_ALWAYS_SENSITIVE
-            | CKA_NEVER_EXTRACTABLE
-            | CKA_UNIQUE_ID => Err(Rv(CKR_ATTRIBUTE_READ_ONLY)),
-            _ => Err(Rv(CKR_ATTRIBUTE_TYPE_INVALID)),
-        }
-    }
-
-    fn read_usage(&mut self, class: Class, attribute: &Attribute) -> Result<()> {
-        let wanted = attribute.boolean()?;
-        let offered = USAGES.iter().find(|(algorithm, of, kind, _)| {
-            (*algorithm, *of, *kind) == (self.wish.algorithm, class, attribute.kind)
-        });
-        match offered {
-            Some(_) if wanted => self.asked = true,
-            Some((.., refused)) => self.wish.usages.retain(|usage| usage != refused),
-            None => self.asked_in_vain |= wanted,
-        }
-        Ok(())
-    }
-
-    /// A key's mechanisms follow from its algorithm; a list that has not all of them asks for a
-    /// narrower key than there is. Of PSS, either of the two stands for both.
-    fn read_mechanisms(&self, attribute: &Attribute) -> Result<()> {
-        let wanted = attribute.numbers()?;
-        let ours = mechanism::allowed(self.wish.algorithm);
-        let all = ours.iter().all(|kind| wanted.contains(kind));
-        must(all || self.wish.algorithm == v1::Algorithm::RsaSignPss3072Sha256)
-    }
-
-    fn finish(self) -> Result<Wish> {
-        // A key that can do nothing, or only what nobody asked for, is not what was meant.
-        if self.wish.usages.is_empty() || (self.asked_in_vain && !self.asked) {
-            return Err(Rv(CKR_TEMPLATE_INCONSISTENT));
-        }
-        Ok(self.wish)
-    }
-}
-
-fn create(
-    module: &Module,
-    session: &Session,
-    wish: Wish,
-) -> Result<Vec<(Class, CK_OBJECT_HANDLE)>> {
-    require_writing(module, session)?;
-    let Wish { algorithm, usages, label, id } = wish;
-    let request = v1::CreateObjectKeyRequest {
-        ring: module.tokens.token(session.slot)?.ring,
-        algorithm: algorithm.into(),
-        usages: usages.into_iter().map(i32::from).collect(),
-        label: label.unwrap_or_default(),
-        id: id.unwrap_or_default(),
-        request_id: connection::request_id()?,
+/// The most that a wrapped key can have. Of secrets it is exact; of private keys, whose PKCS#8 has
+/// optional parts, it is a bound (PKCS#11 v3.1 §5.2 lets a length be too long).
+fn wrapped_bytes_max(wire: Wire, wrapping: &Object, target: &Object) -> Result<usize> {
+    let bytes = match algorithm::facts(target.algorithm).map(|facts| facts.size) {
+        Some(Size::Any | Size::Bytes(_)) => target.length_bytes as usize,
+        // Modulus, exponent and five numbers of half the length.
+        Some(Size::Modulus(bits)) => bits as usize / 8 * 5 + 128,
+        Some(Size::Curve { .. }) => 512,
+        Some(Size::Set { .. }) => 16 * 1024,
+        None => return Err(Rv(CKR_KEY_NOT_WRAPPABLE)),
     };
-    let answer = connection::call!(module, Some(session.slot), CreateObjectKey(request))?;
-    let created = Object::of_version(session.slot, answer.object.ok_or(HOSTILE)?)?;
-    if created.iter().any(|object| object.algorithm != algorithm) {
-        return Err(HOSTILE);
+    match (wire, algorithm::facts(wrapping.algorithm).map(|facts| facts.size)) {
+        (Wire::AesKw, _) => Ok(bytes + 8),
+        (Wire::AesKwp, _) => Ok(bytes.next_multiple_of(8) + 8),
+        (Wire::AesGcm, _) => Ok(bytes + TAG_BYTES),
+        (_, Some(Size::Modulus(bits))) => {
+            let modulus_bytes = bits as usize / 8;
+            let padding_bytes = Hash::of_wire(wire).map_or(11, |hash| 2 * hash.bytes() + 2);
+            let fits = target.class == Class::Secret && bytes <= modulus_bytes - padding_bytes;
+            if fits { Ok(modulus_bytes) } else { Err(Rv(CKR_KEY_SIZE_RANGE)) }
+        }
+        _ => Err(Rv(CKR_MECHANISM_INVALID)),
     }
-    let put = |object: Object| (object.class, module.objects.put(object));
-    Ok(created.into_iter().map(put).collect())
 }
 
-fn must(consistent: bool) -> Result<()> {
-    if consistent { Ok(()) } else { Err(Rv(CKR_TEMPLATE_INCONSISTENT)) }
+/// The length of what was wrapped, where the wrapped key tells it: of KWP within seven bytes, and keys
+/// of AES have multiples of eight.
+fn unwrapped_bytes(wire: Wire, wrapped: usize) -> Option<CK_ULONG> {
+    let overhead = match wire {
+        Wire::AesKw | Wire::AesKwp => 8,
+        Wire::AesGcm => TAG_BYTES,
+        _ => return None,
+    };
+    wrapped.checked_sub(overhead).map(|bytes| bytes as CK_ULONG)
 }
 
-/// Label and ID belong to the pair, so both templates must agree on them.
-fn set<T: PartialEq>(field: &mut Option<T>, value: T) -> Result<()> {
-    must(field.as_ref().is_none_or(|earlier| *earlier == value))?;
-    *field = Some(value);
-    Ok(())
+const fn as_wrapping(rv: Rv) -> Rv {
+    match rv {
+        Rv(CKR_KEY_HANDLE_INVALID) => Rv(CKR_WRAPPING_KEY_HANDLE_INVALID),
+        Rv(CKR_KEY_TYPE_INCONSISTENT) => Rv(CKR_WRAPPING_KEY_TYPE_INCONSISTENT),
+        other => other,
+    }
 }
 
-/// What each algorithm offers, and by which attribute of which object it is asked for.
-const USAGES: [(v1::Algorithm, Class, CK_ATTRIBUTE_TYPE, v1::Usage); 10] = [
-    (v1::Algorithm::Aes256Gcm, Class::Secret, CKA_ENCRYPT, v1::Usage::Encrypt),
-    (v1::Algorithm::Aes256Gcm, Class::Secret, CKA_DECRYPT, v1::Usage::Decrypt),
-    (v1::Algorithm::HmacSha256, Class::Secret, CKA_SIGN, v1::Usage::MacSign),
-    (v1::Algorithm::HmacSha256, Class::Secret, CKA_VERIFY, v1::Usage::MacVerify),
-    (v1::Algorithm::EcSignP256Sha256, Class::Private, CKA_SIGN, v1::Usage::Sign),
-    (v1::Algorithm::EcSignP256Sha256, Class::Public, CKA_VERIFY, v1::Usage::Verify),
-    (v1::Algorithm::RsaSignPkcs13072Sha256, Class::Private, CKA_SIGN, v1::Usage::Sign),
-    (v1::Algorithm::RsaSignPkcs13072Sha256, Class::Public, CKA_VERIFY, v1::Usage::Verify),
-    (v1::Algorithm::RsaSignPss3072Sha256, Class::Private, CKA_SIGN, v1::Usage::Sign),
-    (v1::Algorithm::RsaSignPss3072Sha256, Class::Public, CKA_VERIFY, v1::Usage::Verify),
-];
+const fn as_unwrapping(rv: Rv) -> Rv {
+    match rv {
+        Rv(CKR_KEY_HANDLE_INVALID) => Rv(CKR_UNWRAPPING_KEY_HANDLE_INVALID),
+        Rv(CKR_KEY_TYPE_INCONSISTENT) => Rv(CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT),
+        other => other,
+    }
+}
 
-const RSA_BITS: CK_ULONG = 3072;
-const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
+/// Of every KEM here (FIPS 203 §3).
+const SHARED_SECRET_BYTES: CK_ULONG = 32;
+/// The longest wrapped key that is sent.
+const WRAPPED_BYTES_MAX: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::object::tests::{aes_version, p256_version};
 
-    fn is(kind: CK_ATTRIBUTE_TYPE, value: bool) -> Attribute {
-        Attribute { kind, value: vec![u8::from(value)] }
-    }
-
-    fn number(kind: CK_ATTRIBUTE_TYPE, value: CK_ULONG) -> Attribute {
-        Attribute { kind, value: value.to_ne_bytes().to_vec() }
-    }
-
-    fn bytes(kind: CK_ATTRIBUTE_TYPE, value: &[u8]) -> Attribute {
-        Attribute { kind, value: value.to_vec() }
-    }
-
-    fn pair(public: &[Attribute], private: &[Attribute]) -> Result<Wish> {
-        let templates = [(Class::Public, public), (Class::Private, private)];
-        Wish::read(v1::Algorithm::EcSignP256Sha256, &templates, |_| ())
-    }
-
-    fn secret(template: &[Attribute]) -> Result<Wish> {
-        Wish::read(v1::Algorithm::Aes256Gcm, &[(Class::Secret, template)], |_| ())
-    }
-
-    fn refusal(private: Attribute) -> CK_RV {
-        pair(&[], &[private]).unwrap_err().0
+    fn private() -> Object {
+        Object::of_version(0, p256_version()).unwrap().remove(0)
     }
 
     #[test]
-    fn empty_templates_give_a_usable_key() {
-        let wish = pair(&[], &[]).unwrap();
-        assert_eq!(wish.usages, [v1::Usage::Sign, v1::Usage::Verify]);
-        let aes = secret(&[]).unwrap();
-        assert_eq!(aes.usages, [v1::Usage::Encrypt, v1::Usage::Decrypt]);
-    }
-
-    #[test]
-    fn what_common_tools_ask_for_is_taken() {
-        let common = [is(CKA_TOKEN, true), bytes(CKA_LABEL, b"web"), bytes(CKA_ID, &[1])];
-        let public = [
-            &common[..],
-            &[
-                number(CKA_CLASS, CKO_PUBLIC_KEY),
-                is(CKA_VERIFY, true),
-                is(CKA_PRIVATE, false),
-                is(CKA_DERIVE, true),
-                bytes(CKA_EC_PARAMS, &P256_PARAMETERS),
-                number(CKA_KEY_TYPE, CKK_EC),
-            ],
-        ]
-        .concat();
-        let private = [
-            &common[..],
-            &[
-                number(CKA_CLASS, CKO_PRIVATE_KEY),
-                is(CKA_PRIVATE, true),
-                is(CKA_SENSITIVE, true),
-                is(CKA_SIGN, true),
-                is(CKA_DERIVE, true),
-                is(CKA_EXTRACTABLE, false),
-            ],
-        ]
-        .concat();
-        let wish = pair(&public, &private).unwrap();
-        assert_eq!(wish.label.as_deref(), Some("web"));
-        assert_eq!(wish.id, Some(vec![1]));
-        assert_eq!(wish.usages, [v1::Usage::Sign, v1::Usage::Verify]);
-    }
-
-    #[test]
-    fn a_key_that_is_less_protected_is_not_made() {
-        for attribute in [
-            is(CKA_EXTRACTABLE, true),
-            is(CKA_SENSITIVE, false),
-            is(CKA_PRIVATE, false),
-            is(CKA_TOKEN, false),
-            is(CKA_COPYABLE, true),
-            number(CKA_CLASS, CKO_PUBLIC_KEY),
-            number(CKA_KEY_TYPE, CKK_RSA),
-            // A key for nothing, and a key for what is not offered.
-            is(CKA_DERIVE, true),
-        ] {
-            assert_eq!(refusal(attribute), CKR_TEMPLATE_INCONSISTENT);
+    fn a_peer_s_point_may_be_wrapped_and_its_length_tells() {
+        let base = private();
+        let public = base.public_key.clone().unwrap();
+        let expected = Ok((public.der.clone(), 32));
+        assert_eq!(peer(&base, &public.bits), expected);
+        assert_eq!(peer(&base, &asn1::octet_string(&public.bits)), expected);
+        let refused = Err(Rv(CKR_MECHANISM_PARAM_INVALID));
+        let mut odd = asn1::octet_string(&public.bits);
+        odd[0] = 0x03;
+        for bad in [&odd, &public.bits[1..], &public.der[..], &[]] {
+            assert_eq!(peer(&base, bad), refused);
         }
-        let for_nothing = pair(&[is(CKA_VERIFY, false)], &[is(CKA_SIGN, false)]);
-        assert_eq!(for_nothing, Err(Rv(CKR_TEMPLATE_INCONSISTENT)));
     }
 
     #[test]
-    fn other_mistakes_have_their_codes() {
-        assert_eq!(refusal(bytes(CKA_EC_PARAMS, &[6, 1, 0])), CKR_CURVE_NOT_SUPPORTED);
-        assert_eq!(refusal(is(CKA_LOCAL, true)), CKR_ATTRIBUTE_READ_ONLY);
-        assert_eq!(refusal(bytes(CKA_SIGN, &[1; 8])), CKR_ATTRIBUTE_VALUE_INVALID);
-        assert_eq!(refusal(bytes(CKA_VENDOR_DEFINED, &[])), CKR_ATTRIBUTE_TYPE_INVALID);
-        assert_eq!(refusal(number(CKA_MODULUS_BITS, 3072)), CKR_ATTRIBUTE_TYPE_INVALID);
-        let labels = pair(&[bytes(CKA_LABEL, b"a")], &[bytes(CKA_LABEL, b"b")]);
-        assert_eq!(labels, Err(Rv(CKR_TEMPLATE_INCONSISTENT)));
-        let twice = pair(&[], &[is(CKA_SIGN, true), is(CKA_SIGN, true)]);
-        assert_eq!(twice, Err(Rv(CKR_TEMPLATE_INCONSISTENT)));
-    }
-
-    #[test]
-    fn rsa_is_3072_bits_and_65537() {
-        let rsa = |attribute| {
-            let template = [attribute];
-            let templates: [(_, &[_]); 1] = [(Class::Public, &template)];
-            let wish = Wish::read(v1::Algorithm::RsaSignPkcs13072Sha256, &templates, |_| ());
-            wish.err().map(|rv| rv.0)
-        };
-        assert_eq!(rsa(number(CKA_MODULUS_BITS, 3072)), None);
-        assert_eq!(rsa(number(CKA_MODULUS_BITS, 2048)), Some(CKR_KEY_SIZE_RANGE));
-        assert_eq!(rsa(bytes(CKA_PUBLIC_EXPONENT, &[0, 1, 0, 1])), None);
-        assert_eq!(rsa(bytes(CKA_PUBLIC_EXPONENT, &[3])), Some(CKR_ATTRIBUTE_VALUE_INVALID));
-        assert_eq!(rsa(bytes(CKA_PUBLIC_EXPONENT, &[])), Some(CKR_ATTRIBUTE_VALUE_INVALID));
-    }
-
-    #[test]
-    fn allowed_mechanisms_choose_between_the_kinds_of_rsa() {
-        let algorithm = |kinds: &[CK_MECHANISM_TYPE]| {
-            let value: Vec<_> = kinds.iter().flat_map(|kind| kind.to_ne_bytes()).collect();
-            rsa_algorithm(&[bytes(CKA_ALLOWED_MECHANISMS, &value)]).unwrap()
-        };
-        assert_eq!(algorithm(&[CKM_SHA256_RSA_PKCS_PSS]), v1::Algorithm::RsaSignPss3072Sha256);
-        assert_eq!(
-            algorithm(&[CKM_RSA_PKCS, CKM_RSA_PKCS_PSS]),
-            v1::Algorithm::RsaSignPkcs13072Sha256
-        );
-        assert_eq!(algorithm(&[]), v1::Algorithm::RsaSignPkcs13072Sha256);
-    }
-
-    #[test]
-    fn a_usage_that_is_declined_is_not_granted() {
-        let template = [is(CKA_DECRYPT, false), number(CKA_VALUE_LEN, 32)];
-        let wish = secret(&template).unwrap();
-        assert_eq!(wish.usages, [v1::Usage::Encrypt]);
+    fn the_length_of_a_wrapped_key_is_known_before() {
+        let secret = || Object::of_version(0, aes_version()).unwrap().remove(0);
+        let aes = secret();
+        let rsa = Object { algorithm: v1::Algorithm::Rsa2048, ..private() };
+        let length = |wire, by, target| wrapped_bytes_max(wire, by, target);
+        assert_eq!(length(Wire::AesKw, &aes, &aes), Ok(40));
+        assert_eq!(length(Wire::AesGcm, &aes, &aes), Ok(48));
+        assert_eq!(length(Wire::RsaOaepSha256, &rsa, &aes), Ok(256));
+        assert_eq!(length(Wire::RsaOaepSha256, &rsa, &rsa), Err(Rv(CKR_KEY_SIZE_RANGE)));
+        let odd = Object { length_bytes: 33, algorithm: v1::Algorithm::GenericSecret, ..secret() };
+        assert_eq!(length(Wire::AesKwp, &odd, &odd), Ok(48));
+        // RFC 8017's example of 4,096 bits has 2,375 bytes.
+        let long = Object { algorithm: v1::Algorithm::Rsa4096, ..private() };
+        assert!(length(Wire::AesKwp, &odd, &long).unwrap() > 2400);
+        assert_eq!(unwrapped_bytes(Wire::AesKw, 24), Some(16));
+        assert_eq!(unwrapped_bytes(Wire::AesGcm, 15), None);
+        assert_eq!(unwrapped_bytes(Wire::RsaOaepSha256, 256), None);
     }
 }

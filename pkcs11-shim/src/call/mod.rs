@@ -1,8 +1,8 @@
 //! The C functions, one file per group of the standard, in safe Rust. [`crate::ffi`] calls them
 //! with values; each finds the module and the session itself.
 
+pub(crate) mod cipher;
 pub(crate) mod digest;
-pub(crate) mod encrypt;
 pub(crate) mod general;
 pub(crate) mod key_management;
 pub(crate) mod object;

@@ -6,7 +6,9 @@ use cryptoki_sys::*;
 use kms_proto::v1;
 
 use crate::attribute::{self, Answer, Question, class_number};
+use crate::call::key_management::new_name;
 use crate::connection;
+use crate::mechanism::OPERATIONS;
 use crate::module::{self, Module};
 use crate::object::{Class, Object};
 use crate::output::next_step;
@@ -97,6 +99,90 @@ pub(crate) fn set_attribute_values(
     Ok(())
 }
 
+/// `C_CopyObject`, of a private or secret key: another name for the same material, with a label and an
+/// ID of its own, and as tight or tighter. A public key comes with its copy.
+pub(crate) fn copy(
+    handle: CK_SESSION_HANDLE,
+    object: CK_OBJECT_HANDLE,
+    template: &[Attribute],
+) -> Result<CK_OBJECT_HANDLE> {
+    let module = module::current()?;
+    let session = module.sessions.find(handle)?;
+    let original = writable(&module, &session, object)?;
+    if !original.is_private() {
+        return Err(Rv(CKR_ACTION_PROHIBITED));
+    }
+    let ring = module.tokens.token(session.slot)?.ring;
+    let key = copied_key(&original, template, &ring)?;
+    let exportable = key.exportable;
+    let request = v1::CopyKeyRequest {
+        name: original.version.clone(),
+        key: Some(key),
+        request_id: connection::request_id()?,
+    };
+    let answer = connection::call!(&module, Some(session.slot), CopyKey(request))?;
+    let made = Object::of_new_key(session.slot, answer.key, answer.version)?;
+    // What was to be tighter and is not would be a promise broken in silence.
+    if made.iter().any(|copy| copy.algorithm != original.algorithm || copy.exportable != exportable)
+    {
+        return Err(HOSTILE);
+    }
+    let put = |copy: Object| (copy.class, module.objects.put(copy));
+    let handles: Vec<_> = made.into_iter().map(put).collect();
+    let found = handles.iter().find(|(class, _)| *class == original.class);
+    found.map(|(_, handle)| *handle).ok_or(HOSTILE)
+}
+
+/// The copy that a template asks for.
+fn copied_key(original: &Object, template: &[Attribute], ring: &str) -> Result<v1::Key> {
+    let mut key = v1::Key {
+        name: format!("{ring}/keys/{}", new_name()?),
+        exportable: original.exportable,
+        ..Default::default()
+    };
+    let mut usages = original.usages.clone();
+    for attribute in template {
+        let inconsistent = Err(Rv(CKR_TEMPLATE_INCONSISTENT));
+        let operation = OPERATIONS
+            .iter()
+            .find(|one| one.class == original.class && one.attribute == attribute.kind);
+        match (attribute.kind, operation) {
+            (CKA_LABEL, _) => key.pkcs11_label = attribute.text()?,
+            (CKA_ID, _) => key.pkcs11_id = attribute.value.clone(),
+            (CKA_EXTRACTABLE, _) => {
+                if attribute.boolean()? && !original.exportable {
+                    return inconsistent;
+                }
+                key.exportable = attribute.boolean()?;
+            }
+            (_, Some(operation)) => {
+                let wanted = attribute.boolean()?;
+                if wanted && !original.is_for(operation.usage) {
+                    return inconsistent;
+                }
+                usages.retain(|usage| wanted || *usage != operation.usage);
+            }
+            // Session objects would have to die with the session, which the daemon does not do.
+            (kind, None) => match attribute::value(original, kind) {
+                attribute::Value::Bytes(same) if same == attribute.value => {}
+                attribute::Value::Bytes(_) => return inconsistent,
+                _ => return Err(Rv(CKR_ATTRIBUTE_TYPE_INVALID)),
+            },
+        }
+    }
+    if !key.exportable {
+        usages.retain(|usage| *usage != v1::Usage::Export);
+    }
+    if usages.is_empty() {
+        return Err(Rv(CKR_TEMPLATE_INCONSISTENT));
+    }
+    // What is not set is as it is in the original.
+    if usages != original.usages {
+        key.usages = usages.into_iter().map(i32::from).collect();
+    }
+    Ok(key)
+}
+
 /// `C_GetObjectSize`: what it takes in the daemon's store is not for us to know.
 pub(crate) fn size(handle: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE) -> Result<CK_ULONG> {
     let module = module::current()?;
@@ -111,7 +197,7 @@ pub(crate) fn destroy(handle: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE) -> Re
     let module = module::current()?;
     let session = module.sessions.find(handle)?;
     let object = writable(&module, &session, object)?;
-    if object.class == Class::Public {
+    if !object.is_private() {
         return Err(Rv(CKR_ACTION_PROHIBITED));
     }
     let request = v1::DestroyObjectRequest {
@@ -174,13 +260,16 @@ fn find(
 }
 
 /// Whether anything of ours can match, so that the daemon need not be asked. Programs look for
-/// certificates and data objects, too.
+/// data objects, too.
 fn can_match(template: &[Attribute], logged_in: bool) -> bool {
     let is_one_of = |kind, values: &[Vec<u8>]| {
         template::value(template, kind).is_none_or(|attribute| values.contains(&attribute.value))
     };
-    let classes: &[_] =
-        if logged_in { &[Class::Private, Class::Public, Class::Secret] } else { &[Class::Public] };
+    let classes: &[_] = if logged_in {
+        &[Class::Certificate, Class::Private, Class::Public, Class::Secret]
+    } else {
+        &[Class::Certificate, Class::Public]
+    };
     let classes: Vec<_> =
         classes.iter().map(|class| class_number(*class).to_ne_bytes().to_vec()).collect();
     is_one_of(CKA_CLASS, &classes) && is_one_of(CKA_TOKEN, &[vec![CK_TRUE]])
@@ -233,6 +322,7 @@ const PAGES_MAX: usize = 1000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::object::tests::aes_version;
 
     fn attribute(kind: CK_ATTRIBUTE_TYPE, value: &[u8]) -> Attribute {
         Attribute { kind, value: value.to_vec() }
@@ -250,9 +340,45 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_is_as_tight_as_its_original_or_tighter() {
+        let original = Object::of_version(0, aes_version()).unwrap().remove(0);
+        let exportable =
+            Object { exportable: true, ..Object::of_version(0, aes_version()).unwrap().remove(0) };
+        let key = |template: &[Attribute]| copied_key(&original, template, "r");
+        let plain = key(&[]).unwrap();
+        assert!(plain.usages.is_empty() && plain.name.starts_with("r/keys/p11-"));
+        let named =
+            [attribute(CKA_LABEL, b"copy"), attribute(CKA_ID, &[9]), attribute(CKA_TOKEN, &[1])];
+        let named = key(&named).unwrap();
+        assert_eq!((&*named.pkcs11_label, &named.pkcs11_id[..]), ("copy", &[9][..]));
+        let narrow = key(&[attribute(CKA_DECRYPT, &[0])]).unwrap();
+        assert_eq!(narrow.usages, [i32::from(v1::Usage::Encrypt)]);
+        let tight = copied_key(&exportable, &[attribute(CKA_EXTRACTABLE, &[0])], "r").unwrap();
+        assert!(!tight.exportable && copied_key(&exportable, &[], "r").unwrap().exportable);
+        for (kind, value) in [
+            (CKA_EXTRACTABLE, &[1][..]),
+            (CKA_SENSITIVE, &[0]),
+            (CKA_TOKEN, &[0]),
+            (CKA_SIGN, &[1]),
+            (CKA_PRIVATE, &[0]),
+        ] {
+            let refused = key(&[attribute(kind, value)]).unwrap_err();
+            assert_eq!(refused, Rv(CKR_TEMPLATE_INCONSISTENT), "{kind:#x}");
+        }
+        let nothing = [attribute(CKA_DECRYPT, &[0]), attribute(CKA_ENCRYPT, &[0])];
+        assert_eq!(key(&nothing).unwrap_err(), Rv(CKR_TEMPLATE_INCONSISTENT));
+        assert_eq!(
+            key(&[attribute(CKA_MODULUS, &[0])]).unwrap_err(),
+            Rv(CKR_ATTRIBUTE_TYPE_INVALID)
+        );
+        assert_eq!(key(&[attribute(CKA_SIGN, &[2])]).unwrap_err(), Rv(CKR_ATTRIBUTE_VALUE_INVALID));
+    }
+
+    #[test]
     fn the_daemon_is_not_asked_for_what_it_does_not_have() {
         let class = |class: CK_OBJECT_CLASS| [attribute(CKA_CLASS, &class.to_ne_bytes())];
-        assert!(!can_match(&class(CKO_CERTIFICATE), true));
+        assert!(!can_match(&class(CKO_DATA), true));
+        assert!(can_match(&class(CKO_CERTIFICATE), false));
         assert!(can_match(&class(CKO_PRIVATE_KEY), true));
         assert!(!can_match(&class(CKO_PRIVATE_KEY), false));
         assert!(can_match(&class(CKO_PUBLIC_KEY), false));

@@ -1,21 +1,20 @@
 //! Signatures and message authentication codes: `C_SignInit` to `C_VerifyFinal`.
 //!
 //! Digests are made here, so a message may have any length and never leaves the program; only for
-//! an HMAC the daemon needs the data. Signatures are checked here, HMACs by the daemon.
+//! message authentication codes and signatures without a hash function the daemon needs the data.
 
 use std::sync::Arc;
 
 use cryptoki_sys::*;
 use kms_proto::v1;
-use zeroize::Zeroizing;
 
 use crate::connection;
-use crate::mechanism::Mechanism;
 use crate::module::{self, Module};
 use crate::object::{Class, Object};
 use crate::output::{Output, Room, begin, last_step, next_step};
+use crate::parameter::Mechanism;
 use crate::rv::{HOSTILE, Result, Rv};
-use crate::scheme::{Input, Scheme, sign_request};
+use crate::scheme::{Data, Input, Prepared, Scheme};
 
 /// A running signature.
 pub(crate) struct Signing(Running);
@@ -41,12 +40,8 @@ pub(crate) fn sign_init(
     let session = module.sessions.find(handle)?;
     begin(&mut session.operations().sign, mechanism?, |mechanism| {
         let object = module.key(&session, key)?;
-        let running = Running::new(&mechanism, object)?;
-        let (class, usage) = match running.scheme {
-            Scheme::Hmac => (Class::Secret, v1::Usage::MacSign),
-            _ => (Class::Private, v1::Usage::Sign),
-        };
-        running.require(class, usage).map(Signing)
+        let running = Running::new(&mechanism, CKF_SIGN, object);
+        module.explained(mechanism.kind, running).map(Signing)
     })
 }
 
@@ -97,12 +92,8 @@ pub(crate) fn verify_init(
     let session = module.sessions.find(handle)?;
     begin(&mut session.operations().verify, mechanism?, |mechanism| {
         let object = module.key(&session, key)?;
-        let running = Running::new(&mechanism, object)?;
-        let (class, usage) = match running.scheme {
-            Scheme::Hmac => (Class::Secret, v1::Usage::MacVerify),
-            _ => (Class::Public, v1::Usage::Verify),
-        };
-        running.require(class, usage).map(Verifying)
+        let running = Running::new(&mechanism, CKF_VERIFY, object);
+        module.explained(mechanism.kind, running).map(Verifying)
     })
 }
 
@@ -141,17 +132,9 @@ pub(crate) fn verify_final(handle: CK_SESSION_HANDLE, signature: Result<&[u8]>) 
 }
 
 impl Running {
-    fn new(mechanism: &Mechanism, object: Arc<Object>) -> Result<Self> {
-        let (scheme, input) = Scheme::new(mechanism, &object)?;
+    fn new(mechanism: &Mechanism, flag: CK_FLAGS, object: Arc<Object>) -> Result<Self> {
+        let (scheme, input) = Scheme::new(mechanism, flag, &object)?;
         Ok(Self { object, scheme, input: Some(input), updated: false })
-    }
-
-    fn require(self, class: Class, usage: v1::Usage) -> Result<Self> {
-        if self.object.class == class && self.object.is_for(usage) {
-            Ok(self)
-        } else {
-            Err(Rv(CKR_KEY_FUNCTION_NOT_PERMITTED))
-        }
     }
 
     /// A call with all of the message does not end one that came in parts.
@@ -169,41 +152,54 @@ impl Running {
 
     fn sign(&mut self, module: &Module) -> Result<Vec<u8>> {
         let input = self.take_input()?;
-        let (slot, name) = (Some(self.object.slot), &self.object.version);
-        if self.scheme == Scheme::Hmac {
-            let (name, data) = (name.clone(), message(input)?.to_vec());
-            let request = v1::MacSignRequest { name, data };
+        let (slot, name) = (Some(self.object.slot), self.object.version.clone());
+        let prepared = self.scheme.prepare(input, &self.object)?;
+        if self.object.class == Class::Secret {
+            let (mechanism, data) = mac_input(prepared)?;
+            let request = v1::MacSignRequest { name, data, mechanism };
             return Ok(connection::call!(module, slot, MacSign(request))?.mac);
         }
-        let request = sign_request(name, self.scheme.digest(input)?);
-        let answer = connection::call!(module, slot, Sign(request))?;
+        let answer = connection::call!(module, slot, Sign(prepared.sign_request(name)))?;
         if crc32c::crc32c(&answer.signature) != answer.signature_crc32c {
             return Err(HOSTILE);
         }
-        self.scheme.signature(answer.signature)
+        self.scheme.signature(&self.object, answer.signature)
     }
 
     fn verify(&mut self, module: &Module, signature: &[u8]) -> Result<()> {
         let input = self.take_input()?;
-        if self.scheme != Scheme::Hmac {
-            return self.scheme.verify(&self.object, input, signature);
-        }
-        if signature.len() != self.scheme.length(&self.object)? {
+        let valid = if self.object.class == Class::Secret {
+            self.verify_mac(module, input, signature)?
+        } else {
+            match self.scheme.verify(&self.object, input, signature)? {
+                Some(input) => self.verify_there(module, input, signature)?,
+                None => true,
+            }
+        };
+        if valid { Ok(()) } else { Err(Rv(CKR_SIGNATURE_INVALID)) }
+    }
+
+    fn verify_mac(&mut self, module: &Module, input: Input, mac: &[u8]) -> Result<bool> {
+        if mac.len() != self.scheme.length(&self.object)? {
             return Err(Rv(CKR_SIGNATURE_LEN_RANGE));
         }
-        let request = v1::MacVerifyRequest {
-            name: self.object.version.clone(),
-            data: message(input)?.to_vec(),
-            mac: signature.to_vec(),
-        };
-        let answer = connection::call!(module, Some(self.object.slot), MacVerify(request))?;
-        if answer.valid { Ok(()) } else { Err(Rv(CKR_SIGNATURE_INVALID)) }
+        let (mechanism, data) = mac_input(self.scheme.prepare(input, &self.object)?)?;
+        let name = self.object.version.clone();
+        let request = v1::MacVerifyRequest { name, data, mac: mac.to_vec(), mechanism };
+        Ok(connection::call!(module, Some(self.object.slot), MacVerify(request))?.valid)
+    }
+
+    fn verify_there(&mut self, module: &Module, input: Input, signature: &[u8]) -> Result<bool> {
+        let prepared = self.scheme.prepare(input, &self.object)?;
+        let signature = Scheme::wire_signature(&self.object, signature)?;
+        let request = prepared.verify_request(self.object.version.clone(), signature);
+        Ok(connection::call!(module, Some(self.object.slot), Verify(request))?.valid)
     }
 }
 
-fn message(input: Input) -> Result<Zeroizing<Vec<u8>>> {
-    match input {
-        Input::Kept(bytes, _) => Ok(bytes),
-        Input::Hashed(_) => Err(Rv(CKR_GENERAL_ERROR)),
+fn mac_input(prepared: Prepared) -> Result<(i32, Vec<u8>)> {
+    match prepared.data {
+        Data::Message(message) => Ok((prepared.wire.into(), message.to_vec())),
+        Data::Digest(_) => Err(Rv(CKR_GENERAL_ERROR)),
     }
 }

@@ -68,7 +68,7 @@ pub(crate) fn token_info(slot: CK_SLOT_ID) -> Result<CK_TOKEN_INFO> {
 pub(crate) fn mechanism_list(slot: CK_SLOT_ID) -> Result<Vec<CK_MECHANISM_TYPE>> {
     let module = module::current()?;
     require_slot(&module, slot)?;
-    Ok(mechanism::list())
+    Ok(mechanism::list(&module.tokens.token(slot)?.mechanisms))
 }
 
 /// `C_GetMechanismInfo`.
@@ -78,7 +78,7 @@ pub(crate) fn mechanism_info(
 ) -> Result<CK_MECHANISM_INFO> {
     let module = module::current()?;
     require_slot(&module, slot)?;
-    mechanism::info(kind)
+    mechanism::info(kind, &module.tokens.token(slot)?.mechanisms)
 }
 
 /// `C_WaitForSlotEvent`: slots never change while the module is loaded, so there is no event and

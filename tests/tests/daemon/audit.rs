@@ -10,7 +10,7 @@ use kms_verify::{Digest, verify_inclusion};
 #[tokio::test]
 async fn an_exported_log_verifies_and_thirty_tamperings_do_not() {
     let client = Daemon::shared().client().await;
-    create_key(&client, "dev/audit-log", Algorithm::EcSignP256Sha256).await;
+    create_key(&client, "dev/audit-log", Algorithm::EcP256).await;
     for _ in 0..10 {
         sign(&client, "dev/audit-log", b"x").await.unwrap();
     }
@@ -59,7 +59,7 @@ async fn an_exported_log_verifies_and_thirty_tamperings_do_not() {
 #[tokio::test]
 async fn a_leaf_is_proven_to_stand_where_it_stands() {
     let client = Daemon::shared().client().await;
-    create_key(&client, "dev/audit-proof", Algorithm::EcSignP256Sha256).await;
+    create_key(&client, "dev/audit-proof", Algorithm::EcP256).await;
     let index = sign(&client, "dev/audit-proof", b"x").await.unwrap().audit.unwrap().audit_index;
     let key = Export::fetch(&client).await.key;
     let request = v1::GetInclusionProofRequest { index };
@@ -83,9 +83,9 @@ async fn an_answer_names_its_leaf_and_the_salt_opens_the_request() {
     use prost::Message as _;
     use sha2::{Digest as _, Sha256};
     let client = Daemon::shared().client().await;
-    let version = create_key(&client, "dev/audit-salt", Algorithm::EcSignP256Sha256).await;
+    let version = create_key(&client, "dev/audit-salt", Algorithm::EcP256).await;
     let data = Some(v1::sign_request::Data::Message(b"asked".to_vec()));
-    let request = v1::SignRequest { name: "dev/audit-salt".to_owned(), data, data_crc32c: None };
+    let request = v1::SignRequest { name: "dev/audit-salt".to_owned(), data, ..Default::default() };
     let wire = request.encode_to_vec();
     let answer = client.call(client.crypto().sign(request)).await.unwrap();
     let audit = answer.audit.unwrap();

@@ -24,13 +24,20 @@ struct Bad {
 }
 
 /// Fields that have no wrong value, and why.
-const CANNOT_BE_WRONG: [(&str, &str, &str); 6] = [
+const CANNOT_BE_WRONG: [(&str, &str, &str); 13] = [
+    ("Batch", "items", "tested apart: a batch is recorded item by item"),
+    ("CreateKey", "pending_import", "a bool"),
     ("CreateKey", "pre_active", "a bool"),
+    ("CreateKeyVersion", "pending_import", "a bool"),
+    ("CreateKeyVersion", "pre_active", "a bool"),
+    ("ExportKeyVersion", "etag", "not read: what runs is a proposal, which has one"),
     ("FindObjects", "id", "compared only: what nothing has, finds nothing"),
     ("FindObjects", "label", "compared only: what nothing has, finds nothing"),
+    ("ListKeys", "show_deleted", "a bool"),
     ("ReleaseKey", "request_id", "not read: a challenge is good once, so nothing is retried"),
-    ("Sign", "sha256_digest", "tested as data, its oneof"),
-    ("Verify", "sha256_digest", "tested as data, its oneof"),
+    ("SetKeyTrusted", "trusted", "a bool"),
+    ("Sign", "digest", "tested as data, its oneof"),
+    ("Verify", "digest", "tested as data, its oneof"),
 ];
 
 const INVALID: &str = "INVALID_ARGUMENT";
@@ -58,7 +65,10 @@ async fn every_field_out_of_range_is_refused_and_recorded() {
     let client = daemon.client().await;
     let officer = daemon.officer_client().await;
     let mut list = key_management(&client, &officer).await;
+    list.extend(key_life(&client, &officer));
+    list.extend(import_and_export(&client).await);
     list.extend(crypto(&client).await);
+    list.extend(keys_of_keys(&client));
     list.extend(identity_and_tokens(&client, &officer));
     list.extend(proposals(&client).await);
     list.extend(release_audit_and_seal(&client).await);
@@ -83,7 +93,7 @@ fn assert_complete(list: &[Bad]) {
         CANNOT_BE_WRONG.iter().map(|(method, field, _)| (*method, *field)).collect();
     let mut missing = Vec::new();
     let contract = contract();
-    assert!(contract.len() >= 45, "only {} methods were found", contract.len());
+    assert!(contract.len() >= 70, "only {} methods were found", contract.len());
     for (method, fields) in &contract {
         for field in fields {
             let name = (method.as_str(), field.as_str());
@@ -125,7 +135,7 @@ fn contract() -> BTreeMap<String, Vec<String>> {
 
 /// A key request with one change.
 fn with(change: impl FnOnce(&mut v1::Key)) -> v1::CreateKeyRequest {
-    let mut request = key("dev/bad-never-made", Algorithm::Aes256Gcm);
+    let mut request = key("dev/bad-never-made", Algorithm::Aes256);
     change(request.key.as_mut().unwrap());
     request
 }
@@ -136,9 +146,9 @@ fn long(bytes: usize) -> String {
 
 async fn key_management(client: &Client, officer: &Client) -> Vec<Bad> {
     let key_name = "dev/bad-ec";
-    let version = create_key(client, key_name, Algorithm::EcSignP256Sha256).await;
-    create_key(client, "dev/bad-aes", Algorithm::Aes256Gcm).await;
-    create_key(client, "dev/bad-mac", Algorithm::HmacSha256).await;
+    let version = create_key(client, key_name, Algorithm::EcP256).await;
+    create_key(client, "dev/bad-aes", Algorithm::Aes256).await;
+    create_key(client, "dev/bad-mac", Algorithm::GenericSecret).await;
     let mut list = Vec::new();
 
     bad!(list, officer, keys.create_key_ring, "CreateKeyRing", INVALID,
@@ -153,6 +163,11 @@ async fn key_management(client: &Client, officer: &Client) -> Vec<Bad> {
         "request_id": v1::CreateKeyRingRequest {
             name: "bad".into(),
             request_id: vec![1; 15],
+            ..Default::default()
+        },
+        "policy": v1::CreateKeyRingRequest {
+            name: "bad".into(),
+            policy: Some(v1::RingPolicy { kind: 99, ..Default::default() }),
             ..Default::default()
         },
     );
@@ -187,6 +202,26 @@ async fn key_management(client: &Client, officer: &Client) -> Vec<Bad> {
         "key": with(|key| key.dataset = "tab\t".into()),
         "key": with(|key| key.pkcs11_label = "\u{7f}".into()),
         "key": with(|key| key.pkcs11_id = vec![0; 4096]),
+        "key": with(|key| key.mechanisms = vec![99]),
+        "key": with(|key| key.mechanisms = vec![v1::Mechanism::EcdsaSha256.into()]),
+        "key": with(|key| key.length_bytes = 31),
+        "key": with(|key| {
+            key.algorithm = Algorithm::GenericSecret.into();
+            key.length_bytes = 13;
+        }),
+        "key": with(|key| {
+            key.algorithm = Algorithm::GenericSecret.into();
+            key.length_bytes = 513;
+        }),
+        // A secret comes from outside and nowhere else.
+        "key": with(|key| key.algorithm = Algorithm::OpaqueSecret.into()),
+        "activate_time": v1::CreateKeyRequest { activate_time: seconds(-1), ..with(|_| ()) },
+        "deactivate_time": v1::CreateKeyRequest { deactivate_time: seconds(-1), ..with(|_| ()) },
+        "deactivate_time": v1::CreateKeyRequest {
+            activate_time: seconds(4_000_000_000),
+            deactivate_time: seconds(3_999_999_999),
+            ..with(|_| ())
+        },
         "request_id": v1::CreateKeyRequest { request_id: vec![1; 17], ..with(|_| ()) },
     );
     for gate in bad_requirements() {
@@ -219,6 +254,11 @@ async fn key_management(client: &Client, officer: &Client) -> Vec<Bad> {
         "name": v1::GetPublicKeyRequest { name: "dev/no-such-key".into() });
     bad!(list, client, keys.list_keys, "ListKeys", INVALID,
         "parent": v1::ListKeysRequest { parent: "-".into(), ..Default::default() });
+    for filter in ["nonsense", "colour = blue", "algorithm = ROT13", "state ="] {
+        let (parent, filter) = ("dev".to_owned(), filter.to_owned());
+        bad!(list, client, keys.list_keys, "ListKeys", INVALID,
+            "filter": v1::ListKeysRequest { parent, filter, ..Default::default() });
+    }
     bad!(list, client, keys.list_keys, "ListKeys", NOT_FOUND,
         "parent": v1::ListKeysRequest { parent: "no-such-ring".into(), ..Default::default() });
     bad!(list, client, keys.list_key_versions, "ListKeyVersions", INVALID,
@@ -263,6 +303,8 @@ async fn key_management(client: &Client, officer: &Client) -> Vec<Bad> {
         "key": changed(|key| key.labels = [(long(256), String::new())].into(), &["labels"]),
         "key": changed(|key| key.pkcs11_label = long(256), &["pkcs11_label"]),
         "key": changed(|key| key.pkcs11_id = vec![0; 4096], &["pkcs11_id"]),
+        // What only tightens is changed by somebody who has seen it.
+        "key": changed(|_| (), &["exportable"]),
         "update_fields": changed(|_| (), &["algorithm"]),
         "update_fields": changed(|_| (), &["release_requirement"]),
         "update_fields": changed(|_| (), &[""]),
@@ -272,9 +314,20 @@ async fn key_management(client: &Client, officer: &Client) -> Vec<Bad> {
         "key": changed(|key| key.etag = "old".into(), &["labels"]));
     bad!(list, client, keys.create_key_version, "CreateKeyVersion", INVALID,
     "parent": v1::CreateKeyVersionRequest { parent: "dev/bad-ec@1".into(), ..Default::default() },
+    "activate_time": v1::CreateKeyVersionRequest {
+        parent: key_name.into(),
+        activate_time: seconds(-1),
+        ..Default::default()
+    },
+    "deactivate_time": v1::CreateKeyVersionRequest {
+        parent: key_name.into(),
+        deactivate_time: seconds(-1),
+        ..Default::default()
+    },
     "request_id": v1::CreateKeyVersionRequest {
         parent: key_name.into(),
         request_id: vec![0; 32],
+        ..Default::default()
     });
     bad!(list, client, keys.create_key_version, "CreateKeyVersion", NOT_FOUND,
         "parent": v1::CreateKeyVersionRequest { parent: "dev/none".into(), ..Default::default() });
@@ -302,9 +355,185 @@ async fn key_management(client: &Client, officer: &Client) -> Vec<Bad> {
         compromise_key_version "CompromiseKeyVersion" CompromiseKeyVersionRequest;
         deactivate_key_version "DeactivateKeyVersion" DeactivateKeyVersionRequest;
         destroy_key_version "DestroyKeyVersion" DestroyKeyVersionRequest;
+        disable_key_version "DisableKeyVersion" DisableKeyVersionRequest;
+        enable_key_version "EnableKeyVersion" EnableKeyVersionRequest;
+        restore_key_version "RestoreKeyVersion" RestoreKeyVersionRequest;
         resume_key_version "ResumeKeyVersion" ResumeKeyVersionRequest;
+        schedule_destroy_key_version "ScheduleDestroyKeyVersion" ScheduleDestroyKeyVersionRequest;
+        set_key_certificate "SetKeyCertificate" SetKeyCertificateRequest;
+        set_key_version_dates "SetKeyVersionDates" SetKeyVersionDatesRequest;
         suspend_key_version "SuspendKeyVersion" SuspendKeyVersionRequest;
+        undo_key_version_step "UndoKeyVersionStep" UndoKeyVersionStepRequest;
     }
+    list
+}
+
+/// A time; those before 1970 are none that the appliance has.
+fn seconds(seconds: i64) -> Option<prost_types::Timestamp> {
+    Some(prost_types::Timestamp { seconds, nanos: 0 })
+}
+
+/// What a step of a version's life says besides its name, and what is done to whole keys and rings.
+fn key_life(client: &Client, officer: &Client) -> Vec<Bad> {
+    let (key_name, version) = ("dev/bad-ec", "dev/bad-ec@1");
+    let mut list = Vec::new();
+    let compromise = |compromise: v1::Compromise| v1::CompromiseKeyVersionRequest {
+        name: version.into(),
+        compromise: Some(compromise),
+        ..Default::default()
+    };
+    bad!(list, client, keys.compromise_key_version, "CompromiseKeyVersion", INVALID,
+        "compromise": compromise(v1::Compromise { reason: 99, ..Default::default() }),
+        "compromise": compromise(v1::Compromise { occur_time: seconds(-1), ..Default::default() }));
+    bad!(list, client, keys.schedule_destroy_key_version, "ScheduleDestroyKeyVersion", INVALID,
+    "destroy_time": v1::ScheduleDestroyKeyVersionRequest {
+        name: version.into(),
+        destroy_time: seconds(-1),
+        ..Default::default()
+    });
+    let dates = || v1::SetKeyVersionDatesRequest { name: version.into(), ..Default::default() };
+    bad!(list, client, keys.set_key_version_dates, "SetKeyVersionDates", INVALID,
+    "activate_time": v1::SetKeyVersionDatesRequest { activate_time: seconds(-1), ..dates() },
+    "deactivate_time": v1::SetKeyVersionDatesRequest { deactivate_time: seconds(-1), ..dates() },
+    "deactivate_time": v1::SetKeyVersionDatesRequest {
+        activate_time: seconds(4_000_000_000),
+        deactivate_time: seconds(4_000_000_000),
+        ..dates()
+    });
+    let certificate = |certificate: Vec<u8>| v1::SetKeyCertificateRequest {
+        name: version.into(),
+        certificate,
+        ..Default::default()
+    };
+    bad!(list, client, keys.set_key_certificate, "SetKeyCertificate", INVALID,
+        "certificate": certificate(vec![0x30; 100]),
+        "certificate": certificate(vec![0; DATA_BYTES_MAX + 1]));
+    let delete = |name: &str| v1::DeleteKeyRequest { name: name.into(), ..Default::default() };
+    bad!(list, client, keys.delete_key, "DeleteKey", INVALID,
+        "name": delete(version),
+        "request_id": v1::DeleteKeyRequest { request_id: vec![0; 1], ..delete(key_name) });
+    bad!(list, client, keys.delete_key, "DeleteKey", NOT_FOUND, "name": delete("dev/no-such-key"));
+    bad!(list, client, keys.delete_key, "DeleteKey", "STALE",
+        "etag": v1::DeleteKeyRequest { etag: long(32), ..delete(key_name) });
+    let history =
+        |parent: &str| v1::ListKeyHistoryRequest { parent: parent.into(), ..Default::default() };
+    bad!(list, client, keys.list_key_history, "ListKeyHistory", INVALID,
+        "parent": history("dev"),
+        "page_size": v1::ListKeyHistoryRequest { page_size: 501, ..history(key_name) },
+        "page_token": v1::ListKeyHistoryRequest { page_token: "zz".into(), ..history(key_name) });
+    bad!(list, client, keys.list_key_history, "ListKeyHistory", NOT_FOUND,
+        "parent": history("dev/no-such-key"));
+
+    let policy = |policy: Option<v1::RingPolicy>| v1::SetKeyRingPolicyRequest {
+        name: "dev".into(),
+        etag: long(32),
+        policy,
+        request_id: Vec::new(),
+    };
+    let taken = || policy(Some(v1::RingPolicy::default()));
+    bad!(list, officer, keys.set_key_ring_policy, "SetKeyRingPolicy", INVALID,
+        "name": v1::SetKeyRingPolicyRequest { name: "a b".into(), ..taken() },
+        "etag": v1::SetKeyRingPolicyRequest { etag: String::new(), ..taken() },
+        "policy": policy(None),
+        "policy": policy(Some(v1::RingPolicy { kind: 99, ..Default::default() })),
+        "policy": policy(Some(v1::RingPolicy { legacy_keys: 99, ..Default::default() })),
+        "policy": policy(Some(v1::RingPolicy { algorithms: vec![99], ..Default::default() })),
+        "policy": policy(Some(v1::RingPolicy { mechanisms: vec![99], ..Default::default() })),
+        "request_id": v1::SetKeyRingPolicyRequest { request_id: vec![0; 17], ..taken() });
+    bad!(list, officer, keys.set_key_ring_policy, "SetKeyRingPolicy", "STALE", "etag": taken());
+    let trust = |name: &str| v1::SetKeyTrustedRequest {
+        name: name.into(),
+        etag: long(32),
+        trusted: true,
+        request_id: Vec::new(),
+    };
+    bad!(list, officer, keys.set_key_trusted, "SetKeyTrusted", INVALID,
+        "name": trust("dev"),
+        "etag": v1::SetKeyTrustedRequest { etag: String::new(), ..trust("dev/bad-aes") },
+        "request_id": v1::SetKeyTrustedRequest { request_id: vec![0; 17], ..trust("dev/bad-aes") });
+    bad!(list, officer, keys.set_key_trusted, "SetKeyTrusted", NOT_FOUND,
+        "name": trust("dev/no-such-key"));
+    bad!(list, officer, keys.set_key_trusted, "SetKeyTrusted", "STALE",
+        "etag": trust("dev/bad-aes"));
+    list
+}
+
+/// Keys that come from outside, keys that leave, and what is said of them.
+async fn import_and_export(client: &Client) -> Vec<Bad> {
+    use v1::export_key_version_request::Recipient;
+    use v1::import_key_version_request::Material;
+    let pending =
+        v1::CreateKeyRequest { pending_import: true, ..key("dev/bad-import", Algorithm::Aes256) };
+    let version = create(client, pending).await.name;
+    let mut list = Vec::new();
+    let job = || v1::CreateImportJobRequest {
+        parent: "dev".into(),
+        method: v1::ImportMethod::XWingHkdfSha256Aes256Gcm.into(),
+        request_id: Vec::new(),
+    };
+    bad!(list, client, keys.create_import_job, "CreateImportJob", INVALID,
+        "parent": v1::CreateImportJobRequest { parent: "a b".into(), ..job() },
+        "method": v1::CreateImportJobRequest { method: 0, ..job() },
+        "method": v1::CreateImportJobRequest { method: 99, ..job() },
+        "request_id": v1::CreateImportJobRequest { request_id: vec![0; 15], ..job() });
+    bad!(list, client, keys.create_import_job, "CreateImportJob", NOT_FOUND,
+        "parent": v1::CreateImportJobRequest { parent: "no-such-ring".into(), ..job() });
+    bad!(list, client, keys.get_import_job, "GetImportJob", INVALID,
+        "name": v1::GetImportJobRequest { name: "dev".into() },
+        "name": v1::GetImportJobRequest { name: "dev/importJobs/UPPER".into() });
+    bad!(list, client, keys.get_import_job, "GetImportJob", NOT_FOUND,
+        "name": v1::GetImportJobRequest { name: "dev/importJobs/no-such-job".into() });
+
+    let import = |material: Option<Material>| v1::ImportKeyVersionRequest {
+        name: version.clone(),
+        etag: String::new(),
+        request_id: Vec::new(),
+        material,
+    };
+    let sealed = |job: &str, length: usize| {
+        let ciphertext = vec![0; length];
+        import(Some(Material::Sealed(v1::SealedMaterial { import_job: job.into(), ciphertext })))
+    };
+    let some = || sealed("dev/importJobs/no-such-job", 1200);
+    bad!(list, client, keys.import_key_version, "ImportKeyVersion", INVALID,
+        "name": v1::ImportKeyVersionRequest { name: "dev/bad-import".into(), ..some() },
+        "request_id": v1::ImportKeyVersionRequest { request_id: vec![0; 15], ..some() },
+        "sealed": import(None),
+        "sealed": sealed("dev", 1200),
+        "sealed": sealed("dev/importJobs/no-such-job", 2 * DATA_BYTES_MAX),
+        "public_key": import(Some(Material::PublicKey(vec![0; DATA_BYTES_MAX]))));
+    bad!(list, client, keys.import_key_version, "ImportKeyVersion", "STALE",
+        "etag": v1::ImportKeyVersionRequest { etag: long(32), ..some() });
+    bad!(list, client, keys.import_key_version, "ImportKeyVersion", NOT_FOUND,
+        "name": v1::ImportKeyVersionRequest { name: "dev/bad-import@2".into(), ..some() });
+    bad!(list, client, keys.import_key_version, "ImportKeyVersion", "IMPORT_JOB_EXPIRED",
+        "sealed": some());
+
+    let export = |recipient: Option<Recipient>| v1::ExportKeyVersionRequest {
+        name: "dev/bad-ec@1".into(),
+        etag: String::new(),
+        recipient,
+    };
+    let rsa = |length: usize| export(Some(Recipient::RsaPublicKey(vec![0; length])));
+    let hpke = |suite: &str| {
+        let recipient = v1::HpkeRecipient { suite: suite.into(), public_key: vec![0; 64] };
+        export(Some(Recipient::Hpke(recipient)))
+    };
+    bad!(list, client, keys.export_key_version, "ExportKeyVersion", INVALID,
+        "name": v1::ExportKeyVersionRequest { name: "dev/bad-ec".into(), ..rsa(500) },
+        "rsa_public_key": export(None),
+        "rsa_public_key": rsa(1025),
+        "hpke": hpke("ROT13"),
+        "hpke": hpke("XWING_HKDF_SHA256_AES256GCM"));
+    let statement = |name: &str, nonce: usize| v1::GetKeyStatementRequest {
+        name: name.into(),
+        nonce: vec![0; nonce],
+    };
+    bad!(list, client, keys.get_key_statement, "GetKeyStatement", INVALID,
+        "name": statement("dev", 0),
+        "nonce": statement("dev/bad-ec", 65));
+    bad!(list, client, keys.get_key_statement, "GetKeyStatement", NOT_FOUND,
+        "name": statement("dev/no-such-key", 0));
     list
 }
 
@@ -361,6 +590,11 @@ async fn crypto(client: &Client) -> Vec<Bad> {
             additional_authenticated_data: too_long.clone(),
             ..encrypt()
         },
+        "mechanism": v1::EncryptRequest { mechanism: 99, ..encrypt() },
+        "initialization_vector": v1::EncryptRequest {
+            initialization_vector: vec![0; 17],
+            ..encrypt()
+        },
         "plaintext_crc32c": v1::EncryptRequest { plaintext_crc32c: Some(1), ..encrypt() });
     bad!(list, client, crypto.encrypt, "Encrypt", "USAGE_REFUSED",
         "name": v1::EncryptRequest { name: ec.into(), ..encrypt() });
@@ -381,15 +615,19 @@ async fn crypto(client: &Client) -> Vec<Bad> {
             additional_authenticated_data: too_long.clone(),
             ..decrypt()
         },
+        "mechanism": v1::DecryptRequest { mechanism: 99, ..decrypt() },
         "ciphertext_crc32c": v1::DecryptRequest { ciphertext_crc32c: Some(1), ..decrypt() });
     use v1::sign_request::Data as ToSign;
     use v1::verify_request::Data as ToVerify;
-    let sign = |data: Option<ToSign>| v1::SignRequest { name: ec.into(), data, data_crc32c: None };
+    let sign =
+        |data: Option<ToSign>| v1::SignRequest { name: ec.into(), data, ..Default::default() };
     bad!(list, client, crypto.sign, "Sign", INVALID,
     "name": v1::SignRequest { name: "/".into(), ..sign(Some(ToSign::Message(vec![]))) },
     "message": sign(None),
     "message": sign(Some(ToSign::Message(too_long.clone()))),
-    "data": sign(Some(ToSign::Sha256Digest(vec![0; 31]))),
+    "data": sign(Some(ToSign::Digest(vec![0; 31]))),
+    "mechanism": v1::SignRequest { mechanism: 99, ..sign(Some(ToSign::Message(vec![]))) },
+    "context": v1::SignRequest { context: vec![0; 256], ..sign(Some(ToSign::Message(vec![]))) },
     "data_crc32c": v1::SignRequest {
         data_crc32c: Some(7),
         ..sign(Some(ToSign::Message(b"x".to_vec())))
@@ -400,22 +638,45 @@ async fn crypto(client: &Client) -> Vec<Bad> {
         name: ec.into(),
         data,
         signature: vec![0; 70],
+        ..Default::default()
     };
     bad!(list, client, crypto.verify, "Verify", INVALID,
     "name": v1::VerifyRequest { name: "/".into(), ..verify(Some(ToVerify::Message(vec![]))) },
     "message": verify(None),
     "message": verify(Some(ToVerify::Message(too_long.clone()))),
-    "data": verify(Some(ToVerify::Sha256Digest(vec![0; 33]))),
+    "data": verify(Some(ToVerify::Digest(vec![0; 33]))),
+    "mechanism": v1::VerifyRequest { mechanism: 99, ..verify(Some(ToVerify::Message(vec![]))) },
+    "context": v1::VerifyRequest { context: vec![0; 256], ..verify(Some(ToVerify::Message(vec![]))) },
+    "data_crc32c": v1::VerifyRequest {
+        data_crc32c: Some(7),
+        ..verify(Some(ToVerify::Message(b"x".to_vec())))
+    },
     "signature": v1::VerifyRequest {
-        signature: vec![0; 1025],
+        signature: vec![0; DATA_BYTES_MAX + 1],
         ..verify(Some(ToVerify::Message(vec![])))
     });
     bad!(list, client, crypto.mac_sign, "MacSign", INVALID,
-        "name": v1::MacSignRequest::default(),
-        "data": v1::MacSignRequest { name: mac.into(), data: too_long.clone() });
+    "name": v1::MacSignRequest::default(),
+    "mechanism": v1::MacSignRequest { name: mac.into(), mechanism: 99, ..Default::default() },
+    "data": v1::MacSignRequest {
+        name: mac.into(),
+        data: too_long.clone(),
+        ..Default::default()
+    });
     bad!(list, client, crypto.mac_verify, "MacVerify", INVALID,
         "name": v1::MacVerifyRequest { mac: vec![0; 32], ..Default::default() },
-        "data": v1::MacVerifyRequest { name: mac.into(), data: too_long, mac: vec![0; 32] },
+        "data": v1::MacVerifyRequest {
+            name: mac.into(),
+            data: too_long,
+            mac: vec![0; 32],
+            ..Default::default()
+        },
+        "mechanism": v1::MacVerifyRequest {
+            name: mac.into(),
+            mac: vec![0; 32],
+            mechanism: 99,
+            ..Default::default()
+        },
         "mac": v1::MacVerifyRequest { name: mac.into(), mac: vec![0; 31], ..Default::default() });
     bad!(list, client, crypto.generate_random, "GenerateRandom", INVALID,
         "ring": v1::GenerateRandomRequest { ring: "a b".into(), length_bytes: 1 },
@@ -425,6 +686,184 @@ async fn crypto(client: &Client) -> Vec<Bad> {
     bad!(list, client, crypto.generate_random, "GenerateRandom", NOT_FOUND,
         "ring": v1::GenerateRandomRequest { ring: "no-such-ring".into(), length_bytes: 1 });
     list
+}
+
+/// What makes keys out of keys, or moves data without showing it.
+fn keys_of_keys(client: &Client) -> Vec<Bad> {
+    let mut list = Vec::new();
+    let (aes, ec, mac) = ("dev/bad-aes@1", "dev/bad-ec", "dev/bad-mac");
+    let too_long = vec![0; DATA_BYTES_MAX + 1];
+    let new = || key("dev/bad-never-made", Algorithm::Aes256).key;
+    let wrong_name = || key("dev/UPPER", Algorithm::Aes256).key;
+
+    let digest = |hash: i32| v1::DigestRequest { ring: "dev".into(), hash, data: Vec::new() };
+    bad!(list, client, crypto.digest, "Digest", INVALID,
+        "ring": v1::DigestRequest { ring: "a b".into(), ..digest(3) },
+        "hash": digest(0),
+        "hash": digest(99),
+        "data": v1::DigestRequest { data: too_long.clone(), ..digest(3) });
+    bad!(list, client, crypto.digest, "Digest", NOT_FOUND,
+        "ring": v1::DigestRequest { ring: "no-such-ring".into(), ..digest(3) });
+
+    let again = || v1::ReEncryptRequest {
+        source: aes.into(),
+        initialization_vector: vec![0; 12],
+        ciphertext: vec![0; 16],
+        destination: aes.into(),
+        ..Default::default()
+    };
+    bad!(list, client, crypto.re_encrypt, "ReEncrypt", INVALID,
+    "source": v1::ReEncryptRequest { source: "dev/bad-aes".into(), ..again() },
+    "source_mechanism": v1::ReEncryptRequest { source_mechanism: 99, ..again() },
+    "initialization_vector": v1::ReEncryptRequest {
+        initialization_vector: vec![0; 17],
+        ..again()
+    },
+    "ciphertext": v1::ReEncryptRequest { ciphertext: vec![0; DATA_BYTES_MAX + 17], ..again() },
+    "source_additional_authenticated_data": v1::ReEncryptRequest {
+        source_additional_authenticated_data: too_long.clone(),
+        ..again()
+    },
+    "destination": v1::ReEncryptRequest { destination: "dev".into(), ..again() },
+    "destination_mechanism": v1::ReEncryptRequest { destination_mechanism: 99, ..again() },
+    "destination_additional_authenticated_data": v1::ReEncryptRequest {
+        destination_additional_authenticated_data: too_long.clone(),
+        ..again()
+    });
+
+    let data_key = || v1::GenerateDataKeyRequest { name: aes.into(), ..Default::default() };
+    let to = |suite: &str| v1::GenerateDataKeyRequest {
+        recipient: Some(v1::HpkeRecipient { suite: suite.into(), public_key: vec![4; 64] }),
+        ..data_key()
+    };
+    bad!(list, client, crypto.generate_data_key, "GenerateDataKey", INVALID,
+        "name": v1::GenerateDataKeyRequest { name: "dev".into(), ..data_key() },
+        "length_bytes": v1::GenerateDataKeyRequest { length_bytes: 15, ..data_key() },
+        "length_bytes": v1::GenerateDataKeyRequest { length_bytes: 65, ..data_key() },
+        "length_bytes": v1::GenerateDataKeyRequest { length_bytes: u32::MAX, ..data_key() },
+        "additional_authenticated_data": v1::GenerateDataKeyRequest {
+            additional_authenticated_data: too_long.clone(),
+            ..data_key()
+        },
+        "mechanism": v1::GenerateDataKeyRequest { mechanism: 99, ..data_key() },
+        "recipient": to("ROT13"),
+        "recipient": to("P256_HKDF_SHA256_AES256GCM"));
+
+    let wrap = || v1::WrapKeyRequest {
+        name: aes.into(),
+        target: "dev/bad-ec@1".into(),
+        ..Default::default()
+    };
+    bad!(list, client, crypto.wrap_key, "WrapKey", INVALID,
+    "name": v1::WrapKeyRequest { name: "dev".into(), ..wrap() },
+    "target": v1::WrapKeyRequest { target: ec.into(), ..wrap() },
+    "mechanism": v1::WrapKeyRequest { mechanism: 99, ..wrap() },
+    "additional_authenticated_data": v1::WrapKeyRequest {
+        additional_authenticated_data: too_long.clone(),
+        ..wrap()
+    });
+    let unwrap = || v1::UnwrapKeyRequest {
+        name: aes.into(),
+        wrapped_key: vec![0; 40],
+        key: new(),
+        ..Default::default()
+    };
+    bad!(list, client, crypto.unwrap_key, "UnwrapKey", INVALID,
+        "name": v1::UnwrapKeyRequest { name: "dev/bad-aes".into(), ..unwrap() },
+        "mechanism": v1::UnwrapKeyRequest { mechanism: 99, ..unwrap() },
+        "initialization_vector": v1::UnwrapKeyRequest {
+            initialization_vector: vec![0; 17],
+            ..unwrap()
+        },
+        "additional_authenticated_data": v1::UnwrapKeyRequest {
+            additional_authenticated_data: too_long.clone(),
+            ..unwrap()
+        },
+        "wrapped_key": v1::UnwrapKeyRequest { wrapped_key: vec![0; 2 * DATA_BYTES_MAX], ..unwrap() },
+        "key": v1::UnwrapKeyRequest { key: None, ..unwrap() },
+        "key": v1::UnwrapKeyRequest { key: wrong_name(), ..unwrap() },
+        "request_id": v1::UnwrapKeyRequest { request_id: vec![0; 15], ..unwrap() });
+
+    let long_kdf = || vec![0; 1025];
+    let gcm = i32::from(v1::Mechanism::AesGcm);
+    let derive = || v1::DeriveKeyRequest { name: mac.into(), key: new(), ..Default::default() };
+    bad!(list, client, crypto.derive_key, "DeriveKey", INVALID,
+        "name": v1::DeriveKeyRequest { name: "dev".into(), ..derive() },
+        "mechanism": v1::DeriveKeyRequest { mechanism: 99, ..derive() },
+        "mechanism": v1::DeriveKeyRequest { mechanism: gcm, ..derive() },
+        "salt": v1::DeriveKeyRequest { salt: long_kdf(), ..derive() },
+        "info": v1::DeriveKeyRequest { info: long_kdf(), ..derive() },
+        "context": v1::DeriveKeyRequest { context: long_kdf(), ..derive() },
+        "key": v1::DeriveKeyRequest { key: None, ..derive() },
+        "key": v1::DeriveKeyRequest { key: wrong_name(), ..derive() },
+        "request_id": v1::DeriveKeyRequest { request_id: vec![0; 15], ..derive() });
+    let agree = || v1::AgreeKeyRequest {
+        name: ec.into(),
+        peer_public_key: vec![0; 91],
+        kdf: v1::Mechanism::HkdfSha256.into(),
+        key: new(),
+        ..Default::default()
+    };
+    bad!(list, client, crypto.agree_key, "AgreeKey", INVALID,
+        "name": v1::AgreeKeyRequest { name: "dev".into(), ..agree() },
+        "peer_public_key": v1::AgreeKeyRequest {
+            peer_public_key: vec![0; DATA_BYTES_MAX],
+            ..agree()
+        },
+        "kdf": v1::AgreeKeyRequest { kdf: 99, ..agree() },
+        "kdf": v1::AgreeKeyRequest { kdf: gcm, ..agree() },
+        "kdf": v1::AgreeKeyRequest { kdf: 0, info: vec![1], ..agree() },
+        "salt": v1::AgreeKeyRequest { salt: long_kdf(), ..agree() },
+        "info": v1::AgreeKeyRequest { info: long_kdf(), ..agree() },
+        "key": v1::AgreeKeyRequest { key: None, ..agree() },
+        "request_id": v1::AgreeKeyRequest { request_id: vec![0; 15], ..agree() });
+    let tell = || v1::EncapsulateKeyRequest { name: ec.into(), key: new(), ..Default::default() };
+    bad!(list, client, crypto.encapsulate_key, "EncapsulateKey", INVALID,
+        "name": v1::EncapsulateKeyRequest { name: "dev".into(), ..tell() },
+        "key": v1::EncapsulateKeyRequest { key: None, ..tell() },
+        "request_id": v1::EncapsulateKeyRequest { request_id: vec![0; 15], ..tell() });
+    let hear = || v1::DecapsulateKeyRequest {
+        name: "dev/bad-ec@1".into(),
+        ciphertext: vec![0; 1088],
+        key: new(),
+        ..Default::default()
+    };
+    bad!(list, client, crypto.decapsulate_key, "DecapsulateKey", INVALID,
+        "name": v1::DecapsulateKeyRequest { name: ec.into(), ..hear() },
+        "ciphertext": v1::DecapsulateKeyRequest { ciphertext: vec![0; DATA_BYTES_MAX], ..hear() },
+        "key": v1::DecapsulateKeyRequest { key: None, ..hear() },
+        "request_id": v1::DecapsulateKeyRequest { request_id: vec![0; 15], ..hear() });
+    let copy = || v1::CopyKeyRequest { name: aes.into(), key: new(), ..Default::default() };
+    bad!(list, client, crypto.copy_key, "CopyKey", INVALID,
+        "name": v1::CopyKeyRequest { name: "dev/bad-aes".into(), ..copy() },
+        "key": v1::CopyKeyRequest { key: None, ..copy() },
+        "key": v1::CopyKeyRequest { key: wrong_name(), ..copy() },
+        "request_id": v1::CopyKeyRequest { request_id: vec![0; 15], ..copy() });
+    list
+}
+
+#[tokio::test]
+async fn a_batch_fails_item_by_item_and_one_that_is_too_long_as_a_whole() {
+    use v1::batch_item::Request;
+    use v1::batch_result::Response;
+    let client = Daemon::shared().client().await;
+    create_key(&client, "dev/bad-batch", Algorithm::EcP256).await;
+    let sign = |name: &str| {
+        let data = Some(v1::sign_request::Data::Message(b"x".to_vec()));
+        let request = v1::SignRequest { name: name.into(), data, ..Default::default() };
+        v1::BatchItem { request: Some(Request::Sign(request)) }
+    };
+    let items = vec![sign("/"), sign("dev/bad-batch"), sign("dev/no-such-key")];
+    let answer = client.call(client.crypto().batch(v1::BatchRequest { items })).await.unwrap();
+    let reason = |result: v1::BatchResult| match result.response {
+        Some(Response::Error(error)) => error.reason,
+        Some(Response::Sign(_)) => "signed".to_owned(),
+        other => panic!("{other:?}"),
+    };
+    let reasons: Vec<_> = answer.results.into_iter().map(reason).collect();
+    assert_eq!(reasons, [INVALID, "signed", NOT_FOUND]);
+    let items = vec![sign("dev/bad-batch"); 129];
+    refused_for(client.call(client.crypto().batch(v1::BatchRequest { items })).await, INVALID);
 }
 
 fn identity_and_tokens(client: &Client, officer: &Client) -> Vec<Bad> {
@@ -494,7 +933,7 @@ fn identity_and_tokens(client: &Client, officer: &Client) -> Vec<Bad> {
 }
 
 async fn proposals(client: &Client) -> Vec<Bad> {
-    let mut request = key("dev/bad-guarded", Algorithm::HmacSha256);
+    let mut request = key("dev/bad-guarded", Algorithm::GenericSecret);
     let policy = quorum(&["DestroyKeyVersion"], 1, &["users/alice"]);
     request.key.as_mut().unwrap().quorum = Some(policy);
     let version = create(client, request).await.name;
@@ -506,8 +945,20 @@ async fn proposals(client: &Client) -> Vec<Bad> {
         action: action.into(),
         resource: resource.into(),
         lifetime_seconds,
-        request_id: Vec::new(),
+        ..Default::default()
     };
+    use v1::create_proposal_request::Recipient;
+    let to = |recipient: Recipient, action: &str| v1::CreateProposalRequest {
+        recipient: Some(recipient),
+        ..create(action, &version, 0)
+    };
+    let hpke = v1::HpkeRecipient { suite: "ROT13".into(), public_key: vec![0; 65] };
+    // Only an export has a recipient, and always one.
+    bad!(list, client, proposals.create_proposal, "CreateProposal", INVALID,
+        "rsa_public_key": to(Recipient::RsaPublicKey(vec![0; 500]), "DestroyKeyVersion"),
+        "rsa_public_key": to(Recipient::RsaPublicKey(vec![0; 1025]), "ExportKeyVersion"),
+        "rsa_public_key": create("ExportKeyVersion", &version, 0),
+        "hpke": to(Recipient::Hpke(hpke), "ExportKeyVersion"));
     bad!(list, client, proposals.create_proposal, "CreateProposal", INVALID,
     "action": create("", &version, 0),
     "action": create("destroykeyversion", &version, 0),
@@ -561,7 +1012,7 @@ async fn proposals(client: &Client) -> Vec<Bad> {
 }
 
 async fn release_audit_and_seal(client: &Client) -> Vec<Bad> {
-    let mut request = key("dev/bad-gated", Algorithm::Aes256Gcm);
+    let mut request = key("dev/bad-gated", Algorithm::Aes256);
     request.key.as_mut().unwrap().release_requirement = Some(requirement(&[1; 48]));
     let name = create(client, request).await.name;
     let mut list = Vec::new();
@@ -619,7 +1070,7 @@ fn what_only_a_session_can_ask_is_refused_and_recorded_too() {
         algorithm,
         ..Default::default()
     };
-    let aes = Algorithm::Aes256Gcm.into();
+    let aes = Algorithm::Aes256.into();
     let update =
         |version: &str| v1::UpdateObjectRequest { version: version.into(), ..Default::default() };
     for (action, asked) in [

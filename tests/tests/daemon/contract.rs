@@ -34,6 +34,8 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         trust_root: "vendor".to_owned(),
         verdict_digest: vec![24; 32],
         quorum_digest: vec![25; 32],
+        mechanism: "AES_GCM".to_owned(),
+        other_resource: "other".to_owned(),
     };
     let wire = v1::AuditLeaf::decode(rules.to_bytes().as_slice()).unwrap();
     assert_eq!(wire.encode_to_vec(), rules.to_bytes());
@@ -64,6 +66,8 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         trust_root,
         verdict_digest,
         quorum_digest,
+        mechanism,
+        other_resource,
     } = wire;
     let read = Leaf {
         time_ms,
@@ -91,6 +95,8 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         trust_root,
         verdict_digest,
         quorum_digest,
+        mechanism,
+        other_resource,
     };
     assert_eq!(read, rules);
     for (wire, rules) in [

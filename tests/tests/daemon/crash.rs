@@ -59,7 +59,8 @@ async fn twenty_kills_under_eight_writers_lose_nothing_that_was_acknowledged() {
         let message = b"after all";
         let signature = sign(&client, version, message).await.unwrap().signature;
         let data = Some(v1::verify_request::Data::Message(message.to_vec()));
-        let request = v1::VerifyRequest { name: (*version).clone(), data, signature };
+        let request =
+            v1::VerifyRequest { name: (*version).clone(), data, signature, ..Default::default() };
         assert!(client.call(client.crypto().verify(request)).await.unwrap().valid, "{version}");
     }
     println!("{} writes on {} keys were acknowledged", acknowledged.len(), made.len());
@@ -84,7 +85,7 @@ async fn make_and_sign(
     name: &str,
     done: &mut Vec<Acknowledged>,
 ) -> Result<(), ClientError> {
-    let request = key(name, Algorithm::EcSignP256Sha256);
+    let request = key(name, Algorithm::EcP256);
     let made = client.call(client.keys().create_key(request)).await?;
     let version = made.version.unwrap().name;
     let mut note = |audit: Option<v1::AuditReference>, action| {

@@ -1,8 +1,8 @@
 //! Keys in use, checked with libraries that the daemon does not use for it.
 
-use kms_client::v1::{self, Algorithm};
+use kms_client::v1::{self, Algorithm, Mechanism};
 use kms_client::{Client, ClientError};
-use kms_tests::request::{create_key, sign};
+use kms_tests::request::{create, create_key, key, sign};
 use kms_tests::{Daemon, log, refused_for};
 use p256::ecdsa::signature::Verifier as _;
 use p256::pkcs8::DecodePublicKey as _;
@@ -12,19 +12,19 @@ use sha2::{Digest as _, Sha256};
 const MESSAGE: &[u8] = b"signed by the daemon";
 
 /// Whether an independent library takes the signature.
-fn verifies(algorithm: Algorithm, public_key: &[u8], message: &[u8], signature: &[u8]) -> bool {
-    match algorithm {
-        Algorithm::EcSignP256Sha256 => {
+fn verifies(mechanism: Mechanism, public_key: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    match mechanism {
+        Mechanism::EcdsaSha256 => {
             let key = p256::ecdsa::VerifyingKey::from_public_key_der(public_key).unwrap();
             p256::ecdsa::DerSignature::from_bytes(signature)
                 .is_ok_and(|signature| key.verify(message, &signature).is_ok())
         }
-        Algorithm::RsaSignPkcs13072Sha256 => {
+        Mechanism::RsaPkcs1Sha256 => {
             let key = RsaPublicKey::from_public_key_der(public_key).unwrap();
             let scheme = rsa::Pkcs1v15Sign::new::<Sha256>();
             key.verify(scheme, &Sha256::digest(message), signature).is_ok()
         }
-        Algorithm::RsaSignPss3072Sha256 => {
+        Mechanism::RsaPssSha256 => {
             let key = RsaPublicKey::from_public_key_der(public_key).unwrap();
             let scheme = rsa::Pss::<Sha256>::new_with_salt(32);
             key.verify(scheme, &Sha256::digest(message), signature).is_ok()
@@ -35,7 +35,12 @@ fn verifies(algorithm: Algorithm, public_key: &[u8], message: &[u8], signature: 
 
 async fn verify(client: &Client, name: &str, message: &[u8], signature: &[u8]) -> bool {
     let data = Some(v1::verify_request::Data::Message(message.to_vec()));
-    let request = v1::VerifyRequest { name: name.to_owned(), data, signature: signature.to_vec() };
+    let request = v1::VerifyRequest {
+        name: name.to_owned(),
+        data,
+        signature: signature.to_vec(),
+        ..Default::default()
+    };
     match client.call(client.crypto().verify(request)).await {
         Ok(answer) => answer.valid,
         Err(error) => {
@@ -48,28 +53,30 @@ async fn verify(client: &Client, name: &str, message: &[u8], signature: &[u8]) -
 #[tokio::test]
 async fn signatures_convince_independent_libraries_and_damaged_ones_nobody() {
     let client = Daemon::shared().client().await;
-    for algorithm in [
-        Algorithm::EcSignP256Sha256,
-        Algorithm::RsaSignPkcs13072Sha256,
-        Algorithm::RsaSignPss3072Sha256,
+    for (algorithm, mechanism) in [
+        (Algorithm::EcP256, Mechanism::EcdsaSha256),
+        (Algorithm::Rsa3072, Mechanism::RsaPkcs1Sha256),
+        (Algorithm::Rsa3072, Mechanism::RsaPssSha256),
     ] {
-        let name = format!("dev/crypto-sign-{}", algorithm as i32);
-        let version = create_key(&client, &name, algorithm).await;
+        let name = format!("dev/crypto-sign-{}", mechanism as i32);
+        let mut request = key(&name, algorithm);
+        request.key.as_mut().unwrap().mechanisms = vec![mechanism.into()];
+        let version = create(&client, request).await;
         let made = sign(&client, &name, MESSAGE).await.unwrap();
-        assert_eq!(made.name, version.name);
+        assert_eq!((made.name.as_str(), made.mechanism()), (version.name.as_str(), mechanism));
         assert_eq!(made.signature_crc32c, crc32c::crc32c(&made.signature));
-        let data = Some(v1::sign_request::Data::Sha256Digest(Sha256::digest(MESSAGE).to_vec()));
-        let request = v1::SignRequest { name: name.clone(), data, data_crc32c: None };
+        let data = Some(v1::sign_request::Data::Digest(Sha256::digest(MESSAGE).to_vec()));
+        let request = v1::SignRequest { name: name.clone(), data, ..Default::default() };
         let of_digest = client.call(client.crypto().sign(request)).await.unwrap().signature;
         for signature in [&made.signature, &of_digest] {
-            assert!(verifies(algorithm, &version.public_key, MESSAGE, signature), "{algorithm:?}");
+            assert!(verifies(mechanism, &version.public_key, MESSAGE, signature), "{mechanism:?}");
             assert!(verify(&client, &name, MESSAGE, signature).await);
         }
         assert!(!verify(&client, &name, b"another", &made.signature).await);
         for at in [0, 3, made.signature.len() / 2, made.signature.len() - 1] {
             let mut damaged = made.signature.clone();
             damaged[at] ^= 1;
-            assert!(!verify(&client, &name, MESSAGE, &damaged).await, "{algorithm:?} at {at}");
+            assert!(!verify(&client, &name, MESSAGE, &damaged).await, "{mechanism:?} at {at}");
             assert!(!verify(&client, &name, MESSAGE, &made.signature[..at]).await);
         }
     }
@@ -88,8 +95,8 @@ async fn decrypt(
 #[tokio::test]
 async fn a_ciphertext_opens_whole_with_its_own_parts_and_not_otherwise() {
     let client = Daemon::shared().client().await;
-    let first = create_key(&client, "dev/crypto-gcm", Algorithm::Aes256Gcm).await.name;
-    let other = create_key(&client, "dev/crypto-gcm-other", Algorithm::Aes256Gcm).await.name;
+    let first = create_key(&client, "dev/crypto-gcm", Algorithm::Aes256).await.name;
+    let other = create_key(&client, "dev/crypto-gcm-other", Algorithm::Aes256).await.name;
     let request =
         v1::CreateKeyVersionRequest { parent: "dev/crypto-gcm".to_owned(), ..Default::default() };
     let second = client.call(client.keys().create_key_version(request)).await.unwrap();
@@ -100,6 +107,7 @@ async fn a_ciphertext_opens_whole_with_its_own_parts_and_not_otherwise() {
             plaintext_crc32c: Some(crc32c::crc32c(&plaintext)),
             plaintext: plaintext.clone(),
             additional_authenticated_data: b"context".to_vec(),
+            ..Default::default()
         };
         let made = client.call(client.crypto().encrypt(request.clone())).await.unwrap();
         let again = client.call(client.crypto().encrypt(request)).await.unwrap();
@@ -111,6 +119,7 @@ async fn a_ciphertext_opens_whole_with_its_own_parts_and_not_otherwise() {
             ciphertext: made.ciphertext,
             additional_authenticated_data: b"context".to_vec(),
             ciphertext_crc32c: Some(made.ciphertext_crc32c),
+            ..Default::default()
         };
         assert_eq!(decrypt(&client, |_| (), &whole).await.unwrap(), plaintext);
         let whole = v1::DecryptRequest { ciphertext_crc32c: None, ..whole };
@@ -139,9 +148,13 @@ async fn a_ciphertext_opens_whole_with_its_own_parts_and_not_otherwise() {
 #[tokio::test]
 async fn a_mac_is_right_for_its_key_and_data_only() {
     let client = Daemon::shared().client().await;
-    create_key(&client, "dev/crypto-mac", Algorithm::HmacSha256).await;
-    create_key(&client, "dev/crypto-mac-other", Algorithm::HmacSha256).await;
-    let request = v1::MacSignRequest { name: "dev/crypto-mac".to_owned(), data: MESSAGE.to_vec() };
+    create_key(&client, "dev/crypto-mac", Algorithm::GenericSecret).await;
+    create_key(&client, "dev/crypto-mac-other", Algorithm::GenericSecret).await;
+    let request = v1::MacSignRequest {
+        name: "dev/crypto-mac".to_owned(),
+        data: MESSAGE.to_vec(),
+        ..Default::default()
+    };
     let mac = client.call(client.crypto().mac_sign(request)).await.unwrap().mac;
     let mut wrong = mac.clone();
     wrong[31] ^= 1;
@@ -152,7 +165,7 @@ async fn a_mac_is_right_for_its_key_and_data_only() {
         ("dev/crypto-mac-other", MESSAGE, &mac, false),
     ] {
         let (name, data, mac) = (name.to_owned(), data.to_vec(), mac.clone());
-        let request = v1::MacVerifyRequest { name, data, mac };
+        let request = v1::MacVerifyRequest { name, data, mac, ..Default::default() };
         assert_eq!(client.call(client.crypto().mac_verify(request)).await.unwrap().valid, valid);
     }
 }
@@ -173,10 +186,9 @@ async fn random_bytes_are_as_many_as_asked_for_and_never_the_same() {
 #[tokio::test]
 async fn a_key_does_only_what_it_was_made_for() {
     let client = Daemon::shared().client().await;
-    let mut request =
-        kms_tests::request::key("dev/crypto-verify-only", Algorithm::EcSignP256Sha256);
+    let mut request = key("dev/crypto-verify-only", Algorithm::EcP256);
     request.key.as_mut().unwrap().usages = vec![v1::Usage::Verify.into()];
-    kms_tests::request::create(&client, request).await;
+    create(&client, request).await;
     let answer = sign(&client, "dev/crypto-verify-only", MESSAGE).await;
     let refusal = refused_for(answer, "USAGE_REFUSED");
     log::assert_recorded(&client, &refusal, "Sign").await;

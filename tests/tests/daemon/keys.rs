@@ -28,7 +28,8 @@ async fn seven_keys_come_in_four_pages_of_two() {
     let client = daemon.client().await;
     let mut made = Vec::new();
     for n in [3, 1, 6, 0, 5, 2, 4] {
-        let version = create_key(&client, &format!("keys-paged/k{n}"), Algorithm::HmacSha256).await;
+        let version =
+            create_key(&client, &format!("keys-paged/k{n}"), Algorithm::GenericSecret).await;
         made.push(version.name.strip_suffix("/versions/1").unwrap().to_owned());
     }
     made.sort();
@@ -38,6 +39,7 @@ async fn seven_keys_come_in_four_pages_of_two() {
             parent: "keys-paged".to_owned(),
             page_size: 2,
             page_token: token,
+            ..Default::default()
         };
         let page = client.call(client.keys().list_keys(request)).await.unwrap();
         assert!(page.keys.len() <= 2);
@@ -58,7 +60,7 @@ async fn a_retry_is_the_same_operation_and_other_arguments_are_another() {
     let request_id = vec![7; 16];
     let request = v1::CreateKeyRequest {
         request_id: request_id.clone(),
-        ..key("keys-retry/k", Algorithm::HmacSha256)
+        ..key("keys-retry/k", Algorithm::GenericSecret)
     };
     let create = async |request: &v1::CreateKeyRequest| {
         client.call(client.keys().create_key(request.clone())).await
@@ -70,7 +72,7 @@ async fn a_retry_is_the_same_operation_and_other_arguments_are_another() {
     let without = v1::CreateKeyRequest { request_id: Vec::new(), ..request.clone() };
     refused_for(create(&without).await, "ALREADY_EXISTS");
     let mut other = request.clone();
-    other.key.as_mut().unwrap().algorithm = Algorithm::Aes256Gcm.into();
+    other.key.as_mut().unwrap().algorithm = Algorithm::Aes256.into();
     refused_for(create(&other).await, "ALREADY_EXISTS");
     // The id is the caller's own: another caller's is another request.
     let app = daemon.officer_client().await;
@@ -78,7 +80,11 @@ async fn a_retry_is_the_same_operation_and_other_arguments_are_another() {
 
     let rotate = async |request_id: &[u8]| {
         let parent = "keys-retry/k".to_owned();
-        let request = v1::CreateKeyVersionRequest { parent, request_id: request_id.to_vec() };
+        let request = v1::CreateKeyVersionRequest {
+            parent,
+            request_id: request_id.to_vec(),
+            ..Default::default()
+        };
         client.call(client.keys().create_key_version(request)).await.unwrap().version.unwrap()
     };
     let second = rotate(&request_id).await;
@@ -112,7 +118,7 @@ async fn attempts_at_once_make_one_key() {
         let client = client.clone();
         let request = v1::CreateKeyRequest {
             request_id: vec![3; 16],
-            ..key("keys-at-once/k", Algorithm::EcSignP256Sha256)
+            ..key("keys-at-once/k", Algorithm::EcP256)
         };
         racing.spawn(async move { client.call(client.keys().create_key(request)).await });
     }
@@ -134,7 +140,7 @@ async fn attempts_at_once_make_one_key() {
 #[tokio::test]
 async fn an_old_etag_is_refused_and_the_new_one_is_not() {
     let client = Daemon::shared().client().await;
-    let version = create_key(&client, "dev/keys-etag", Algorithm::HmacSha256).await;
+    let version = create_key(&client, "dev/keys-etag", Algorithm::GenericSecret).await;
     let suspended = step(&client, "Suspend", &version.name).await.unwrap();
     assert_ne!(suspended.etag, version.etag);
     let resume = async |etag: &str| {
@@ -150,7 +156,7 @@ async fn an_old_etag_is_refused_and_the_new_one_is_not() {
 #[tokio::test]
 async fn rotation_moves_the_primary_and_old_versions_go_on() {
     let client = Daemon::shared().client().await;
-    let first = create_key(&client, "dev/keys-rotate", Algorithm::EcSignP256Sha256).await;
+    let first = create_key(&client, "dev/keys-rotate", Algorithm::EcP256).await;
     let old = sign(&client, "dev/keys-rotate", b"x").await.unwrap();
     let request =
         v1::CreateKeyVersionRequest { parent: "dev/keys-rotate".to_owned(), ..Default::default() };
@@ -161,7 +167,7 @@ async fn rotation_moves_the_primary_and_old_versions_go_on() {
     let data = Some(v1::verify_request::Data::Message(b"x".to_vec()));
     for (name, valid) in [(&first.name, true), (&second.name, false)] {
         let (name, data, signature) = (name.clone(), data.clone(), old.signature.clone());
-        let request = v1::VerifyRequest { name, data, signature };
+        let request = v1::VerifyRequest { name, data, signature, ..Default::default() };
         assert_eq!(client.call(client.crypto().verify(request)).await.unwrap().valid, valid);
     }
     let request = v1::ListKeyVersionsRequest {
@@ -186,8 +192,8 @@ async fn rotation_moves_the_primary_and_old_versions_go_on() {
 async fn what_is_destroyed_is_in_no_file_and_its_name_is_not_used_again() {
     let mut daemon = Daemon::start();
     let client = daemon.client().await;
-    let doomed = create_key(&client, "dev/keys-doomed", Algorithm::Aes256Gcm).await.name;
-    let kept = create_key(&client, "dev/keys-kept", Algorithm::Aes256Gcm).await.name;
+    let doomed = create_key(&client, "dev/keys-doomed", Algorithm::Aes256).await.name;
+    let kept = create_key(&client, "dev/keys-kept", Algorithm::Aes256).await.name;
     let slots = daemon.state().join("store/slots");
     let before = fs::read(&slots).unwrap();
     for verb in ["Deactivate", "Destroy"] {
@@ -206,7 +212,7 @@ async fn what_is_destroyed_is_in_no_file_and_its_name_is_not_used_again() {
     };
     refused_for(encrypt(&doomed).await, "STATE_REFUSES");
     encrypt(&kept).await.unwrap();
-    let request = key("dev/keys-doomed", Algorithm::Aes256Gcm);
+    let request = key("dev/keys-doomed", Algorithm::Aes256);
     refused_for(client.call(client.keys().create_key(request)).await, "ALREADY_EXISTS");
     drop(client);
     daemon.terminate();

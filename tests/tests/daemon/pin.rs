@@ -71,7 +71,7 @@ fn a_login_holds_for_its_stream_and_ends_with_the_logout() {
     let make = || {
         Asked::CreateObjectKey(v1::CreateObjectKeyRequest {
             ring: "dev".to_owned(),
-            algorithm: Algorithm::EcSignP256Sha256.into(),
+            algorithm: Algorithm::EcP256.into(),
             label: "by pin".to_owned(),
             ..Default::default()
         })
@@ -84,7 +84,7 @@ fn a_login_holds_for_its_stream_and_ends_with_the_logout() {
     let version = made.object.unwrap().version;
     let sign = || {
         let data = Some(v1::sign_request::Data::Message(b"x".to_vec()));
-        Asked::Sign(v1::SignRequest { name: version.clone(), data, data_crc32c: None })
+        Asked::Sign(v1::SignRequest { name: version.clone(), data, ..Default::default() })
     };
     officer.call(sign()).unwrap();
     let mut second = session(&daemon.tls("officer"));

@@ -18,7 +18,7 @@ async fn proposed(client: &Client, name: &str) -> (String, v1::Proposal) {
 }
 
 async fn guarded(client: &Client, name: &str, members: &[&str]) -> String {
-    let mut request = key(name, Algorithm::HmacSha256);
+    let mut request = key(name, Algorithm::GenericSecret);
     request.key.as_mut().unwrap().quorum = Some(quorum(&[DESTROY], 2, members));
     let version = create(client, request).await.name;
     step(client, "Deactivate", &version).await.unwrap();

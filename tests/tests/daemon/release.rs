@@ -18,7 +18,7 @@ const MEASUREMENT: [u8; 48] = [0x4b; 48];
 
 /// Makes a key that is released to a guest of [`MEASUREMENT`].
 async fn gated(client: &Client, name: &str) -> String {
-    let mut request = key(name, Algorithm::Aes256Gcm);
+    let mut request = key(name, Algorithm::Aes256);
     request.key.as_mut().unwrap().release_requirement = Some(requirement(&MEASUREMENT));
     create(client, request).await;
     name.to_owned()
@@ -66,7 +66,7 @@ async fn send(
 async fn a_workload_that_proves_itself_receives_the_key_that_the_daemon_uses() {
     let daemon = Daemon::shared();
     let (developer, stranger) = (daemon.client().await, daemon.stranger_client().await);
-    let mut request = key("dev/release-good", Algorithm::HmacSha256);
+    let mut request = key("dev/release-good", Algorithm::GenericSecret);
     request.key.as_mut().unwrap().release_requirement = Some(v1::ReleaseRequirement {
         free_usages: vec![v1::Usage::MacSign.into()],
         ..requirement(&MEASUREMENT)
@@ -78,7 +78,8 @@ async fn a_workload_that_proves_itself_receives_the_key_that_the_daemon_uses() {
     assert_eq!((released.version.to_string(), released.bytes.len()), (version.clone(), 32));
 
     // Only the very key makes the same code.
-    let request = v1::MacSignRequest { name: version.clone(), data: b"data".to_vec() };
+    let request =
+        v1::MacSignRequest { name: version.clone(), data: b"data".to_vec(), ..Default::default() };
     let mac = developer.call(developer.crypto().mac_sign(request)).await.unwrap().mac;
     assert_eq!(mac, hmac_sha256(&released.bytes, b"data"));
 
@@ -207,9 +208,9 @@ async fn damaged_evidence_is_refused_wherever_it_is_damaged() {
 async fn a_key_without_a_requirement_never_leaves() {
     let daemon = Daemon::shared();
     let client = daemon.client().await;
-    let mut requests = vec![key("dev/release-never", Algorithm::Aes256Gcm)];
+    let mut requests = vec![key("dev/release-never", Algorithm::Aes256)];
     // Not even one that says it may be.
-    let mut released = key("dev/release-never-said", Algorithm::Aes256Gcm);
+    let mut released = key("dev/release-never-said", Algorithm::Aes256);
     released.key.as_mut().unwrap().usages = vec![v1::Usage::Release.into()];
     requests.push(released);
     let gate = gated(&client, "dev/release-never-gate").await;

@@ -9,9 +9,9 @@ use kms_tests::{Daemon, refused_for};
 async fn a_second_start_finds_everything_as_it_was() {
     let mut daemon = Daemon::start();
     let client = daemon.client().await;
-    let ec = create_key(&client, "dev/restart-ec", Algorithm::EcSignP256Sha256).await;
-    let aes = create_key(&client, "dev/restart-aes", Algorithm::Aes256Gcm).await;
-    let gone = create_key(&client, "dev/restart-gone", Algorithm::HmacSha256).await;
+    let ec = create_key(&client, "dev/restart-ec", Algorithm::EcP256).await;
+    let aes = create_key(&client, "dev/restart-aes", Algorithm::Aes256).await;
+    let gone = create_key(&client, "dev/restart-gone", Algorithm::GenericSecret).await;
     for verb in ["Deactivate", "Destroy"] {
         step(&client, verb, &gone.name).await.unwrap();
     }
@@ -45,7 +45,7 @@ async fn a_second_start_finds_everything_as_it_was() {
     let found = client.call(client.keys().get_key_version(request)).await.unwrap().version;
     assert_eq!(found.unwrap(), ec);
     let data = Some(v1::verify_request::Data::Message(b"before".to_vec()));
-    let request = v1::VerifyRequest { name: ec.name, data, signature };
+    let request = v1::VerifyRequest { name: ec.name, data, signature, ..Default::default() };
     assert!(client.call(client.crypto().verify(request)).await.unwrap().valid);
     let request = v1::DecryptRequest {
         name: aes.name,
@@ -54,7 +54,7 @@ async fn a_second_start_finds_everything_as_it_was() {
         ..Default::default()
     };
     assert_eq!(client.call(client.crypto().decrypt(request)).await.unwrap().plaintext, b"before");
-    let request = v1::MacSignRequest { name: gone.name, data: Vec::new() };
+    let request = v1::MacSignRequest { name: gone.name, ..Default::default() };
     refused_for(client.call(client.crypto().mac_sign(request)).await, "STATE_REFUSES");
     assert_eq!(daemon.text("user.pin"), users);
     for officer in [daemon.officer_client().await, daemon.tls_client().await] {

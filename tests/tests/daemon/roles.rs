@@ -18,7 +18,7 @@ async fn attempt(client: &Client, action: &str, who: &str) -> Result<(), ClientE
             client.call(client.keys().create_key_ring(request)).await.map(drop)
         }
         "CreateKey" => {
-            let request = key(&format!("dev/roles-by-{who}"), Algorithm::HmacSha256);
+            let request = key(&format!("dev/roles-by-{who}"), Algorithm::GenericSecret);
             client.call(client.keys().create_key(request)).await.map(drop)
         }
         "Sign" => sign(client, "dev/roles-ec", b"x").await.map(drop),
@@ -58,7 +58,7 @@ async fn each_role_does_its_own_work_and_no_other() {
     let officer = daemon.officer_client().await;
     let app = daemon.tls_client().await;
     let stranger = daemon.stranger_client().await;
-    create_key(&developer, "dev/roles-ec", Algorithm::EcSignP256Sha256).await;
+    create_key(&developer, "dev/roles-ec", Algorithm::EcP256).await;
     let ring = v1::CreateKeyRingRequest { name: "roles-pin".to_owned(), ..Default::default() };
     officer.call(officer.keys().create_key_ring(ring)).await.unwrap();
     // The developer holds every role but the officer's; the app holds two over ring `dev`.
@@ -129,7 +129,7 @@ async fn what_is_there_and_what_is_not_look_alike_to_those_who_may_not_know() {
     let officer = daemon.officer_client().await;
     let ring = v1::CreateKeyRingRequest { name: "roles-other".to_owned(), ..Default::default() };
     officer.call(officer.keys().create_key_ring(ring)).await.unwrap();
-    create_key(&developer, "roles-other/there", Algorithm::EcSignP256Sha256).await;
+    create_key(&developer, "roles-other/there", Algorithm::EcP256).await;
     let (app, stranger) = (daemon.tls_client().await, daemon.stranger_client().await);
     for client in [&app, &stranger] {
         let mut seen = Vec::new();
@@ -202,7 +202,7 @@ async fn lists_show_only_what_the_caller_may_know() {
 async fn a_stranger_may_ask_for_a_gated_key_and_for_nothing_else_of_it() {
     let daemon = Daemon::shared();
     let developer = daemon.client().await;
-    let mut request = key("dev/roles-gated", Algorithm::EcSignP256Sha256);
+    let mut request = key("dev/roles-gated", Algorithm::EcP256);
     request.key.as_mut().unwrap().release_requirement = Some(requirement(&[9; 48]));
     create(&developer, request).await;
     let stranger = daemon.stranger_client().await;

@@ -154,7 +154,7 @@ async fn use_and_seal(officer: &Client, address: Config) -> (String, kms_tests::
         session.call(Asked::LoginToken(login)).unwrap();
         let make = v1::CreateObjectKeyRequest {
             ring: "pki".to_owned(),
-            algorithm: Algorithm::EcSignP256Sha256.into(),
+            algorithm: Algorithm::EcP256.into(),
             ..Default::default()
         };
         let Answered::CreateObjectKey(made) = session.call(Asked::CreateObjectKey(make)).unwrap()
@@ -163,7 +163,7 @@ async fn use_and_seal(officer: &Client, address: Config) -> (String, kms_tests::
         };
         let version = made.object.unwrap().version;
         let data = Some(v1::sign_request::Data::Message(b"x".to_vec()));
-        let request = v1::SignRequest { name: version.clone(), data, data_crc32c: None };
+        let request = v1::SignRequest { name: version.clone(), data, ..Default::default() };
         session.call(Asked::Sign(request.clone())).unwrap();
         sealing.send(()).unwrap();
         wait.recv().unwrap();

@@ -28,8 +28,8 @@ async fn pins_and_plaintexts_stand_in_no_log_no_metric_and_no_file() {
     refused_for(client.call(client.token().set_token_pin(request)).await, "ROLE_MISSING");
     let request = v1::UnsealRequest { passphrase: WRONG_PIN.to_owned() };
     refused(client.call(client.seal().unseal(request)).await);
-    create_key(&client, "dev/secrets-aes", Algorithm::Aes256Gcm).await;
-    create_key(&client, "dev/secrets-mac", Algorithm::HmacSha256).await;
+    create_key(&client, "dev/secrets-aes", Algorithm::Aes256).await;
+    create_key(&client, "dev/secrets-mac", Algorithm::GenericSecret).await;
     let name = || "dev/secrets-aes".to_owned();
     let request =
         v1::EncryptRequest { name: name(), plaintext: DATA.to_vec(), ..Default::default() };
@@ -43,7 +43,11 @@ async fn pins_and_plaintexts_stand_in_no_log_no_metric_and_no_file() {
         ..Default::default()
     };
     assert_eq!(client.call(client.crypto().decrypt(request)).await.unwrap().plaintext, DATA);
-    let request = v1::MacSignRequest { name: "dev/secrets-mac".to_owned(), data: DATA.to_vec() };
+    let request = v1::MacSignRequest {
+        name: "dev/secrets-mac".to_owned(),
+        data: DATA.to_vec(),
+        ..Default::default()
+    };
     client.call(client.crypto().mac_sign(request)).await.unwrap();
     let config = daemon.unix();
     let logins = std::thread::spawn(move || {
@@ -104,7 +108,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 async fn the_metrics_count_what_is_done_and_what_is_refused() {
     let daemon = Daemon::start();
     let client = daemon.client().await;
-    create_key(&client, "dev/metrics", Algorithm::EcSignP256Sha256).await;
+    create_key(&client, "dev/metrics", Algorithm::EcP256).await;
     let before = daemon.metrics();
     assert!(before.starts_with("HTTP/1.1 200"), "{before}");
     assert!(before.contains("application/openmetrics-text"), "{before}");

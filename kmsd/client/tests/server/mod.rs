@@ -250,7 +250,15 @@ async fn run_session(mut requests: Streaming<v1::SessionRequest>, answers: Answe
                 }
                 Behaviour::Refuse => {
                     let (reason, message) = ("SEALED".to_owned(), "unseal first".to_owned());
-                    (id, R::Error(v1::SessionError { code: 9, reason, message, audit_index: None }))
+                    (
+                        id,
+                        R::Error(v1::OperationError {
+                            code: 9,
+                            reason,
+                            message,
+                            audit_index: None,
+                        }),
+                    )
                 }
                 _ => (id + 100, random),
             },
@@ -261,6 +269,70 @@ async fn run_session(mut requests: Streaming<v1::SessionRequest>, answers: Answe
         };
         let _ = answers.send(Ok(v1::SessionResponse { id, response: Some(response) })).await;
     }
+}
+
+/// Gives data back with each byte inverted, in chunks of other lengths than they came in; a signature
+/// is what came, as it came. The name says what goes wrong.
+async fn run_stream(
+    mut requests: Streaming<v1::StreamRequest>,
+    answers: mpsc::Sender<Result<v1::StreamResponse, Status>>,
+) {
+    use v1::stream_request::Request as Asked;
+    use v1::stream_response::Response as R;
+    let Some(Ok(v1::StreamRequest { request: Some(Asked::Start(start)) })) = requests.next().await
+    else {
+        return;
+    };
+    let send =
+        async |response| answers.send(Ok(v1::StreamResponse { response: Some(response) })).await;
+    if start.name == "refuse" {
+        let _ = answers.send(Err(sealed())).await;
+        return;
+    }
+    let _ = send(R::Started(v1::StreamStarted { name: start.name.clone(), ..Default::default() }))
+        .await;
+    let enciphers = matches!(start.operation, Some(v1::stream_start::Operation::Encrypt(_)));
+    let (mut taken, mut waiting) = (Vec::new(), Vec::new());
+    while let Some(Ok(v1::StreamRequest { request: Some(request) })) = requests.next().await {
+        match request {
+            Asked::Chunk(_) if start.name == "break" => return,
+            Asked::Chunk(chunk) => {
+                assert!(!chunk.is_empty() && chunk.len() <= 64 * 1024);
+                waiting.extend(chunk.iter().map(|byte| !byte));
+                taken.extend(chunk);
+                if enciphers && waiting.len() > 100_000 {
+                    let _ = send(R::Chunk(std::mem::take(&mut waiting))).await;
+                }
+            }
+            _ => break,
+        }
+    }
+    if enciphers && !waiting.is_empty() {
+        let _ = send(R::Chunk(waiting)).await;
+    }
+    let short = u64::from(start.name == "short");
+    let length_bytes = u64::try_from(taken.len()).unwrap() - short;
+    let result = (!enciphers).then_some(v1::stream_finished::Result::Signature(taken));
+    let _ = send(R::Finished(v1::StreamFinished { result, length_bytes })).await;
+}
+
+/// Methods of one request and one answer that these tests do not call.
+macro_rules! unimplemented_methods {
+    ($($method:ident($request:ident) -> $response:ident;)+) => {$(
+        // As `async_trait` writes it, which does not look into macros.
+        fn $method<'life0, 'async_trait>(
+            &'life0 self,
+            _: Request<v1::$request>,
+        ) -> Pin<
+            Box<dyn Future<Output = Result<Response<v1::$response>, Status>> + Send + 'async_trait>,
+        >
+        where
+            'life0: 'async_trait,
+            Self: 'async_trait,
+        {
+            Box::pin(async { Err(Status::unimplemented("not part of these tests")) })
+        }
+    )+};
 }
 
 #[tonic::async_trait]
@@ -276,6 +348,19 @@ impl CryptoService for Service {
         let (answers, outgoing) = mpsc::channel(4);
         self.streams.fetch_add(1, Ordering::SeqCst);
         tokio::spawn(run_session(request.into_inner(), answers, Open(self.streams.clone())));
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+    }
+
+    type StreamStream = Pin<
+        Box<dyn tokio_stream::Stream<Item = Result<v1::StreamResponse, Status>> + Send + 'static>,
+    >;
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<v1::StreamRequest>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        let (answers, outgoing) = mpsc::channel(4);
+        tokio::spawn(run_stream(request.into_inner(), answers));
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
 
@@ -303,38 +388,22 @@ impl CryptoService for Service {
         Err(Status::with_error_details(Code::FailedPrecondition, "create a proposal", details))
     }
 
-    async fn encrypt(
-        &self,
-        _: Request<v1::EncryptRequest>,
-    ) -> Result<Response<v1::EncryptResponse>, Status> {
-        Err(Status::unimplemented("not part of these tests"))
-    }
-
-    async fn decrypt(
-        &self,
-        _: Request<v1::DecryptRequest>,
-    ) -> Result<Response<v1::DecryptResponse>, Status> {
-        Err(Status::unimplemented("not part of these tests"))
-    }
-
-    async fn verify(
-        &self,
-        _: Request<v1::VerifyRequest>,
-    ) -> Result<Response<v1::VerifyResponse>, Status> {
-        Err(Status::unimplemented("not part of these tests"))
-    }
-
-    async fn mac_sign(
-        &self,
-        _: Request<v1::MacSignRequest>,
-    ) -> Result<Response<v1::MacSignResponse>, Status> {
-        Err(Status::unimplemented("not part of these tests"))
-    }
-
-    async fn mac_verify(
-        &self,
-        _: Request<v1::MacVerifyRequest>,
-    ) -> Result<Response<v1::MacVerifyResponse>, Status> {
-        Err(Status::unimplemented("not part of these tests"))
+    unimplemented_methods! {
+        encrypt(EncryptRequest) -> EncryptResponse;
+        decrypt(DecryptRequest) -> DecryptResponse;
+        verify(VerifyRequest) -> VerifyResponse;
+        mac_sign(MacSignRequest) -> MacSignResponse;
+        mac_verify(MacVerifyRequest) -> MacVerifyResponse;
+        digest(DigestRequest) -> DigestResponse;
+        re_encrypt(ReEncryptRequest) -> ReEncryptResponse;
+        generate_data_key(GenerateDataKeyRequest) -> GenerateDataKeyResponse;
+        wrap_key(WrapKeyRequest) -> WrapKeyResponse;
+        unwrap_key(UnwrapKeyRequest) -> UnwrapKeyResponse;
+        derive_key(DeriveKeyRequest) -> DeriveKeyResponse;
+        agree_key(AgreeKeyRequest) -> AgreeKeyResponse;
+        encapsulate_key(EncapsulateKeyRequest) -> EncapsulateKeyResponse;
+        decapsulate_key(DecapsulateKeyRequest) -> DecapsulateKeyResponse;
+        copy_key(CopyKeyRequest) -> CopyKeyResponse;
+        batch(BatchRequest) -> BatchResponse;
     }
 }

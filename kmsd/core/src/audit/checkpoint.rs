@@ -136,7 +136,7 @@ impl LogKey {
         [digest[0], digest[1], digest[2], digest[3]]
     }
 
-    fn verifies(&self, text: &[u8], signature: &[u8]) -> bool {
+    pub(crate) fn verifies(&self, text: &[u8], signature: &[u8]) -> bool {
         Signature::from_slice(signature)
             .is_ok_and(|signature| self.key.verify_strict(text, &signature).is_ok())
     }

@@ -100,6 +100,13 @@ pub struct Leaf {
     /// Digest of the quorum policy that decided; empty without.
     #[prost(bytes = "vec", tag = "25")]
     pub quorum_digest: Vec<u8>,
+    /// How the key was used; empty where no key was.
+    #[prost(string, tag = "26")]
+    pub mechanism: String,
+    /// The second resource that the operation touched: where a derived key was made, which key was
+    /// wrapped, to which key a ciphertext was moved; empty without.
+    #[prost(string, tag = "27")]
+    pub other_resource: String,
 }
 
 /// The bytes are not a leaf, or one that was written another way: somebody's edit, or another

@@ -1,13 +1,18 @@
-//! The mechanisms, one file each: parameters, encodings, checks of public keys, known answers.
+//! What the mechanisms ask for, whoever carries them out: parameters, encodings, checks of public keys.
 //!
-//! What is carried out with a private key is a [`crate::provider::Provider`]'s work. A new mechanism
-//! is one more file here, its algorithm in `kms-core`, and one arm in each provider and in
-//! [`crate::selftest`].
+//! The work itself is a [`crate::provider::Provider`]'s. A new mechanism has its line in `kms-core`, one
+//! arm in each provider, and its known answers in [`crate::selftest`].
 
-pub mod aes_gcm;
+pub mod cipher;
 pub mod ecdsa;
-pub mod hmac;
+pub mod eddsa;
+pub mod key_form;
+pub mod mac;
+pub mod ml_dsa;
+pub mod ml_kem;
 pub mod rsa;
+pub mod slh_dsa;
+pub mod x_wing;
 
 /// Reads hexadecimal text of this crate's own known answers; line breaks do not count.
 pub(crate) fn known(text: &str) -> Vec<u8> {

@@ -5,58 +5,77 @@
 //! row key      = HKDF(root,       info = lp("kms-row")     || lp(""))
 //! tenant key   = random, KWP under HKDF(root,       info = lp("kms-tenant")  || lp(tenant))
 //! log seed     = random, KWP under HKDF(root,       info = lp("kms-log")     || lp(""))
+//! statements   = random, KWP under HKDF(root,       info = lp("kms-statement") || lp(""))
 //! ring key     = random, KWP under HKDF(tenant key, info = lp("kms-ring")    || lp(ring name))
 //! version key  =         KWP under HKDF(ring key, salt = slot secret,
 //!                                                   info = lp("kms-version") || lp(header))
+//! import key   = random, KWP under HKDF(ring key, info = lp("kms-import-job") || lp(job name))
 //! ```
 //!
-//! A use takes a recorded permit by value, compares it with the deed in one private function, before
-//! any key is opened, and opens the key for one call (`uses.rs`). The daemon's `ops` are the callers.
-//! Storing wrapped keys, erasing slot secrets and counting uses is theirs.
+//! A use takes a recorded permit by value, compares it with the deed in one private place, before any
+//! key is opened, and opens the key for one call. `uses.rs` has the uses on data, `making.rs` those that
+//! make a version out of another, `moving.rs` those that move keys and ciphertexts, `streams.rs` large
+//! data. The daemon's `ops` are the callers. Storing wrapped keys, erasing slot secrets and counting uses
+//! is theirs.
 //!
 //! A vault does not take a permit that is not on record:
 //!
 //! ```compile_fail
-//! # use kms_core::{id::Digest, permit::Permit};
+//! # use kms_core::{id::Digest, mechanism::Mechanism::EdDsa, permit::Permit};
 //! # use kms_crypto::{provider::SignInput, vault::{Vault, VersionRef}};
 //! fn sign(vault: &Vault, permit: Permit, digest: &Digest, version: VersionRef<'_>) {
-//!     let _ = vault.sign(permit, digest, version, SignInput::Message(b"m"));
+//!     let _ = vault.sign(permit, digest, version, EdDsa, SignInput::Message(b"m"), b"");
 //! }
 //! ```
 //!
 //! ```
-//! # use kms_core::{id::Digest, permit::Recorded};
+//! # use kms_core::{id::Digest, mechanism::Mechanism::EdDsa, permit::Recorded};
 //! # use kms_crypto::{provider::SignInput, vault::{Vault, VersionRef}};
 //! fn sign(vault: &Vault, permit: Recorded, digest: &Digest, version: VersionRef<'_>) {
-//!     let _ = vault.sign(permit, digest, version, SignInput::Message(b"m"));
+//!     let _ = vault.sign(permit, digest, version, EdDsa, SignInput::Message(b"m"), b"");
 //! }
 //! ```
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use kms_core::algorithm::Algorithm;
 use kms_core::id::{OperationId, RingName, Segment};
 use kms_core::key::SealHeader;
+use kms_core::mechanism::Mechanism;
 
 use crate::CryptoError;
 use crate::kdf::{self, DERIVED_BYTES};
 use crate::log_key::{LogSigner, SEED_BYTES};
 use crate::material::Material;
-use crate::provider::{NewKey, Provider};
+use crate::provider::{self, NewKey, Provider};
 use crate::row::{self, OpenedRow};
+use crate::selftest::SelfTests;
+use crate::statement_key::StatementSigner;
 use crate::unlock::RootKey;
 use crate::wrap;
 
+mod making;
+mod moving;
+mod opened;
+mod streams;
+mod transfer;
 mod uses;
 
-pub use uses::RANDOM_BYTES_MAX;
+use self::opened::OpenedKeys;
+pub use making::NewVersion;
+pub use moving::{Ciphertext, DATA_KEY_BYTES_MAX, DATA_KEY_BYTES_MIN, DataKey};
+pub use streams::{CipherStream, STREAM_INPUT_BYTES_MAX, STREAM_SEGMENT_BYTES, stream_iv_bytes};
+pub use transfer::{ExportTo, ImportJobRef, Incoming};
+pub use uses::{RANDOM_BYTES_MAX, Sealed};
 
 /// The unsealed hierarchy. Dropping it seals: everything in it is wiped.
 pub struct Vault {
-    provider: Arc<dyn Provider>,
+    tests: Arc<SelfTests>,
     root: RootKey,
     row_key: Material,
     opened: RwLock<Opened>,
+    keys: OpenedKeys,
 }
 
 #[derive(Default)]
@@ -140,8 +159,33 @@ impl Vault {
     /// # Errors
     /// The arena's errors.
     pub fn new(root: RootKey, provider: Arc<dyn Provider>) -> Result<Self, CryptoError> {
+        Self::with_self_tests(root, Arc::new(SelfTests::new(provider)))
+    }
+
+    /// The same with self-tests that outlive this vault, so that their error state does too.
+    ///
+    /// # Errors
+    /// [`CryptoError::SelfTest`] in the error state, or the arena's errors.
+    pub fn with_self_tests(root: RootKey, tests: Arc<SelfTests>) -> Result<Self, CryptoError> {
+        // Every key of the hierarchy rests under this one.
+        tests.ensure(Mechanism::AesKwp)?;
         let row_key = kdf::derive(root.material(), b"", "kms-row", b"")?;
-        Ok(Self { provider, root, row_key, opened: RwLock::default() })
+        Ok(Self { tests, root, row_key, opened: RwLock::default(), keys: OpenedKeys::default() })
+    }
+
+    /// What has been tested so far, and what came of it.
+    pub fn self_tests(&self) -> &Arc<SelfTests> {
+        &self.tests
+    }
+
+    /// Drops opened keys that were not used since the call before; to be called every minute.
+    pub fn age_opened_keys(&self) {
+        self.keys.age();
+    }
+
+    /// Drops all opened keys: one of them is no more. The others are opened again when they are used.
+    pub fn forget_opened_keys(&self) {
+        self.keys.forget();
     }
 
     /// Makes a tenant key, wrapped for the store. It is not open before [`Vault::open_tenant`].
@@ -202,18 +246,69 @@ impl Vault {
         LogSigner::new(unwrap_parent(&self.log_wrapping_key()?, wrapped)?)
     }
 
-    /// Makes the key of a version and wraps it under its header and slot secret.
+    /// Makes the key that signs statements, wrapped for the store.
     ///
     /// # Errors
-    /// [`CryptoError::RingClosed`], or those of [`Provider::generate`].
+    /// [`CryptoError::StatementFailed`], or the arena's errors.
+    pub fn create_statement_key(&self) -> Result<Vec<u8>, CryptoError> {
+        wrap::wrap(&self.statement_wrapping_key()?, &StatementSigner::generate()?)
+    }
+
+    /// Opens the key that signs statements.
+    ///
+    /// # Errors
+    /// [`CryptoError::WrapRefused`] when `wrapped` was edited or is of another root.
+    pub fn open_statement_key(&self, wrapped: &[u8]) -> Result<StatementSigner, CryptoError> {
+        StatementSigner::new(wrap::unwrap(&self.statement_wrapping_key()?, wrapped)?)
+    }
+
+    /// Makes the key of a version and wraps it under its header and slot secret. Secrets have the length
+    /// that the header says.
+    ///
+    /// # Errors
+    /// [`CryptoError::RingClosed`], [`CryptoError::MaterialRefused`] for a length that the algorithm does
+    /// not have, [`CryptoError::SelfTest`], or those of [`provider::generate`].
     pub fn generate(
         &self,
         header: &SealHeader,
         slot: &SlotSecret,
     ) -> Result<Generated, CryptoError> {
+        let key = self.generate_key(header.algorithm, header.length_bytes as usize)?;
+        self.seal_version(header, slot, &key)
+    }
+
+    /// Makes a key by an algorithm that has passed its self-test. A pair that does not fit together is a
+    /// failed self-test like any other.
+    fn generate_key(&self, algorithm: Algorithm, length: usize) -> Result<NewKey, CryptoError> {
+        self.tests.state()?;
+        if let Some(mechanism) = algorithm.default_mechanism() {
+            self.tests.ensure(mechanism)?;
+        }
+        provider::generate(self.provider(), algorithm, length).inspect_err(|error| {
+            if let CryptoError::SelfTest(failed) = error {
+                self.tests.fail(*failed);
+            }
+        })
+    }
+
+    /// Wraps a key under its header and slot secret.
+    fn seal_version(
+        &self,
+        header: &SealHeader,
+        slot: &SlotSecret,
+        key: &NewKey,
+    ) -> Result<Generated, CryptoError> {
+        let expected = if header.algorithm.is_asymmetric() { 0 } else { key.material.len() };
+        if header.length_bytes as usize != expected {
+            return Err(CryptoError::MaterialRefused);
+        }
         let wrapping_key = self.version_wrapping_key(header, slot)?;
-        let NewKey { material, public_key } = self.provider.generate(header.algorithm)?;
-        Ok(Generated { sealed: wrap::wrap(&wrapping_key, &material)?, public_key })
+        let sealed = wrap::wrap(&wrapping_key, &key.material)?;
+        Ok(Generated { sealed, public_key: key.public_key.clone() })
+    }
+
+    fn provider(&self) -> &dyn Provider {
+        self.tests.provider()
     }
 
     fn tenant_wrapping_key(&self, tenant: &Segment) -> Result<Material, CryptoError> {
@@ -222,7 +317,7 @@ impl Vault {
 
     fn ring_wrapping_key(&self, ring: &RingName) -> Result<Material, CryptoError> {
         let tenant = &ring.home.tenant;
-        let opened = self.opened();
+        let opened = self.opened()?;
         let parent = opened
             .tenants
             .get(tenant)
@@ -234,6 +329,10 @@ impl Vault {
         kdf::derive(self.root.material(), b"", "kms-log", b"")
     }
 
+    fn statement_wrapping_key(&self) -> Result<Material, CryptoError> {
+        kdf::derive(self.root.material(), b"", "kms-statement", b"")
+    }
+
     fn version_wrapping_key(
         &self,
         header: &SealHeader,
@@ -241,15 +340,17 @@ impl Vault {
     ) -> Result<Material, CryptoError> {
         let bytes = header.to_bytes().map_err(|_| CryptoError::HeaderUnreadable)?;
         let ring = &header.version.key.ring;
-        let opened = self.opened();
+        let opened = self.opened()?;
         let parent =
             opened.rings.get(ring).ok_or_else(|| CryptoError::RingClosed { ring: ring.clone() })?;
         kdf::derive(parent, slot.0.expose(), "kms-version", &bytes)
     }
 
-    /// Nothing panics under this lock and each map is whole at every step.
-    fn opened(&self) -> RwLockReadGuard<'_, Opened> {
-        self.opened.read().unwrap_or_else(PoisonError::into_inner)
+    /// The one way to the keys of tenants and rings, and through them to all others: shut once a
+    /// self-test has failed. Nothing panics under this lock and each map is whole at every step.
+    fn opened(&self) -> Result<RwLockReadGuard<'_, Opened>, CryptoError> {
+        self.tests.state()?;
+        Ok(self.opened.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Opened) -> T) {

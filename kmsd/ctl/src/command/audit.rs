@@ -161,6 +161,8 @@ fn entry(index: u64, leaf: Leaf) -> Value {
         "role": leaf.role,
         "action": leaf.action,
         "resource": leaf.resource,
+        "other_resource": leaf.other_resource,
+        "mechanism": leaf.mechanism,
         "region": leaf.region,
         "outcome": outcome,
         "reason": leaf.reason,

@@ -1,5 +1,6 @@
 //! One file per noun. Each turns arguments into requests and answers into a report.
 
+pub(crate) mod appliance;
 pub(crate) mod attest;
 pub(crate) mod audit;
 pub(crate) mod key;
@@ -9,7 +10,9 @@ pub(crate) mod proposal;
 pub(crate) mod random;
 pub(crate) mod release;
 pub(crate) mod seal;
+pub(crate) mod secret;
 pub(crate) mod shell;
+pub(crate) mod store;
 pub(crate) mod token;
 pub(crate) mod user;
 

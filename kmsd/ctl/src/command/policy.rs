@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 
 use kms_client::v1;
 use kms_core::action::Action;
-use kms_core::algorithm::Usage;
+use kms_core::algorithm::{Algorithm, Usage};
 use kms_core::claims::EvidenceKind;
 use kms_core::key::POLICY_BYTES_MAX;
+use kms_core::mechanism::Mechanism;
 use kms_core::quorum::{Approvers, Member, QuorumPolicy};
+use kms_core::ring_policy::{LegacyKeys, RingKind, RingPolicy};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::failure::Failure;
 use crate::input;
@@ -80,6 +83,38 @@ pub(crate) fn release_requirement(path: &Path) -> Result<v1::ReleaseRequirement,
     })
 }
 
+/// Reads what the keys of a ring may be and do. What is left out takes nothing away.
+pub(crate) fn ring(path: &Path) -> Result<v1::RingPolicy, Failure> {
+    let wrong = |error| Failure::input(path.display(), error);
+    let given: Map<String, Value> = input::parse_json(path)?;
+    let mut whole = serde_json::to_value(RingPolicy::default()).map_err(wrong)?;
+    for (name, value) in given {
+        whole[name] = value;
+    }
+    let policy: RingPolicy = serde_json::from_value(whole).map_err(wrong)?;
+    let RingPolicy { kind, algorithms, mechanisms, required_labels, legacy_keys } = policy;
+    let kind = match kind {
+        RingKind::Compatible => v1::RingKind::Compatible,
+        _ => v1::RingKind::Hardened,
+    };
+    let legacy_keys = match legacy_keys {
+        LegacyKeys::Allowed => v1::LegacyKeys::Allowed,
+        LegacyKeys::Prohibited => v1::LegacyKeys::Prohibited,
+        _ => v1::LegacyKeys::UnprotectOnly,
+    };
+    let algorithm =
+        |algorithm: Algorithm| v1::Algorithm::from_str_name(&format!("ALGORITHM_{algorithm}"));
+    let mechanism =
+        |mechanism: Mechanism| v1::Mechanism::from_str_name(&format!("MECHANISM_{mechanism}"));
+    Ok(v1::RingPolicy {
+        kind: kind.into(),
+        algorithms: algorithms.into_iter().filter_map(algorithm).map(i32::from).collect(),
+        mechanisms: mechanisms.into_iter().filter_map(mechanism).map(i32::from).collect(),
+        required_labels: required_labels.into_iter().collect(),
+        legacy_keys: legacy_keys.into(),
+    })
+}
+
 /// The wire's name of a usage.
 fn usage(usage: Usage) -> Option<v1::Usage> {
     let name = serde_json::to_value(usage).ok()?;
@@ -98,13 +133,33 @@ mod tests {
     }
 
     #[test]
+    fn a_ring_policy_reads_back_as_it_is_shown_and_mistakes_do_not() {
+        let (_folder, path) = file(
+            r#"{"kind": "COMPATIBLE", "algorithms": ["AES_256"], "required_labels": ["owner"],
+                "legacy_keys": "PROHIBITED"}"#,
+        );
+        let policy = ring(&path).unwrap();
+        let shown = crate::view::ring_policy(policy.clone());
+        let (_folder, path) = file(&shown.to_string());
+        assert_eq!(ring(&path).unwrap(), policy);
+        let (_folder, path) = file("{}");
+        assert_eq!(ring(&path).unwrap().legacy_keys(), v1::LegacyKeys::UnprotectOnly);
+        for bad in [r#"{"kind": "SOFT"}"#, r#"{"algorithms": ["ROT13"]}"#, r#"{"extra": 1}"#, "[]"]
+        {
+            let (_folder, path) = file(bad);
+            assert_eq!(ring(&path).unwrap_err().exit_code(), 2, "{bad}");
+        }
+    }
+
+    #[test]
     fn a_quorum_reads_with_its_groups() {
         let (_folder, path) = file(
             r#"{"guards": ["DestroyKeyVersion"], "approvers": {"n": 2, "members":
                 ["users/a", {"n": 1, "members": ["users/b", "users/c"]}]}}"#,
         );
         let policy = quorum(&path).unwrap();
-        assert_eq!(policy.guards, ["DestroyKeyVersion"]);
+        // A quorum over the end of a key is one over its date, too.
+        assert_eq!(policy.guards, ["DestroyKeyVersion", "ScheduleDestroyKeyVersion"]);
         let tree = policy.approvers.unwrap();
         assert_eq!((tree.n, tree.members.len()), (2, 2));
         let Some(v1::approver::Approver::Group(group)) = &tree.members[1].approver else {

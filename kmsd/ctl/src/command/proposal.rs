@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::Subcommand;
 use kms_client::{Client, v1};
 use kms_core::quorum::{self, NAMESPACE};
 use serde_json::json;
+use v1::create_proposal_request::Recipient;
 
 use super::{PAGE_SIZE, all_pages, required};
 use crate::connection::Connection;
@@ -26,6 +29,9 @@ pub(crate) enum Proposal {
         /// How long approvals may take, in seconds: 300 to 604800. One day when absent.
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(300..=604_800))]
         lifetime: Option<u32>,
+        /// For ExportKeyVersion: the RSA public key that the key is sealed to, PEM or DER.
+        #[arg(long, value_name = "FILE")]
+        recipient: Option<PathBuf>,
     },
     /// List proposals.
     List,
@@ -62,14 +68,24 @@ pub(crate) enum Proposal {
     Execute {
         /// proposals/ID
         name: String,
+        /// Where an exported key is written, sealed to its recipient; key export opens it, too.
+        #[arg(long, value_name = "FILE|-")]
+        out: Option<PathBuf>,
     },
 }
 
 impl Proposal {
     pub(crate) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
         match self {
-            Self::Create { action, resource, lifetime } => {
-                create(connection, action, resource, lifetime).await
+            Self::Create { action, resource, lifetime, recipient } => {
+                let recipient = match recipient {
+                    Some(path) => {
+                        Some(Recipient::RsaPublicKey(input::der_or_pem(&path, "PUBLIC KEY")?))
+                    }
+                    None => None,
+                };
+                let client = connection.open().await?;
+                create(&client, action, resource, lifetime, recipient).await
             }
             Self::List => list(connection).await,
             Self::Show { name } => show(connection, name).await,
@@ -87,26 +103,47 @@ impl Proposal {
                 let answer = client.call(client.proposals().cancel_proposal(request)).await?;
                 shown(answer.proposal, answer.audit)
             }
-            Self::Execute { name } => {
-                let request = v1::ExecuteProposalRequest { name };
+            Self::Execute { name, out } => {
                 let client = connection.open().await?;
-                let answer = client.call(client.proposals().execute_proposal(request)).await?;
+                let answer = execute(&client, name).await?;
+                if !answer.wrapped_key.is_empty() && out.is_none() {
+                    let key = STANDARD.encode(&answer.wrapped_key);
+                    let report = shown(answer.proposal, answer.audit)?;
+                    return Ok(report.with("wrapped_key", json!(key)));
+                }
+                if let Some(out) = out.filter(|_| !answer.wrapped_key.is_empty()) {
+                    input::write(&out, &answer.wrapped_key, Secrecy::Public)?;
+                    if input::is_dash(&out) {
+                        return Ok(Report::nothing());
+                    }
+                }
                 shown(answer.proposal, answer.audit)
             }
         }
     }
 }
 
-async fn create(
-    connection: &Connection,
+/// Runs an approved proposal. Not retried: it runs once, and what it gives is given once.
+pub(crate) async fn execute(
+    client: &Client,
+    name: String,
+) -> Result<v1::ExecuteProposalResponse, Failure> {
+    let request = v1::ExecuteProposalRequest { name };
+    Ok(client.call(client.proposals().execute_proposal(request)).await?)
+}
+
+/// Asks for the approval of a guarded action.
+pub(crate) async fn create(
+    client: &Client,
     action: String,
     resource: String,
     lifetime: Option<u32>,
+    recipient: Option<Recipient>,
 ) -> Result<Report, Failure> {
     let lifetime_seconds = lifetime.unwrap_or_default();
     let request_id = input::request_id()?;
-    let request = v1::CreateProposalRequest { action, resource, lifetime_seconds, request_id };
-    let client = connection.open().await?;
+    let request =
+        v1::CreateProposalRequest { action, resource, lifetime_seconds, request_id, recipient };
     let answer =
         client.retry(async || client.proposals().create_proposal(request.clone()).await).await?;
     let proposal = required(answer.proposal)?;
@@ -129,7 +166,11 @@ async fn list(connection: &Connection) -> Result<Report, Failure> {
     Ok(Report::rows("proposals", columns, proposals))
 }
 
-async fn fetch(client: &Client, name: String) -> Result<v1::GetProposalResponse, Failure> {
+/// A proposal, with the bytes to sign.
+pub(crate) async fn fetch(
+    client: &Client,
+    name: String,
+) -> Result<v1::GetProposalResponse, Failure> {
     let request = v1::GetProposalRequest { name };
     Ok(client.retry(async || client.proposals().get_proposal(request.clone()).await).await?)
 }
@@ -152,6 +193,7 @@ async fn show(connection: &Connection, name: String) -> Result<Report, Failure> 
         "expires": view::time_ms(document.expires_at.0),
         "policy_digest": document.policy_digest,
         "nonce": document.nonce,
+        "recipient": document.recipient,
         "approvers": summary["approvers"],
         "approved": summary["approved"],
     }));
@@ -180,7 +222,7 @@ async fn document(connection: &Connection, name: String, out: PathBuf) -> Result
 }
 
 /// The document of `proposal`, if its bytes are those of a proposal and say what the daemon says.
-fn read_document(proposal: &v1::Proposal) -> Result<quorum::Proposal, Failure> {
+pub(crate) fn read_document(proposal: &v1::Proposal) -> Result<quorum::Proposal, Failure> {
     let document = quorum::Proposal::from_bytes(&proposal.document)
         .map_err(|_| Failure::Answer("a document that is no proposal"))?;
     let same = document.action.as_str() == proposal.action
@@ -224,6 +266,7 @@ mod tests {
             nonce: Nonce([0; 32]),
             created_at: Timestamp(0),
             expires_at: Timestamp(1),
+            recipient: None,
         };
         v1::Proposal {
             document: document.to_bytes().unwrap(),

@@ -19,7 +19,10 @@ use kms_core::id::Home;
 use self::folder::Folder;
 pub(crate) use self::tour::{TourArgs, run as tour};
 use crate::cli::{home, start_log, stop_signal};
-use crate::config::{Attestation, Config, Listen, Log, LogFormat, Seal, TlsFiles};
+use crate::clock::Clock;
+use crate::config::{
+    Attestation, Backend, Config, Lifecycle, Listen, Log, LogFormat, Seal, TlsFiles,
+};
 use crate::root::Protection;
 use crate::server::{Daemon, Opening, ServeError};
 use crate::setup;
@@ -36,6 +39,12 @@ pub(crate) struct Args {
     /// Port of the OpenMetrics endpoint on loopback; none by default.
     #[arg(long)]
     metrics_port: Option<u16>,
+    /// File with milliseconds by which the clock is ahead; it may change at any time.
+    #[arg(long)]
+    clock_offset_file: Option<PathBuf>,
+    /// How long a version that is to be destroyed can be restored.
+    #[arg(long, default_value_t = crate::config::Lifecycle::default().destroy_delay_seconds)]
+    destroy_delay_seconds: u32,
     /// Do not run the tour on the first start.
     #[arg(long)]
     no_tour: bool,
@@ -49,14 +58,26 @@ pub(crate) struct Args {
 /// # Errors
 /// [`ServeError`] naming what is wrong.
 pub(crate) async fn run(args: Args) -> Result<(), ServeError> {
-    let Args { state, port, metrics_port, no_tour, log } = args;
+    let Args { state, port, metrics_port, clock_offset_file, destroy_delay_seconds, no_tour, log } =
+        args;
     start_log(&log, LogFormat::Text)?;
     let folder = Folder::create(&state)?;
     let home = home("default", "local")?;
     let (root_text, attester) = make_identities(&folder, &home).await?;
     let collateral = development_collateral(&attester)?;
     let opening = Opening::DevRoot(root_text);
-    let daemon = Daemon::open(folder.path(), home, collateral, opening).await?;
+    let clock = clock_offset_file.map_or(Clock::Machine, Clock::Moved);
+    let lifecycle = Lifecycle { destroy_delay_seconds, ..Lifecycle::default() };
+    let daemon = Daemon::open(
+        folder.path(),
+        Backend::default(),
+        home,
+        collateral,
+        lifecycle,
+        clock,
+        opening,
+    )
+    .await?;
     if !folder.is_set_up() {
         people::enrol(&daemon.cx, &folder).await?;
         folder.set_up()?;
@@ -102,7 +123,13 @@ async fn make_identities(
     home: &Home,
 ) -> Result<(secrecy::SecretString, SoftwareAttester), ServeError> {
     let root_text = folder.root_text()?;
-    let made = setup::create_store(folder.path(), home, Protection::Dev(root_text.clone())).await;
+    let made = setup::create_store(
+        folder.path(),
+        Backend::default(),
+        home,
+        Protection::Dev(root_text.clone()),
+    )
+    .await;
     match made {
         Ok(()) | Err(ServeError::AlreadyInitialised(_)) => {}
         Err(error) => return Err(error),
@@ -122,6 +149,7 @@ fn config(folder: &Folder, port: u16, metrics_port: Option<u16>) -> Config {
     let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     Config {
         state: folder.path().to_owned(),
+        store: Backend::default(),
         tenant: "default".to_owned(),
         location: "local".to_owned(),
         listen: Listen {
@@ -136,6 +164,7 @@ fn config(folder: &Folder, port: u16, metrics_port: Option<u16>) -> Config {
         }),
         seal: Seal::default(),
         attestation: Attestation::default(),
+        lifecycle: Lifecycle::default(),
         log: Log::default(),
     }
 }

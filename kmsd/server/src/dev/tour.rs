@@ -89,7 +89,7 @@ async fn gated_key(client: &Client) -> Result<String, TourError> {
     );
     let key = v1::Key {
         name: name("dev/tour-model")?,
-        algorithm: v1::Algorithm::Aes256Gcm.into(),
+        algorithm: v1::Algorithm::Aes256.into(),
         model: "llama-70b".to_owned(),
         release_requirement: Some(v1::ReleaseRequirement {
             kinds: vec!["snp".to_owned()],
@@ -99,7 +99,7 @@ async fn gated_key(client: &Client) -> Result<String, TourError> {
         }),
         ..Default::default()
     };
-    let request = v1::CreateKeyRequest { key: Some(key), pre_active: false, request_id: vec![] };
+    let request = v1::CreateKeyRequest { key: Some(key), ..Default::default() };
     let made = client.call(client.keys().create_key(request)).await?;
     let key = made.key.ok_or("the daemon answered without the key")?.name;
     say(1, &format!("made {key}, released only to a workload with one measurement"));

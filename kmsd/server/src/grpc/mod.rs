@@ -1,7 +1,9 @@
 //! The gRPC services: one line per method, each of which runs one operation through the pipeline.
 
+mod batch;
 mod services;
 mod session;
+mod stream;
 
 use std::sync::Arc;
 
@@ -14,6 +16,11 @@ use crate::identity::{self, Peer};
 use crate::pipeline::{self, Operation};
 
 pub(crate) use services::routes;
+
+/// The answers of a stream of one operation.
+pub(crate) type StreamAnswers = std::pin::Pin<
+    Box<dyn tokio_stream::Stream<Item = Result<kms_proto::v1::StreamResponse, Status>> + Send>,
+>;
 
 /// All services of the daemon.
 #[derive(Clone)]

@@ -1,6 +1,7 @@
 //! Which method runs which operation.
 
 use kms_proto::v1;
+use kms_proto::v1::appliance_service_server::{ApplianceService, ApplianceServiceServer};
 use kms_proto::v1::audit_service_server::{AuditService, AuditServiceServer};
 use kms_proto::v1::crypto_service_server::{CryptoService, CryptoServiceServer};
 use kms_proto::v1::identity_service_server::{IdentityService, IdentityServiceServer};
@@ -15,12 +16,18 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Api;
+use super::batch;
 use super::session::{self, SessionStream};
+use super::stream;
 use crate::ops;
-use crate::ops::{Reading, Using};
+use crate::ops::{MakingOf, Reading, Using, Writing};
 
 macro_rules! service {
-    ($service:ident { $($method:ident($request:ident) -> $response:ident: $operation:ty;)+ }) => {
+    (
+        $service:ident { $($method:ident($request:ident) -> $response:ident: $operation:ty;)+ }
+        $(streams { $($streams:tt)+ })?
+        $(later { $($later:ident($asked:ident) -> $answered:ident;)+ })?
+    ) => {
         #[tonic::async_trait]
         impl $service for Api {
             $(
@@ -31,28 +38,53 @@ macro_rules! service {
                     self.serve::<$operation>(request).await
                 }
             )+
+            $($(
+                async fn $later(
+                    &self,
+                    _request: Request<v1::$asked>,
+                ) -> Result<Response<v1::$answered>, Status> {
+                    Err(Status::unimplemented("not served by this version"))
+                }
+            )+)?
+            $($($streams)+)?
         }
     };
 }
 
 service!(KeyManagementService {
-    activate_key_version(ActivateKeyVersionRequest) -> ActivateKeyVersionResponse: ops::ActivateKeyVersion;
-    compromise_key_version(CompromiseKeyVersionRequest) -> CompromiseKeyVersionResponse: ops::CompromiseKeyVersion;
+    activate_key_version(ActivateKeyVersionRequest) -> ActivateKeyVersionResponse: Writing<ops::ActivateKeyVersion>;
+    compromise_key_version(CompromiseKeyVersionRequest) -> CompromiseKeyVersionResponse: Writing<ops::CompromiseKeyVersion>;
+    create_import_job(CreateImportJobRequest) -> CreateImportJobResponse: ops::CreateImportJob;
     create_key(CreateKeyRequest) -> CreateKeyResponse: ops::CreateKey;
     create_key_ring(CreateKeyRingRequest) -> CreateKeyRingResponse: ops::CreateKeyRing;
     create_key_version(CreateKeyVersionRequest) -> CreateKeyVersionResponse: ops::CreateKeyVersion;
-    deactivate_key_version(DeactivateKeyVersionRequest) -> DeactivateKeyVersionResponse: ops::DeactivateKeyVersion;
-    destroy_key_version(DestroyKeyVersionRequest) -> DestroyKeyVersionResponse: ops::DestroyKeyVersion;
+    deactivate_key_version(DeactivateKeyVersionRequest) -> DeactivateKeyVersionResponse: Writing<ops::DeactivateKeyVersion>;
+    delete_key(DeleteKeyRequest) -> DeleteKeyResponse: Writing<ops::DeleteKey>;
+    destroy_key_version(DestroyKeyVersionRequest) -> DestroyKeyVersionResponse: Writing<ops::DestroyKeyVersion>;
+    disable_key_version(DisableKeyVersionRequest) -> DisableKeyVersionResponse: Writing<ops::DisableKeyVersion>;
+    enable_key_version(EnableKeyVersionRequest) -> EnableKeyVersionResponse: Writing<ops::EnableKeyVersion>;
+    export_key_version(ExportKeyVersionRequest) -> ExportKeyVersionResponse: ops::ExportKeyVersion;
+    get_import_job(GetImportJobRequest) -> GetImportJobResponse: Reading<ops::GetImportJob>;
     get_key(GetKeyRequest) -> GetKeyResponse: Reading<ops::GetKey>;
     get_key_ring(GetKeyRingRequest) -> GetKeyRingResponse: Reading<ops::GetKeyRing>;
+    get_key_statement(GetKeyStatementRequest) -> GetKeyStatementResponse: ops::GetKeyStatement;
     get_key_version(GetKeyVersionRequest) -> GetKeyVersionResponse: Reading<ops::GetKeyVersion>;
     get_public_key(GetPublicKeyRequest) -> GetPublicKeyResponse: Reading<ops::GetPublicKey>;
+    import_key_version(ImportKeyVersionRequest) -> ImportKeyVersionResponse: ops::ImportKeyVersion;
+    list_key_history(ListKeyHistoryRequest) -> ListKeyHistoryResponse: Reading<ops::ListKeyHistory>;
     list_key_rings(ListKeyRingsRequest) -> ListKeyRingsResponse: Reading<ops::ListKeyRings>;
     list_key_versions(ListKeyVersionsRequest) -> ListKeyVersionsResponse: Reading<ops::ListKeyVersions>;
     list_keys(ListKeysRequest) -> ListKeysResponse: Reading<ops::ListKeys>;
-    resume_key_version(ResumeKeyVersionRequest) -> ResumeKeyVersionResponse: ops::ResumeKeyVersion;
-    suspend_key_version(SuspendKeyVersionRequest) -> SuspendKeyVersionResponse: ops::SuspendKeyVersion;
-    update_key(UpdateKeyRequest) -> UpdateKeyResponse: ops::UpdateKey;
+    restore_key_version(RestoreKeyVersionRequest) -> RestoreKeyVersionResponse: Writing<ops::RestoreKeyVersion>;
+    resume_key_version(ResumeKeyVersionRequest) -> ResumeKeyVersionResponse: Writing<ops::ResumeKeyVersion>;
+    schedule_destroy_key_version(ScheduleDestroyKeyVersionRequest) -> ScheduleDestroyKeyVersionResponse: Writing<ops::ScheduleDestroyKeyVersion>;
+    set_key_certificate(SetKeyCertificateRequest) -> SetKeyCertificateResponse: Writing<ops::SetKeyCertificate>;
+    set_key_ring_policy(SetKeyRingPolicyRequest) -> SetKeyRingPolicyResponse: Writing<ops::SetKeyRingPolicy>;
+    set_key_trusted(SetKeyTrustedRequest) -> SetKeyTrustedResponse: Writing<ops::SetKeyTrusted>;
+    set_key_version_dates(SetKeyVersionDatesRequest) -> SetKeyVersionDatesResponse: Writing<ops::SetKeyVersionDates>;
+    suspend_key_version(SuspendKeyVersionRequest) -> SuspendKeyVersionResponse: Writing<ops::SuspendKeyVersion>;
+    undo_key_version_step(UndoKeyVersionStepRequest) -> UndoKeyVersionStepResponse: Writing<ops::UndoKeyVersionStep>;
+    update_key(UpdateKeyRequest) -> UpdateKeyResponse: Writing<ops::UpdateKey>;
 });
 
 service!(TokenService {
@@ -94,58 +126,40 @@ service!(SealService {
     unseal(UnsealRequest) -> UnsealResponse: ops::Unseal;
 });
 
-// By hand, since it holds the one streaming method.
-#[tonic::async_trait]
-impl CryptoService for Api {
+service!(ApplianceService {
+    get_provider_status(GetProviderStatusRequest) -> GetProviderStatusResponse: Reading<ops::GetProviderStatus>;
+    run_self_tests(RunSelfTestsRequest) -> RunSelfTestsResponse: Reading<ops::RunSelfTests>;
+});
+
+service!(CryptoService {
+    agree_key(AgreeKeyRequest) -> AgreeKeyResponse: MakingOf<ops::AgreeKey>;
+    copy_key(CopyKeyRequest) -> CopyKeyResponse: MakingOf<ops::CopyKey>;
+    decapsulate_key(DecapsulateKeyRequest) -> DecapsulateKeyResponse: MakingOf<ops::DecapsulateKey>;
+    derive_key(DeriveKeyRequest) -> DeriveKeyResponse: MakingOf<ops::DeriveKey>;
+    encapsulate_key(EncapsulateKeyRequest) -> EncapsulateKeyResponse: MakingOf<ops::EncapsulateKey>;
+    unwrap_key(UnwrapKeyRequest) -> UnwrapKeyResponse: MakingOf<ops::UnwrapKey>;
+    decrypt(DecryptRequest) -> DecryptResponse: Using<ops::Decrypt>;
+    digest(DigestRequest) -> DigestResponse: ops::Digest;
+    generate_data_key(GenerateDataKeyRequest) -> GenerateDataKeyResponse: Using<ops::GenerateDataKey>;
+    re_encrypt(ReEncryptRequest) -> ReEncryptResponse: ops::ReEncrypt;
+    wrap_key(WrapKeyRequest) -> WrapKeyResponse: ops::WrapKey;
+    encrypt(EncryptRequest) -> EncryptResponse: Using<ops::Encrypt>;
+    generate_random(GenerateRandomRequest) -> GenerateRandomResponse: ops::GenerateRandom;
+    mac_sign(MacSignRequest) -> MacSignResponse: Using<ops::MacSign>;
+    mac_verify(MacVerifyRequest) -> MacVerifyResponse: Using<ops::MacVerify>;
+    sign(SignRequest) -> SignResponse: Using<ops::Sign>;
+    verify(VerifyRequest) -> VerifyResponse: Using<ops::Verify>;
+} streams {
     type SessionStream = SessionStream;
+    type StreamStream = super::StreamAnswers;
 
-    async fn decrypt(
+    async fn batch(
         &self,
-        request: Request<v1::DecryptRequest>,
-    ) -> Result<Response<v1::DecryptResponse>, Status> {
-        self.serve::<Using<ops::Decrypt>>(request).await
-    }
-
-    async fn encrypt(
-        &self,
-        request: Request<v1::EncryptRequest>,
-    ) -> Result<Response<v1::EncryptResponse>, Status> {
-        self.serve::<Using<ops::Encrypt>>(request).await
-    }
-
-    async fn generate_random(
-        &self,
-        request: Request<v1::GenerateRandomRequest>,
-    ) -> Result<Response<v1::GenerateRandomResponse>, Status> {
-        self.serve::<ops::GenerateRandom>(request).await
-    }
-
-    async fn mac_sign(
-        &self,
-        request: Request<v1::MacSignRequest>,
-    ) -> Result<Response<v1::MacSignResponse>, Status> {
-        self.serve::<Using<ops::MacSign>>(request).await
-    }
-
-    async fn mac_verify(
-        &self,
-        request: Request<v1::MacVerifyRequest>,
-    ) -> Result<Response<v1::MacVerifyResponse>, Status> {
-        self.serve::<Using<ops::MacVerify>>(request).await
-    }
-
-    async fn sign(
-        &self,
-        request: Request<v1::SignRequest>,
-    ) -> Result<Response<v1::SignResponse>, Status> {
-        self.serve::<Using<ops::Sign>>(request).await
-    }
-
-    async fn verify(
-        &self,
-        request: Request<v1::VerifyRequest>,
-    ) -> Result<Response<v1::VerifyResponse>, Status> {
-        self.serve::<Using<ops::Verify>>(request).await
+        request: Request<v1::BatchRequest>,
+    ) -> Result<Response<v1::BatchResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let results = batch::run(&self.cx, &caller, request.into_inner().items).await?;
+        Ok(Response::new(v1::BatchResponse { results }))
     }
 
     async fn session(
@@ -156,7 +170,16 @@ impl CryptoService for Api {
         let (cx, stopping) = (self.cx.clone(), self.stopping.clone());
         Ok(Response::new(session::run(cx, peer, caller, request.into_inner(), stopping)))
     }
-}
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<v1::StreamRequest>>,
+    ) -> Result<Response<super::StreamAnswers>, Status> {
+        let caller = self.caller(&request)?;
+        let (cx, stopping) = (self.cx.clone(), self.stopping.clone());
+        Ok(Response::new(stream::run(cx, caller, request.into_inner(), stopping)))
+    }
+});
 
 /// All services, as routes.
 pub(crate) fn routes(api: &Api) -> Routes {
@@ -167,8 +190,11 @@ pub(crate) fn routes(api: &Api) -> Routes {
     }
     let mut routes = Routes::builder();
     routes
+        .add_service(bounded!(ApplianceServiceServer))
         .add_service(bounded!(AuditServiceServer))
-        .add_service(bounded!(CryptoServiceServer))
+        .add_service(
+            CryptoServiceServer::new(api.clone()).max_decoding_message_size(BATCH_BYTES_MAX),
+        )
         .add_service(bounded!(IdentityServiceServer))
         .add_service(bounded!(KeyManagementServiceServer))
         .add_service(bounded!(ProposalServiceServer))
@@ -178,5 +204,7 @@ pub(crate) fn routes(api: &Api) -> Routes {
     routes.routes()
 }
 
+/// Longest request of a batch.
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Longest request: two fields of 64 KiB of data, and what goes with them.
 const REQUEST_BYTES_MAX: usize = 256 * 1024;

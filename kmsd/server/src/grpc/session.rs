@@ -18,7 +18,7 @@ use tonic::{Status, Streaming};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::identity::{self, Peer};
-use crate::ops::{self, Login, Reading, Using};
+use crate::ops::{self, Login, MakingOf, Reading, Using, Writing};
 use crate::pipeline::{self, Operation};
 use crate::status::{Told, tell};
 
@@ -102,13 +102,7 @@ impl Session {
                     });
                     continue;
                 }
-                None => Answered::Error(v1::SessionError {
-                    code: tonic::Code::Unimplemented.into(),
-                    reason: "UNKNOWN_REQUEST".to_owned(),
-                    message: "the daemon does not know this request; is it older than the client?"
-                        .to_owned(),
-                    audit_index: None,
-                }),
+                None => Answered::Error(unknown()),
             };
             if self.answers.send(Ok(response(id, answered))).await.is_err() {
                 return;
@@ -128,7 +122,7 @@ async fn answer(cx: &Arc<Context>, caller: &Caller, asked: Asked) -> Answered {
         O::Wire: 'static,
         O::Reply: 'static,
     {
-        match pipeline::serve::<O>(cx, caller, wire).await {
+        match pipeline::serve_in_task::<O>(cx, caller, wire).await {
             Ok(reply) => wrap(reply),
             Err(failure) => refused(&failure),
         }
@@ -140,8 +134,26 @@ async fn answer(cx: &Arc<Context>, caller: &Caller, asked: Asked) -> Answered {
         }
         Asked::Decrypt(wire) => one::<Using<ops::Decrypt>>(cx, caller, wire, A::Decrypt).await,
         Asked::DestroyObject(wire) => {
-            one::<ops::DestroyObject>(cx, caller, wire, A::DestroyObject).await
+            one::<Writing<ops::DestroyObject>>(cx, caller, wire, A::DestroyObject).await
         }
+        Asked::AgreeKey(wire) => {
+            one::<MakingOf<ops::AgreeKey>>(cx, caller, wire, A::AgreeKey).await
+        }
+        Asked::CopyKey(wire) => one::<MakingOf<ops::CopyKey>>(cx, caller, wire, A::CopyKey).await,
+        Asked::DecapsulateKey(wire) => {
+            one::<MakingOf<ops::DecapsulateKey>>(cx, caller, wire, A::DecapsulateKey).await
+        }
+        Asked::DeriveKey(wire) => {
+            one::<MakingOf<ops::DeriveKey>>(cx, caller, wire, A::DeriveKey).await
+        }
+        Asked::EncapsulateKey(wire) => {
+            one::<MakingOf<ops::EncapsulateKey>>(cx, caller, wire, A::EncapsulateKey).await
+        }
+        Asked::UnwrapKey(wire) => {
+            one::<MakingOf<ops::UnwrapKey>>(cx, caller, wire, A::UnwrapKey).await
+        }
+        Asked::Digest(wire) => one::<ops::Digest>(cx, caller, wire, A::Digest).await,
+        Asked::WrapKey(wire) => one::<ops::WrapKey>(cx, caller, wire, A::WrapKey).await,
         Asked::Encrypt(wire) => one::<Using<ops::Encrypt>>(cx, caller, wire, A::Encrypt).await,
         Asked::FindObjects(wire) => {
             one::<Reading<ops::FindObjects>>(cx, caller, wire, A::FindObjects).await
@@ -158,7 +170,7 @@ async fn answer(cx: &Arc<Context>, caller: &Caller, asked: Asked) -> Answered {
         }
         Asked::Sign(wire) => one::<Using<ops::Sign>>(cx, caller, wire, A::Sign).await,
         Asked::UpdateObject(wire) => {
-            one::<ops::UpdateObject>(cx, caller, wire, A::UpdateObject).await
+            one::<Writing<ops::UpdateObject>>(cx, caller, wire, A::UpdateObject).await
         }
         Asked::Verify(wire) => one::<Using<ops::Verify>>(cx, caller, wire, A::Verify).await,
         // Handled in order by the stream itself.
@@ -171,7 +183,17 @@ async fn answer(cx: &Arc<Context>, caller: &Caller, asked: Asked) -> Answered {
 fn refused(failure: &Failure) -> Answered {
     let Told { code, reason, message, audit_index } = tell(failure);
     let (code, reason) = (code.into(), reason.to_owned());
-    Answered::Error(v1::SessionError { code, reason, message, audit_index })
+    Answered::Error(v1::OperationError { code, reason, message, audit_index })
+}
+
+/// What is not known, since the client is newer.
+pub(crate) fn unknown() -> v1::OperationError {
+    v1::OperationError {
+        code: tonic::Code::Unimplemented.into(),
+        reason: "UNKNOWN_REQUEST".to_owned(),
+        message: "the daemon does not know this request; is it older than the client?".to_owned(),
+        audit_index: None,
+    }
 }
 
 const fn response(id: u64, answered: Answered) -> v1::SessionResponse {

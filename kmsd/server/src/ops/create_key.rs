@@ -1,31 +1,74 @@
 //! CreateKey: a key and its first version. Also the home of what every making of a version shares.
 
 use kms_core::action::Action;
+use kms_core::algorithm::KeyKind;
 use kms_core::caller::Caller;
-use kms_core::id::{Home, KeyName, Resource, Timestamp};
-use kms_core::key::{Key, Pkcs11Attributes, ReleaseRequirement, Ring, SealHeader, Version};
+use kms_core::id::{Home, KeyName, Resource};
+use kms_core::key::{Key, Origin, ReleaseRequirement, Ring, SealHeader, Version};
 use kms_core::lifecycle::State;
 use kms_core::permit::{Permit, Recorded, Refusal, Subject};
 use kms_core::quorum::QuorumPolicy;
-use kms_crypto::vault::{SlotSecret, Vault};
+use kms_crypto::vault::{Generated, SlotSecret, Vault};
 use kms_proto::v1;
 use zeroize::Zeroizing;
 
-use super::{is_retry, load_key, load_ring};
+use super::changes::{due, event, rotation_due};
+use super::set_key_version_dates::Span;
+use super::{is_retry, load_key_or_tombstone, load_ring};
 use crate::context::Context;
 use crate::failure::{Early, Failure};
 use crate::pipeline::{Operation, Stamp};
 use crate::rows::{self, Draft, Stored};
-use crate::wire::{
-    self, algorithm, hex_encode, invalid, key_name, key_out, labels, quorum, requirement, text,
-    version_out,
-};
+use crate::wire::{hex_encode, invalid, key, key_out, length_bytes, version_out};
 
 /// The parsed request: the key as it will be, but for its times.
 #[derive(Debug)]
 pub(crate) struct CreateKey {
     key: Key,
+    length_bytes: u32,
+    beginning: Beginning,
+}
+
+/// How the life of a version begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Beginning {
     state: State,
+    span: Span,
+}
+
+impl Beginning {
+    /// In full use at once and for good.
+    pub(crate) const ACTIVE: Self =
+        Self { state: State::Active, span: Span { activates_at: None, deactivates_at: None } };
+
+    /// Reads what was asked for. Who sets a time of activation wants it to wait until then.
+    ///
+    /// # Errors
+    /// [`Refusal::InvalidArgument`].
+    pub(crate) fn parse(
+        pre_active: bool,
+        pending_import: bool,
+        activate_time: Option<prost_types::Timestamp>,
+        deactivate_time: Option<prost_types::Timestamp>,
+    ) -> Result<Self, Refusal> {
+        let span = Span::parse(activate_time, deactivate_time)?;
+        let state = match (pending_import, pre_active || span.activates_at.is_some()) {
+            (true, _) => State::PendingImport,
+            (false, true) => State::PreActive,
+            (false, false) => State::Active,
+        };
+        Ok(Self { state, span })
+    }
+
+    /// Whether the material comes from outside.
+    pub(crate) fn is_imported(self) -> bool {
+        self.state == State::PendingImport
+    }
+
+    /// Whether the version is in use from the start.
+    pub(crate) fn is_active(self) -> bool {
+        self.state == State::Active
+    }
 }
 
 /// What stands in the store before a key is made.
@@ -40,13 +83,22 @@ impl Place {
     /// Looks where `name` is to be made.
     ///
     /// # Errors
-    /// [`Refusal::AlreadyExists`] when the name is taken by another request.
+    /// [`Refusal::AlreadyExists`] when the name is or was taken by another request.
     pub(crate) async fn of(cx: &Context, name: &KeyName, stamp: &Stamp) -> Result<Self, Early> {
-        let existing = load_key(cx, name).await?.map(|(_, key)| key);
+        let existing = load_key_or_tombstone(cx, name).await?.map(|(_, key)| key);
         if existing.is_some() && !is_retry(cx, stamp.idempotency).await? {
             return Err(Refusal::AlreadyExists.into());
         }
         Ok(Self { ring: load_ring(cx, &name.ring).await?, existing })
+    }
+
+    /// Holds that the ring's policy takes `key`.
+    ///
+    /// # Errors
+    /// [`Refusal::RingPolicy`].
+    pub(crate) fn admits(&self, key: &Key) -> Result<(), Refusal> {
+        let Some(ring) = &self.ring else { return Ok(()) };
+        Ok(ring.value.policy.fits(key.algorithm, &key.mechanisms, &key.labels)?)
     }
 
     /// A key can only be made in a ring.
@@ -65,32 +117,24 @@ impl Operation for CreateKey {
     const ACTION: Action = Action::CreateKey;
 
     fn parse(wire: v1::CreateKeyRequest, home: &Home) -> Result<Self, Refusal> {
-        let v1::CreateKeyRequest { key, pre_active, request_id: _ } = wire;
-        let wire = key.ok_or_else(|| invalid("key", "expected the key to be made"))?;
-        let name = key_name("key.name", &wire.name, home)?;
-        let algorithm = algorithm(wire.algorithm)?;
-        let requirement = requirement(wire.release_requirement)?;
-        let id = wire::bounded("pkcs11_id", wire.pkcs11_id, PKCS11_ID_BYTES_MAX)?;
-        let label = match text("pkcs11_label", wire.pkcs11_label)? {
-            label if label.is_empty() => name.key.to_string(),
-            label => label,
-        };
-        let key = Key {
-            usages: wire::usages(&wire.usages, algorithm, requirement.is_some())?,
-            name,
-            algorithm,
-            created_at: Timestamp(0),
-            labels: labels(wire.labels)?,
-            requirement,
-            quorum: quorum(wire.quorum)?,
-            model: text("model", wire.model)?,
-            dataset: text("dataset", wire.dataset)?,
-            primary: 1,
-            latest: 1,
-            pkcs11: Pkcs11Attributes { id: hex_encode(&id), label },
-        };
-        let state = if pre_active { State::PreActive } else { State::Active };
-        Ok(Self { key, state })
+        let v1::CreateKeyRequest {
+            key: wire,
+            pre_active,
+            request_id: _,
+            activate_time,
+            deactivate_time,
+            pending_import,
+        } = wire;
+        let beginning =
+            Beginning::parse(pre_active, pending_import, activate_time, deactivate_time)?;
+        let wire = wire.ok_or_else(|| invalid("key", "expected the key to be made"))?;
+        let asked_bytes = wire.length_bytes;
+        let key = key(wire, home)?;
+        let length_bytes = length_bytes(key.algorithm, asked_bytes)?;
+        if key.algorithm.kind() == KeyKind::OpaqueSecret && !pending_import {
+            return Err(invalid("pending_import", "an opaque secret is imported, never generated"));
+        }
+        Ok(Self { key, length_bytes, beginning })
     }
 
     fn request_id(wire: &v1::CreateKeyRequest) -> &[u8] {
@@ -124,14 +168,22 @@ impl Operation for CreateKey {
             let first = rows::version_place(&key.value.name.version(1));
             let version = rows::load::<Version>(cx, &first).await?;
             let version = version.ok_or(Failure::Bug("a key without its first version"))?;
-            let shown =
-                (key_out(&key.value, &key.etag), version_out(&version.value, &version.etag));
+            let shown = (
+                key_out(&key.value, &key.etag),
+                version_out(&version.value, &version.etag, stamp.now),
+            );
             return Ok((shown, Vec::new()));
         }
-        let key = Key { created_at: stamp.now, ..self.key.clone() };
-        let (made, drafts) = make_key(cx, stamp, &key, self.state).await?;
+        let rotation = self.key.rotation.map(|rotation| rotation.begun(stamp.now));
+        let key = Key { created_at: stamp.now, rotation, ..self.key.clone() };
+        place.admits(&key)?;
+        let first = (1, self.length_bytes, self.beginning);
+        let (made, drafts) = make_key(cx, stamp, &key, first).await?;
         Ok((
-            (key_out(&key, &made.key_etag), version_out(&made.version, &made.version_etag)),
+            (
+                key_out(&key, &made.key_etag),
+                version_out(&made.version, &made.version_etag, stamp.now),
+            ),
             drafts,
         ))
     }
@@ -158,62 +210,111 @@ pub(crate) struct Made {
     pub(crate) version_etag: String,
 }
 
-/// Generates the first version of `key` and drafts both rows.
+/// Makes the first version of `key` and drafts both rows, with what belongs to them.
 ///
 /// # Errors
-/// When the store or the cryptography fails.
+/// When a date has passed, or the store or the cryptography fails.
 pub(crate) async fn make_key(
     cx: &Context,
     stamp: &Stamp,
     key: &Key,
-    state: State,
+    first: (u32, u32, Beginning),
 ) -> Result<(Made, Vec<Draft>), Early> {
     let vault = cx.vault()?;
-    let (version, version_draft) = make_version(cx, &vault, stamp, key, 1, state).await?;
+    let (version, mut drafts) = make_version(cx, &vault, stamp, key, first).await?;
     let key_draft = rows::create(&vault, &stamp.operation_id, key, &[])?;
-    let (key_etag, version_etag) = (key_draft.etag.clone(), version_draft.etag.clone());
-    Ok((Made { version, key_etag, version_etag }, vec![key_draft, version_draft]))
+    let key_etag = key_draft.etag.clone();
+    let version_etag = drafts.first().map(|row| row.etag.clone()).unwrap_or_default();
+    drafts.push(key_draft);
+    drafts.push(made(&vault, stamp, Action::CreateKey, &version)?);
+    drafts.extend(rotation_due(&vault, stamp, key)?);
+    Ok((Made { version, key_etag, version_etag }, drafts))
 }
 
-/// Generates version `number` of `key` and drafts its row. Its slot is durable before the row is,
-/// so a row never points at a slot that is not there.
+/// Drafts the history of a version that was not there before.
 ///
 /// # Errors
-/// When the store or the cryptography fails.
+/// When the cryptography fails.
+pub(crate) fn made(
+    vault: &Vault,
+    stamp: &Stamp,
+    action: Action,
+    version: &Version,
+) -> Result<Draft, Failure> {
+    let name = &version.header.version;
+    event(vault, stamp, action, &name.key, Some((name.number, None, version.state)))
+}
+
+/// Makes version `number` of `key`, `length_bytes` long if it is a secret, and drafts its row, which
+/// comes first, and the mark of its dates. Its slot is durable before the row is, so a row never points
+/// at a slot that is not there. A version whose material is to be imported has no slot yet.
+///
+/// # Errors
+/// When a date has passed, or the store or the cryptography fails.
 pub(crate) async fn make_version(
     cx: &Context,
     vault: &Vault,
     stamp: &Stamp,
     key: &Key,
-    number: u32,
-    state: State,
-) -> Result<(Version, Draft), Failure> {
+    (number, length_bytes, beginning): (u32, u32, Beginning),
+) -> Result<(Version, Vec<Draft>), Early> {
+    let Beginning { state, span } = beginning;
+    let begins = if state == State::Active { State::Active } else { State::PreActive };
+    span.check(begins, stamp.now)?;
+    let imported = state == State::PendingImport;
     let header = SealHeader {
         version: key.name.version(number),
         algorithm: key.algorithm,
         usages: key.usages.clone(),
-        local: true,
+        mechanisms: key.mechanisms.clone(),
+        length_bytes,
+        origin: if imported { Origin::Imported } else { Origin::Generated },
+        exportable: key.exportable,
+        // What comes from outside was outside.
+        ever_exportable: key.exportable || imported,
+        lineage: key.name.version(number),
         requirement_digest: key.requirement.as_ref().map(ReleaseRequirement::digest),
         quorum_digest: key.quorum.as_ref().map(QuorumPolicy::digest),
         model: key.model.clone(),
         dataset: key.dataset.clone(),
     };
-    let secret = SlotSecret::generate()?;
-    let mut bytes = Zeroizing::new([0; 32]);
-    bytes.copy_from_slice(secret.expose_to_slot_table());
-    let slot = cx.store.put_slot(bytes).await?;
-    let made = generate(vault, header.clone(), secret).await?;
+    let (slot, material) = match imported {
+        true => (None, Generated { sealed: Vec::new(), public_key: Vec::new() }),
+        false => {
+            let (slot, secret) = new_slot(cx).await?;
+            (Some(slot), generate(vault, header.clone(), secret).await?)
+        }
+    };
     let version = Version {
         header,
         state,
         enabled: true,
         created_at: stamp.now,
         changed_at: stamp.now,
-        public_key: hex_encode(&made.public_key),
+        dates: span.dates(),
+        compromise: None,
+        undo: None,
+        protections_reserved: 0,
+        certificate: String::new(),
+        public_key: hex_encode(&material.public_key),
         slot,
     };
-    let draft = rows::create(vault, &stamp.operation_id, &version, &made.sealed)?;
-    Ok((version, draft))
+    let mut drafts = vec![rows::create(vault, &stamp.operation_id, &version, &material.sealed)?];
+    if let Some(at) = version.due_at() {
+        drafts.push(due(vault, stamp, at, version.header.version.to_string())?);
+    }
+    Ok((version, drafts))
+}
+
+/// A new slot and its secret, durable.
+///
+/// # Errors
+/// When there is no randomness, or the store fails.
+pub(crate) async fn new_slot(cx: &Context) -> Result<(u64, SlotSecret), Failure> {
+    let secret = SlotSecret::generate()?;
+    let mut bytes = Zeroizing::new([0; 32]);
+    bytes.copy_from_slice(secret.expose_to_slot_table());
+    Ok((cx.store.put_slot(bytes).await?, secret))
 }
 
 /// Generates off the network threads where it takes long (RSA).
@@ -221,10 +322,7 @@ async fn generate(
     vault: &Vault,
     header: SealHeader,
     secret: SlotSecret,
-) -> Result<kms_crypto::vault::Generated, Failure> {
+) -> Result<Generated, Failure> {
     // block_in_place keeps the borrow of the vault; other tasks move to another worker meanwhile.
     Ok(tokio::task::block_in_place(|| vault.generate(&header, &secret))?)
 }
-
-/// Longest CKA_ID.
-pub(crate) const PKCS11_ID_BYTES_MAX: usize = 255;

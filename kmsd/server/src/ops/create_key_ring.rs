@@ -6,6 +6,7 @@ use kms_core::id::{Home, Resource, RingName};
 use kms_core::key::Ring;
 use kms_core::permit::{Permit, Recorded, Refusal, Subject};
 use kms_core::quorum::QuorumPolicy;
+use kms_core::ring_policy::RingPolicy;
 use kms_proto::v1;
 
 use super::{is_retry, load_ring};
@@ -13,13 +14,14 @@ use crate::context::Context;
 use crate::failure::{Early, Failure};
 use crate::pipeline::{Operation, Stamp};
 use crate::rows::{self, Draft, Stored};
-use crate::wire::{hex_encode, quorum, ring_name, ring_out};
+use crate::wire::{hex_encode, quorum, ring_name, ring_out, ring_policy};
 
 /// The parsed request.
 #[derive(Debug)]
 pub(crate) struct CreateKeyRing {
     name: RingName,
     quorum: Option<QuorumPolicy>,
+    policy: RingPolicy,
 }
 
 impl Operation for CreateKeyRing {
@@ -32,8 +34,12 @@ impl Operation for CreateKeyRing {
     const ACTION: Action = Action::CreateKeyRing;
 
     fn parse(wire: v1::CreateKeyRingRequest, home: &Home) -> Result<Self, Refusal> {
-        let v1::CreateKeyRingRequest { name, quorum: policy, request_id: _ } = wire;
-        Ok(Self { name: ring_name("name", &name, home)?, quorum: quorum(policy)? })
+        let v1::CreateKeyRingRequest { name, quorum: guards, request_id: _, policy } = wire;
+        Ok(Self {
+            name: ring_name("name", &name, home)?,
+            quorum: quorum(guards)?,
+            policy: ring_policy(policy)?,
+        })
     }
 
     fn request_id(wire: &v1::CreateKeyRingRequest) -> &[u8] {
@@ -81,6 +87,7 @@ impl Operation for CreateKeyRing {
             name: self.name.clone(),
             created_at: stamp.now,
             quorum: self.quorum.clone(),
+            policy: self.policy.clone(),
             wrapped_key: hex_encode(&vault.create_ring_key(&self.name)?),
         };
         let draft = rows::create(&vault, &stamp.operation_id, &ring, &[])?;

@@ -6,17 +6,19 @@ use std::collections::BTreeMap;
 use kms_core::action::Action;
 use kms_core::caller::Caller;
 use kms_core::id::{Home, KeyName, Resource, RingName, Timestamp};
-use kms_core::key::{Key, Pkcs11Attributes, Version};
-use kms_core::lifecycle::State;
+use kms_core::key::{Floors, Key, Pkcs11Attributes, Version};
 use kms_core::permit::{Permit, Recorded, Refusal, Subject};
 use kms_proto::v1;
 
-use super::create_key::{PKCS11_ID_BYTES_MAX, Place, make_key};
+use super::create_key::{Beginning, Place, make_key};
 use crate::context::Context;
 use crate::failure::{Early, Failure};
 use crate::pipeline::{Operation, Stamp};
 use crate::rows::{self, Draft};
-use crate::wire::{algorithm, bounded, hex_encode, object_out, ring_name, text, usages};
+use crate::wire::{
+    PKCS11_ID_BYTES_MAX, Uses, algorithm, bounded, hex_encode, length_bytes, object_out, ring_name,
+    text, uses,
+};
 
 /// The parsed request.
 #[derive(Debug)]
@@ -24,6 +26,7 @@ pub(crate) struct CreateObjectKey {
     ring: RingName,
     /// The key as it will be, but for its name and times.
     template: Key,
+    length_bytes: u32,
 }
 
 /// Where the key is made, under its generated name.
@@ -42,17 +45,31 @@ impl Operation for CreateObjectKey {
     const ACTION: Action = Action::CreateKey;
 
     fn parse(wire: v1::CreateObjectKeyRequest, home: &Home) -> Result<Self, Refusal> {
-        let v1::CreateObjectKeyRequest { ring, algorithm: number, usages: list, label, id, .. } =
-            wire;
+        let v1::CreateObjectKeyRequest {
+            ring,
+            algorithm: number,
+            usages,
+            label,
+            id,
+            request_id: _,
+            mechanisms,
+            length_bytes: asked_bytes,
+            exportable,
+        } = wire;
         let ring = ring_name("ring", &ring, home)?;
         let algorithm = algorithm(number)?;
         let id = bounded("id", id, PKCS11_ID_BYTES_MAX)?;
+        let Uses { mechanisms, usages } = uses(algorithm, &mechanisms, &usages, exportable, false)?;
         let template = Key {
             // Replaced by the generated name once the request has an operation id.
             name: KeyName { ring: ring.clone(), key: ring.ring.clone() },
             algorithm,
-            usages: usages(&list, algorithm, false)?,
+            usages,
+            mechanisms,
+            exportable,
+            trusted: false,
             created_at: Timestamp(0),
+            deleted_at: None,
             labels: BTreeMap::new(),
             requirement: None,
             quorum: None,
@@ -60,9 +77,12 @@ impl Operation for CreateObjectKey {
             dataset: String::new(),
             primary: 1,
             latest: 1,
+            floors: Floors::default(),
+            rotation: None,
             pkcs11: Pkcs11Attributes { id: hex_encode(&id), label: text("label", label)? },
         };
-        Ok(Self { ring, template })
+        let length_bytes = length_bytes(algorithm, asked_bytes)?;
+        Ok(Self { ring, template, length_bytes })
     }
 
     fn request_id(wire: &v1::CreateObjectKeyRequest) -> &[u8] {
@@ -100,11 +120,13 @@ impl Operation for CreateObjectKey {
             let place = rows::version_place(&named.name.version(1));
             let version = rows::load::<Version>(cx, &place).await?;
             let version = version.ok_or(Failure::Bug("a key without its first version"))?;
-            return Ok((object_out(&key.value, &version.value), Vec::new()));
+            return Ok((object_out(&key.value, &version.value, stamp.now), Vec::new()));
         }
         let key = Key { name: named.name.clone(), created_at: stamp.now, ..self.template.clone() };
-        let (made, drafts) = make_key(cx, stamp, &key, State::Active).await?;
-        Ok((object_out(&key, &made.version), drafts))
+        named.place.admits(&key)?;
+        let first = (1, self.length_bytes, Beginning::ACTIVE);
+        let (made, drafts) = make_key(cx, stamp, &key, first).await?;
+        Ok((object_out(&key, &made.version, stamp.now), drafts))
     }
 
     async fn perform(

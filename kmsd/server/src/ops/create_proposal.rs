@@ -5,6 +5,7 @@ use kms_core::caller::Caller;
 use kms_core::id::{Home, Nonce, Resource, Timestamp};
 use kms_core::permit::{Grounds, Permit, Recorded, Refusal, Subject};
 use kms_core::quorum::{LIFETIME_MS_MAX, LIFETIME_MS_MIN, PROPOSAL_TYPE, Proposal};
+use kms_core::transfer::ExportRecipient;
 use kms_proto::v1;
 
 use super::{VersionFacts, is_retry, load_version, proposals};
@@ -12,7 +13,7 @@ use crate::context::{Context, random};
 use crate::failure::{Early, Failure};
 use crate::pipeline::{Operation, Stamp};
 use crate::rows::{self, Draft, ProposalRow, ProposalState};
-use crate::wire::{KeyOrVersion, invalid, parse, version_name};
+use crate::wire::{KeyOrVersion, export_recipient, invalid, parse, version_name};
 
 /// The parsed request.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub(crate) struct CreateProposal {
     action: Action,
     version: KeyOrVersion,
     lifetime_ms: u64,
+    recipient: Option<ExportRecipient>,
 }
 
 /// The version, and the proposal that an earlier attempt of this very request made.
@@ -39,16 +41,27 @@ impl Operation for CreateProposal {
     const ACTION: Action = Action::CreateProposal;
 
     fn parse(wire: v1::CreateProposalRequest, home: &Home) -> Result<Self, Refusal> {
-        let v1::CreateProposalRequest { action, resource, lifetime_seconds, request_id: _ } = wire;
-        let action = parse("action", &action)?;
-        proposals::transition(action)?;
+        use v1::create_proposal_request::Recipient as Wire;
+        let v1::CreateProposalRequest { action, resource, lifetime_seconds, recipient, .. } = wire;
+        let action = proposals::proposable(parse("action", &action)?)?;
+        let recipient = match (action, recipient) {
+            (Action::ExportKeyVersion, Some(Wire::RsaPublicKey(key))) => {
+                Some(export_recipient(Some(key), None)?)
+            }
+            (Action::ExportKeyVersion, Some(Wire::Hpke(hpke))) => {
+                Some(export_recipient(None, Some(hpke))?)
+            }
+            (Action::ExportKeyVersion, None) => Some(export_recipient(None, None)?),
+            (_, None) => None,
+            (_, Some(_)) => return Err(invalid("recipient", "only an export has a recipient")),
+        };
         let lifetime_ms = match u64::from(lifetime_seconds) * 1000 {
             0 => LIFETIME_MS,
             ms @ LIFETIME_MS_MIN..=LIFETIME_MS_MAX => ms,
             _ => return Err(invalid("lifetime_seconds", "expected 300 to 604800, or 0")),
         };
         let version = KeyOrVersion::Version(version_name("resource", &resource, home)?);
-        Ok(Self { action, version, lifetime_ms })
+        Ok(Self { action, version, lifetime_ms, recipient })
     }
 
     fn request_id(wire: &v1::CreateProposalRequest) -> &[u8] {
@@ -78,7 +91,7 @@ impl Operation for CreateProposal {
     }
 
     fn subject<'a>(&self, facts: &'a ProposalFacts) -> Subject<'a> {
-        let transition = proposals::transition(self.action).ok();
+        let transition = self.action.transition();
         facts.version.subject(transition.filter(|_| facts.existing.is_none()))
     }
 
@@ -109,7 +122,7 @@ impl Operation for CreateProposal {
             return Ok((existing.shown(cx), Vec::new()));
         }
         let found = facts.version.found()?;
-        let policy = proposals::policy(found, self.action)
+        let policy = proposals::policy(found, self.action, stamp.now)
             .ok_or_else(|| invalid("action", "no quorum guards this; just do it"))?;
         let proposal = Proposal {
             type_: PROPOSAL_TYPE.to_owned(),
@@ -122,6 +135,7 @@ impl Operation for CreateProposal {
             nonce: Nonce(random()?),
             created_at: stamp.now,
             expires_at: Timestamp(stamp.now.0).plus_ms(self.lifetime_ms),
+            recipient: self.recipient.clone(),
         };
         let document = proposal.to_bytes().ok().and_then(|bytes| String::from_utf8(bytes).ok());
         let row = ProposalRow {

@@ -2,21 +2,26 @@
 
 use kms_core::action::Action;
 use kms_core::id::Home;
+use kms_core::mechanism::Mechanism;
 use kms_core::permit::Refusal;
 use kms_crypto::CryptoError;
 use kms_crypto::vault::Vault;
 use kms_proto::v1;
 
 use super::using::{KeyUse, Use};
-use crate::wire::{DATA_BYTES_MAX, KeyOrVersion, bounded, check_crc, invalid, version_name};
+use crate::wire::{
+    DATA_BYTES_MAX, IV_BYTES_MAX, KeyOrVersion, TAG_BYTES, bounded, check_crc, check_iv,
+    mechanism as mechanism_asked, version_name,
+};
 
 /// The parsed request.
 #[derive(Debug)]
 pub(crate) struct Decrypt {
     name: KeyOrVersion,
-    iv: [u8; 12],
+    iv: Vec<u8>,
     ciphertext: Vec<u8>,
     aad: Vec<u8>,
+    mechanism: Option<Mechanism>,
 }
 
 impl Use for Decrypt {
@@ -32,15 +37,16 @@ impl Use for Decrypt {
             ciphertext,
             additional_authenticated_data: aad,
             ciphertext_crc32c,
+            mechanism,
         } = wire;
         check_crc("ciphertext_crc32c", &ciphertext, ciphertext_crc32c)?;
-        let iv = iv.as_slice().try_into();
         Ok(Self {
             // Not a key's primary version: the ciphertext belongs to the version that made it.
             name: KeyOrVersion::Version(version_name("name", &name, home)?),
-            iv: iv.map_err(|_| invalid("initialization_vector", "expected 12 bytes"))?,
+            iv: bounded("initialization_vector", iv, IV_BYTES_MAX)?,
             ciphertext: bounded("ciphertext", ciphertext, DATA_BYTES_MAX + TAG_BYTES)?,
             aad: bounded("additional_authenticated_data", aad, DATA_BYTES_MAX)?,
+            mechanism: mechanism_asked("mechanism", mechanism)?,
         })
     }
 
@@ -48,16 +54,23 @@ impl Use for Decrypt {
         &self.name
     }
 
+    fn mechanism(&self) -> Option<Mechanism> {
+        self.mechanism
+    }
+
+    fn fits(&self, mechanism: Mechanism) -> Result<(), Refusal> {
+        check_iv(mechanism, &self.iv)
+    }
+
     fn apply(self, vault: &Vault, key: KeyUse<'_>) -> Result<v1::DecryptResponse, CryptoError> {
-        let KeyUse { recorded, request_digest, version, version_name: _, audit } = key;
-        let Self { name: _, iv, ciphertext, aad } = self;
-        let plaintext = vault.decrypt(recorded, request_digest, version, &iv, &ciphertext, &aad)?;
+        let KeyUse { recorded, request_digest, version, mechanism, version_name: _, audit } = key;
+        let Self { name: _, iv, ciphertext, aad, mechanism: _ } = self;
+        let plaintext =
+            vault.decrypt(recorded, request_digest, version, mechanism, &iv, &aad, &ciphertext)?;
         Ok(v1::DecryptResponse {
             plaintext_crc32c: crc32c::crc32c(&plaintext),
-            plaintext: plaintext.to_vec(),
+            plaintext,
             audit: Some(audit),
         })
     }
 }
-
-const TAG_BYTES: usize = 16;

@@ -1,7 +1,8 @@
-//! Encrypt: AES-256-GCM with an IV made here.
+//! Encrypt: protects data. Who makes the IV is the business of ring and mechanism.
 
 use kms_core::action::Action;
 use kms_core::id::Home;
+use kms_core::mechanism::Mechanism;
 use kms_core::permit::Refusal;
 use kms_crypto::CryptoError;
 use kms_crypto::vault::Vault;
@@ -9,13 +10,18 @@ use kms_proto::v1;
 use zeroize::Zeroizing;
 
 use super::using::{KeyUse, Use};
-use crate::wire::{DATA_BYTES_MAX, KeyOrVersion, bounded, check_crc};
+use crate::wire::{
+    DATA_BYTES_MAX, IV_BYTES_MAX, KeyOrVersion, bounded, check_crc, check_iv,
+    mechanism as mechanism_asked, mechanism_out,
+};
 
 /// The parsed request.
 pub(crate) struct Encrypt {
     name: KeyOrVersion,
     plaintext: Zeroizing<Vec<u8>>,
     aad: Vec<u8>,
+    iv: Option<Vec<u8>>,
+    mechanism: Option<Mechanism>,
 }
 
 impl Use for Encrypt {
@@ -30,12 +36,17 @@ impl Use for Encrypt {
             plaintext,
             additional_authenticated_data: aad,
             plaintext_crc32c,
+            mechanism,
+            initialization_vector: iv,
         } = wire;
         check_crc("plaintext_crc32c", &plaintext, plaintext_crc32c)?;
         Ok(Self {
             name: KeyOrVersion::parse(&name, home)?,
             plaintext: Zeroizing::new(bounded("plaintext", plaintext, DATA_BYTES_MAX)?),
             aad: bounded("additional_authenticated_data", aad, DATA_BYTES_MAX)?,
+            iv: Some(bounded("initialization_vector", iv, IV_BYTES_MAX)?)
+                .filter(|iv| !iv.is_empty()),
+            mechanism: mechanism_asked("mechanism", mechanism)?,
         })
     }
 
@@ -43,15 +54,37 @@ impl Use for Encrypt {
         &self.name
     }
 
+    fn mechanism(&self) -> Option<Mechanism> {
+        self.mechanism
+    }
+
+    fn callers_iv(&self) -> bool {
+        self.iv.is_some()
+    }
+
+    fn fits(&self, mechanism: Mechanism) -> Result<(), Refusal> {
+        self.iv.as_deref().map_or(Ok(()), |iv| check_iv(mechanism, iv))
+    }
+
     fn apply(self, vault: &Vault, key: KeyUse<'_>) -> Result<v1::EncryptResponse, CryptoError> {
-        let KeyUse { recorded, request_digest, version, version_name, audit } = key;
-        let made = vault.encrypt(recorded, request_digest, version, &self.plaintext, &self.aad)?;
+        let KeyUse { recorded, request_digest, version, mechanism, version_name, audit } = key;
+        let (iv, aad) = (self.iv.as_deref(), &self.aad);
+        let made = vault.encrypt(
+            recorded,
+            request_digest,
+            version,
+            mechanism,
+            iv,
+            aad,
+            &self.plaintext,
+        )?;
         Ok(v1::EncryptResponse {
             name: version_name,
-            initialization_vector: made.iv.to_vec(),
+            initialization_vector: made.iv,
             ciphertext_crc32c: crc32c::crc32c(&made.ciphertext),
             ciphertext: made.ciphertext,
             audit: Some(audit),
+            mechanism: mechanism_out(mechanism),
         })
     }
 }

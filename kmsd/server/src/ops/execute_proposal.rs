@@ -5,12 +5,13 @@
 use kms_core::action::Action;
 use kms_core::caller::Caller;
 use kms_core::id::{Home, Resource, Segment};
-use kms_core::permit::{Grounds, Permit, Recorded, Refusal, Subject};
+use kms_core::permit::{Grounds, Manner, Permit, Recorded, Refusal, Subject};
 use kms_proto::v1;
 
-use super::destroy_key_version::{destroy, erase};
+use super::changes::{change_version, erase, erased};
+use super::export_key_version::export;
 use super::proposals::{self, Loaded, present};
-use super::step_key_version::step;
+use super::step_key_version::stepped;
 use crate::context::Context;
 use crate::failure::{Early, Failure};
 use crate::pipeline::{Operation, Stamp};
@@ -23,7 +24,8 @@ pub(crate) struct ExecuteProposal(Segment);
 impl Operation for ExecuteProposal {
     type Wire = v1::ExecuteProposalRequest;
     type Facts = Option<Loaded>;
-    type Prepared = ProposalRow;
+    /// The proposal afterwards, and the slot to be erased.
+    type Prepared = (ProposalRow, Option<u64>);
     type Reply = v1::ExecuteProposalResponse;
 
     const ACTION: Action = Action::ExecuteProposal;
@@ -57,10 +59,12 @@ impl Operation for ExecuteProposal {
     fn subject<'a>(&self, loaded: &'a Self::Facts) -> Subject<'a> {
         let found = loaded.as_ref().and_then(|loaded| Some((loaded, loaded.found.as_ref()?)));
         found.map_or(Subject::Absent, |(loaded, found)| Subject::Version {
+            ring: &found.ring.value,
             key: &found.key.value,
             version: &found.version.value,
-            ring_quorum: found.ring.value.quorum.as_ref(),
-            transition: proposals::transition(loaded.proposal.action).ok(),
+            transition: loaded.proposal.action.transition(),
+            mechanism: None,
+            manner: Manner::default(),
         })
     }
 
@@ -83,16 +87,21 @@ impl Operation for ExecuteProposal {
         permit: &Permit,
         stamp: &Stamp,
         loaded: &Self::Facts,
-    ) -> Result<(ProposalRow, Vec<Draft>), Early> {
+    ) -> Result<(Self::Prepared, Vec<Draft>), Early> {
         let loaded = present(loaded)?;
-        let version = &loaded.found.as_ref().ok_or(super::ABSENT)?.version;
+        let before = &loaded.found.as_ref().ok_or(super::ABSENT)?.version;
+        // Nothing of a version changes when it is handed out.
+        let after = match permit.action() {
+            Action::ExportKeyVersion => before.value.clone(),
+            action => stepped(cx, stamp, action, &before.value)?,
+        };
         let mut drafts = match permit.action() {
-            Action::DestroyKeyVersion => destroy(cx, stamp, version, version.value.state)?.1,
-            action => vec![step(cx, stamp, version, proposals::transition(action)?)?.1],
+            Action::ExportKeyVersion => Vec::new(),
+            action => change_version(cx, stamp, action, before, &after)?,
         };
         let row = ProposalRow { state: ProposalState::Executed, ..loaded.row.value.clone() };
         drafts.push(rows::replace(&*cx.vault()?, &stamp.operation_id, &row, &[], &loaded.row)?);
-        Ok((row, drafts))
+        Ok(((row, erased(&before.value, &after)), drafts))
     }
 
     async fn perform(
@@ -101,17 +110,25 @@ impl Operation for ExecuteProposal {
         recorded: Recorded,
         stamp: &Stamp,
         loaded: Self::Facts,
-        row: ProposalRow,
+        (row, erased): Self::Prepared,
         audit: v1::AuditReference,
     ) -> Result<v1::ExecuteProposalResponse, Failure> {
         let (action, resource) = (self.action(&loaded), self.resource(&loaded));
-        let _spent = recorded.spend(action, &resource, &stamp.request_digest)?;
         let loaded = loaded.ok_or(super::ABSENT)?;
-        let found = loaded.found.as_ref().ok_or(super::ABSENT)?;
-        if action == Action::DestroyKeyVersion {
-            erase(cx, found.version.value.slot).await?;
+        let mut wrapped_key = Vec::new();
+        if action == Action::ExportKeyVersion {
+            let found = loaded.found.as_ref().ok_or(super::ABSENT)?;
+            let recipient = loaded.proposal.recipient.as_ref();
+            let recipient = recipient.ok_or(Failure::Bug("an export to nobody was approved"))?;
+            let digest = &stamp.request_digest;
+            wrapped_key = export(cx, recorded, digest, found, recipient).await?;
+        } else {
+            let _spent = recorded.spend(action, &resource, &stamp.request_digest)?;
         }
-        let proposal = loaded.shown_with(cx, row);
-        Ok(v1::ExecuteProposalResponse { proposal: Some(proposal), audit: Some(audit) })
+        if let Some(slot) = erased {
+            erase(cx, slot).await?;
+        }
+        let (proposal, audit) = (Some(loaded.shown_with(cx, row)), Some(audit));
+        Ok(v1::ExecuteProposalResponse { proposal, audit, wrapped_key })
     }
 }

@@ -103,8 +103,9 @@ impl FindObjects {
 async fn versions(cx: &Context, key: &Key) -> Result<Vec<v1::TokenObject>, Early> {
     let prefix = rows::versions_prefix(&key.name);
     let versions = rows::scan::<Version>(cx, &prefix, None, VERSIONS_SHOWN_MAX).await?;
+    let now = cx.now();
     let live = versions.iter().filter(|(_, version)| version.value.state != State::Destroyed);
-    Ok(live.map(|(_, version)| object_out(key, &version.value)).collect())
+    Ok(live.map(|(_, version)| object_out(key, &version.value, now)).collect())
 }
 
 /// Objects that end a page.

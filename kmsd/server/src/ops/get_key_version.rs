@@ -41,12 +41,12 @@ impl Read for GetKeyVersion {
 
     async fn reply(
         self,
-        _cx: &Context,
+        cx: &Context,
         facts: VersionFacts,
         audit: v1::AuditReference,
     ) -> Result<v1::GetKeyVersionResponse, Failure> {
         let found = facts.into_found()?;
-        let version = version_out(&found.version.value, &found.version.etag);
+        let version = version_out(&found.version.value, &found.version.etag, cx.now());
         Ok(v1::GetKeyVersionResponse { version: Some(version), audit: Some(audit) })
     }
 }

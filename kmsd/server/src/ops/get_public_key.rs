@@ -54,7 +54,7 @@ impl Read for GetPublicKey {
         let public_key = found.public_key();
         Ok(v1::GetPublicKeyResponse {
             name: found.name(),
-            algorithm: algorithm_out(found.version.value.header.algorithm).into(),
+            algorithm: algorithm_out(found.version.value.header.algorithm),
             public_key_crc32c: crc32c::crc32c(&public_key),
             public_key,
             audit: Some(audit),

@@ -60,12 +60,13 @@ impl Read for ListKeyVersions {
 
     async fn reply(
         self,
-        _cx: &Context,
+        cx: &Context,
         listed: Listed,
         audit: v1::AuditReference,
     ) -> Result<v1::ListKeyVersionsResponse, Failure> {
         let versions = &listed.versions;
-        let versions = versions.iter().map(|row| version_out(&row.value, &row.etag)).collect();
+        let now = cx.now();
+        let versions = versions.iter().map(|row| version_out(&row.value, &row.etag, now)).collect();
         let next_page_token = listed.next;
         Ok(v1::ListKeyVersionsResponse { versions, next_page_token, audit: Some(audit) })
     }

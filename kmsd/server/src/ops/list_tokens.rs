@@ -4,6 +4,7 @@ use kms_core::action::Action;
 use kms_core::caller::Caller;
 use kms_core::id::{Digest, Home, PrincipalKind};
 use kms_core::key::Ring;
+use kms_core::mechanism::Mechanism;
 use kms_core::permit::Refusal;
 use kms_proto::v1;
 
@@ -11,7 +12,7 @@ use super::reading::Read;
 use crate::context::Context;
 use crate::failure::{Early, Failure};
 use crate::rows::{self, PinRole, Stored};
-use crate::wire::PAGE_SIZE_MAX;
+use crate::wire::{PAGE_SIZE_MAX, mechanism_out, ring_kind_out};
 
 /// The parsed request.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ impl Read for ListTokens {
 }
 
 async fn token(cx: &Context, ring: &Stored<Ring>) -> Result<v1::Token, Early> {
-    let name = &ring.value.name;
+    let (name, policy) = (&ring.value.name, &ring.value.policy);
     let pin = cx.store.get(&rows::pin_place(name, PinRole::User)).await?;
     let serial = Digest::of(&[b"pkcs11-serial", name.to_string().as_bytes()]).to_string();
     Ok(v1::Token {
@@ -58,6 +59,12 @@ async fn token(cx: &Context, ring: &Stored<Ring>) -> Result<v1::Token, Early> {
         label: name.ring.to_string(),
         serial: serial.get(..16).unwrap_or_default().to_owned(),
         user_pin_set: pin.is_some(),
+        kind: ring_kind_out(policy.kind).into(),
+        mechanisms: Mechanism::ALL
+            .iter()
+            .filter(|mechanism| policy.takes(**mechanism).is_ok())
+            .map(|mechanism| mechanism_out(*mechanism))
+            .collect(),
     })
 }
 

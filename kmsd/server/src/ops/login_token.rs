@@ -169,7 +169,7 @@ impl LoginToken {
             Some(before) => rows::replace(&vault, &stamp.operation_id, &counted, &[], before)?,
             None => rows::create(&vault, &stamp.operation_id, &counted, &[])?,
         };
-        let (conditions, writes) = (vec![draft.condition], vec![draft.write]);
+        let (conditions, writes) = (vec![draft.condition], Vec::from_iter(draft.write));
         match cx.store.commit(Batch { conditions, writes, ..Batch::default() }).await? {
             Outcome::Committed(_) => Ok(()),
             Outcome::Conflict(_) => Err(Refusal::Stale.into()),

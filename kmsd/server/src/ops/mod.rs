@@ -1,8 +1,13 @@
 //! The operations, one file each, and what several of them load.
 
+mod agree_key;
 mod approve_proposal;
 mod cancel_proposal;
+mod changes;
+mod compromise_key_version;
+mod copy_key;
 mod create_binding;
+mod create_import_job;
 mod create_key;
 mod create_key_ring;
 mod create_key_version;
@@ -10,21 +15,32 @@ mod create_object_key;
 mod create_proposal;
 mod create_release_challenge;
 mod create_user;
+mod decapsulate_key;
 mod decrypt;
-mod destroy_key_version;
+mod delete_key;
+mod derive_key;
+mod destroy_object;
+mod digest;
+mod encapsulate_key;
 mod encrypt;
 mod execute_proposal;
+mod export_key_version;
 mod find_objects;
+mod generate_data_key;
 mod generate_random;
 mod get_checkpoint;
+mod get_import_job;
 mod get_inclusion_proof;
 mod get_key;
 mod get_key_ring;
+mod get_key_statement;
 mod get_key_version;
 mod get_proposal;
 mod get_public_key;
 mod get_seal_status;
+mod import_key_version;
 mod list_audit_leaves;
+mod list_key_history;
 mod list_key_rings;
 mod list_key_versions;
 mod list_keys;
@@ -34,23 +50,42 @@ mod list_users;
 mod login_token;
 mod mac_sign;
 mod mac_verify;
+mod making;
 mod proposals;
+mod provider_status;
+mod re_encrypt;
 mod reading;
 mod release_key;
+mod schedule_destroy_key_version;
 mod seal;
+mod set_key_certificate;
+mod set_key_ring_policy;
+mod set_key_trusted;
+mod set_key_version_dates;
 mod set_token_pin;
 mod sign;
 mod start;
 mod step_key_version;
+mod stream;
+mod switch_key_version;
+mod target;
 mod unseal;
+mod unwrap_key;
 mod update_key;
 mod using;
 mod verify;
 mod who_am_i;
+mod wrap_key;
+mod writing;
 
+pub(crate) use agree_key::AgreeKey;
 pub(crate) use approve_proposal::ApproveProposal;
 pub(crate) use cancel_proposal::CancelProposal;
+pub(crate) use changes::erase;
+pub(crate) use compromise_key_version::CompromiseKeyVersion;
+pub(crate) use copy_key::CopyKey;
 pub(crate) use create_binding::CreateBinding;
+pub(crate) use create_import_job::CreateImportJob;
 pub(crate) use create_key::CreateKey;
 pub(crate) use create_key_ring::CreateKeyRing;
 pub(crate) use create_key_version::CreateKeyVersion;
@@ -58,21 +93,32 @@ pub(crate) use create_object_key::CreateObjectKey;
 pub(crate) use create_proposal::CreateProposal;
 pub(crate) use create_release_challenge::CreateReleaseChallenge;
 pub(crate) use create_user::CreateUser;
+pub(crate) use decapsulate_key::DecapsulateKey;
 pub(crate) use decrypt::Decrypt;
-pub(crate) use destroy_key_version::{DestroyKeyVersion, DestroyObject, erase};
+pub(crate) use delete_key::DeleteKey;
+pub(crate) use derive_key::DeriveKey;
+pub(crate) use destroy_object::DestroyObject;
+pub(crate) use digest::Digest;
+pub(crate) use encapsulate_key::EncapsulateKey;
 pub(crate) use encrypt::Encrypt;
 pub(crate) use execute_proposal::ExecuteProposal;
+pub(crate) use export_key_version::ExportKeyVersion;
 pub(crate) use find_objects::FindObjects;
+pub(crate) use generate_data_key::GenerateDataKey;
 pub(crate) use generate_random::GenerateRandom;
 pub(crate) use get_checkpoint::{GetCheckpoint, signed_checkpoint};
+pub(crate) use get_import_job::GetImportJob;
 pub(crate) use get_inclusion_proof::GetInclusionProof;
 pub(crate) use get_key::GetKey;
 pub(crate) use get_key_ring::GetKeyRing;
+pub(crate) use get_key_statement::GetKeyStatement;
 pub(crate) use get_key_version::GetKeyVersion;
 pub(crate) use get_proposal::GetProposal;
 pub(crate) use get_public_key::GetPublicKey;
 pub(crate) use get_seal_status::GetSealStatus;
+pub(crate) use import_key_version::ImportKeyVersion;
 pub(crate) use list_audit_leaves::ListAuditLeaves;
+pub(crate) use list_key_history::ListKeyHistory;
 pub(crate) use list_key_rings::ListKeyRings;
 pub(crate) use list_key_versions::ListKeyVersions;
 pub(crate) use list_keys::ListKeys;
@@ -82,27 +128,45 @@ pub(crate) use list_users::ListUsers;
 pub(crate) use login_token::{Login, LoginToken};
 pub(crate) use mac_sign::MacSign;
 pub(crate) use mac_verify::MacVerify;
+pub(crate) use provider_status::{GetProviderStatus, RunSelfTests};
+pub(crate) use re_encrypt::ReEncrypt;
 pub(crate) use release_key::ReleaseKey;
+pub(crate) use schedule_destroy_key_version::ScheduleDestroyKeyVersion;
 pub(crate) use seal::Seal;
+pub(crate) use set_key_certificate::SetKeyCertificate;
+pub(crate) use set_key_ring_policy::SetKeyRingPolicy;
+pub(crate) use set_key_trusted::SetKeyTrusted;
+pub(crate) use set_key_version_dates::SetKeyVersionDates;
 pub(crate) use set_token_pin::SetTokenPin;
 pub(crate) use sign::Sign;
 pub(crate) use start::{Start, Stop};
 pub(crate) use step_key_version::{
-    ActivateKeyVersion, CompromiseKeyVersion, DeactivateKeyVersion, ResumeKeyVersion,
-    SuspendKeyVersion,
+    ActivateKeyVersion, DeactivateKeyVersion, DestroyKeyVersion, RestoreKeyVersion,
+    ResumeKeyVersion, SuspendKeyVersion, UndoKeyVersionStep,
 };
+pub(crate) use stream::{
+    OfDecrypt, OfDigest, OfEncrypt, OfMacSign, OfMacVerify, OfSign, OfVerify, Running, StreamOf,
+};
+pub(crate) use switch_key_version::{DisableKeyVersion, EnableKeyVersion};
 pub(crate) use unseal::Unseal;
+pub(crate) use unwrap_key::UnwrapKey;
 pub(crate) use update_key::{UpdateKey, UpdateObject};
 pub(crate) use verify::Verify;
 pub(crate) use who_am_i::WhoAmI;
+pub(crate) use wrap_key::WrapKey;
 
+pub(crate) use making::MakingOf;
 pub(crate) use reading::Reading;
-pub(crate) use using::Using;
+pub(crate) use using::{Use, Using};
+pub(crate) use writing::Writing;
 
-use kms_core::id::{Digest, KeyName, Resource, RingName};
+use std::sync::Arc;
+
+use kms_core::id::{KeyName, Resource, RingName};
 use kms_core::key::{Key, Ring, Version};
 use kms_core::lifecycle::Transition;
-use kms_core::permit::Subject;
+use kms_core::mechanism::Mechanism;
+use kms_core::permit::{Manner, Subject};
 use kms_crypto::vault::{SlotSecret, VersionRef};
 use kms_store::{Condition, Expected};
 
@@ -114,9 +178,9 @@ use crate::wire::{self, KeyOrVersion};
 /// A version with its key and ring, as the store has them.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
-    pub(crate) ring: Stored<Ring>,
-    pub(crate) key: Stored<Key>,
-    pub(crate) version: Stored<Version>,
+    pub(crate) ring: Arc<Stored<Ring>>,
+    pub(crate) key: Arc<Stored<Key>>,
+    pub(crate) version: Arc<Stored<Version>>,
 }
 
 /// A version that was asked for, found or not.
@@ -129,11 +193,28 @@ pub(crate) struct VersionFacts {
 impl VersionFacts {
     /// What the rules are to know, when the operation takes `transition`.
     pub(crate) fn subject(&self, transition: Option<Transition>) -> Subject<'_> {
+        self.asked(transition, None, Manner::default())
+    }
+
+    /// What the rules are to know, when the operation uses the key by `mechanism`, or by the one that
+    /// the key prefers.
+    pub(crate) fn subject_used(&self, mechanism: Option<Mechanism>, manner: Manner) -> Subject<'_> {
+        self.asked(None, mechanism, manner)
+    }
+
+    fn asked(
+        &self,
+        transition: Option<Transition>,
+        mechanism: Option<Mechanism>,
+        manner: Manner,
+    ) -> Subject<'_> {
         self.found.as_ref().map_or(Subject::Absent, |found| Subject::Version {
+            ring: &found.ring.value,
             key: &found.key.value,
             version: &found.version.value,
-            ring_quorum: found.ring.value.quorum.as_ref(),
             transition,
+            mechanism,
+            manner,
         })
     }
 
@@ -170,7 +251,9 @@ impl Found {
     /// # Errors
     /// When the store cannot read it, or it was erased.
     pub(crate) async fn slot(&self, cx: &Context) -> Result<SlotSecret, Failure> {
-        let mut secret = cx.store.read_slot(self.version.value.slot).await?;
+        let slot = self.version.value.slot;
+        let slot = slot.ok_or(Failure::Bug("a version without material was to be used"))?;
+        let mut secret = cx.store.read_slot(slot).await?;
         Ok(SlotSecret::import(&mut secret)?)
     }
 
@@ -202,8 +285,13 @@ pub(crate) async fn load_ring(
     cx: &Context,
     name: &RingName,
 ) -> Result<Option<Stored<Ring>>, Early> {
+    Ok(ring_shared(cx, name).await?.map(|ring| Stored::clone(&ring)))
+}
+
+/// As [`load_ring`], for what is only looked at.
+async fn ring_shared(cx: &Context, name: &RingName) -> Result<Option<Arc<Stored<Ring>>>, Early> {
     let vault = cx.vault()?;
-    let ring = rows::load::<Ring>(cx, &rows::ring_place(name)).await?;
+    let ring = rows::load_shared::<Ring>(cx, &rows::ring_place(name)).await?;
     if let Some(ring) = ring.as_ref().filter(|_| !vault.ring_is_open(name)) {
         let wrapped = wire::hex_decode(&ring.value.wrapped_key)
             .ok_or(Failure::Bug("a ring key that is not hexadecimal"))?;
@@ -212,11 +300,23 @@ pub(crate) async fn load_ring(
     Ok(ring)
 }
 
-/// Loads a key and its ring.
+/// Loads a key and its ring. A deleted key is not there.
 ///
 /// # Errors
 /// As [`load_ring`].
 pub(crate) async fn load_key(
+    cx: &Context,
+    name: &KeyName,
+) -> Result<Option<(Stored<Ring>, Stored<Key>)>, Early> {
+    let found = load_key_or_tombstone(cx, name).await?;
+    Ok(found.filter(|(_, key)| key.value.deleted_at.is_none()))
+}
+
+/// As [`load_key`], for who must know that the name is taken.
+///
+/// # Errors
+/// As [`load_ring`].
+pub(crate) async fn load_key_or_tombstone(
     cx: &Context,
     name: &KeyName,
 ) -> Result<Option<(Stored<Ring>, Stored<Key>)>, Early> {
@@ -230,14 +330,15 @@ pub(crate) async fn load_key(
 /// # Errors
 /// As [`load_ring`].
 pub(crate) async fn load_version(cx: &Context, name: &KeyOrVersion) -> Result<VersionFacts, Early> {
-    let Some((ring, key)) = load_key(cx, name.key()).await? else {
-        return Ok(VersionFacts { resource: named(name), found: None });
-    };
+    let absent = || VersionFacts { resource: named(name), found: None };
+    let Some(ring) = ring_shared(cx, &name.key().ring).await? else { return Ok(absent()) };
+    let key = rows::load_shared::<Key>(cx, &rows::key_place(name.key())).await?;
+    let Some(key) = key.filter(|key| key.value.deleted_at.is_none()) else { return Ok(absent()) };
     let version_name = match name {
         KeyOrVersion::Key(name) => name.version(key.value.primary),
         KeyOrVersion::Version(name) => name.clone(),
     };
-    let version = rows::load::<Version>(cx, &rows::version_place(&version_name)).await?;
+    let version = rows::load_shared::<Version>(cx, &rows::version_place(&version_name)).await?;
     let resource = Resource::Version(version_name);
     Ok(VersionFacts { resource, found: version.map(|version| Found { ring, key, version }) })
 }
@@ -255,7 +356,10 @@ pub(crate) fn named(name: &KeyOrVersion) -> Resource {
 ///
 /// # Errors
 /// When the store fails.
-pub(crate) async fn is_retry(cx: &Context, idempotency: Option<Digest>) -> Result<bool, Early> {
+pub(crate) async fn is_retry(
+    cx: &Context,
+    idempotency: Option<kms_core::id::Digest>,
+) -> Result<bool, Early> {
     match idempotency {
         Some(digest) => Ok(cx.store.outcome_of(&digest.0).await?.is_some()),
         None => Ok(false),

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use kms_core::action::Action;
 use kms_core::caller::Caller;
 use kms_core::id::{PrincipalName, Resource, Segment, Timestamp, VersionName};
-use kms_core::lifecycle::Transition;
-use kms_core::permit::Refusal;
+use kms_core::permit::{self, Refusal};
 use kms_core::quorum::{self, Approved, Circumstances, Proposal, QuorumPolicy};
 use kms_core::sshsig::SshKey;
 use kms_proto::v1;
@@ -61,19 +60,19 @@ pub(crate) fn resource(id: &Segment, loaded: Option<&Loaded>) -> Resource {
     Resource::Proposal { id: id.clone(), ring }
 }
 
-/// The step that a proposable action takes.
+/// Whether an action can be proposed at all.
 ///
 /// # Errors
-/// [`Refusal::InvalidArgument`] for actions that cannot be proposed.
-pub(crate) fn transition(action: Action) -> Result<Transition, Refusal> {
-    let problem = "only steps of a key version's life can be proposed";
-    action.transition().ok_or_else(|| invalid("action", problem))
+/// [`Refusal::InvalidArgument`] for actions that cannot.
+pub(crate) fn proposable(action: Action) -> Result<Action, Refusal> {
+    let problem = "only steps of a key version's life, and its export, can be proposed";
+    Some(action).filter(|action| action.guardable()).ok_or_else(|| invalid("action", problem))
 }
 
 /// The quorum that guards `action` on the version, if one does: the ring's first.
-pub(crate) fn policy(found: &Found, action: Action) -> Option<&QuorumPolicy> {
-    let (ring, key) = (found.ring.value.quorum.as_ref(), found.key.value.quorum.as_ref());
-    QuorumPolicy::guarding(ring, key, action)
+pub(crate) fn policy(found: &Found, action: Action, now: Timestamp) -> Option<&QuorumPolicy> {
+    let Found { ring, key, version } = found;
+    permit::guarding(&ring.value, &key.value, &version.value, action, now)
 }
 
 impl Loaded {
@@ -85,7 +84,7 @@ impl Loaded {
         with: impl FnOnce(&Circumstances<'_>) -> R,
     ) -> Option<R> {
         let found = self.found.as_ref()?;
-        let policy = policy(found, self.proposal.action)?;
+        let policy = policy(found, self.proposal.action, now)?;
         let users = cx.users();
         let keys: BTreeMap<PrincipalName, Vec<SshKey>> =
             users.values().map(|user| (user.name.clone(), user.ssh_keys.clone())).collect();

@@ -1,143 +1,89 @@
-//! The plain steps of a version's life: activate, suspend, resume, deactivate, compromise.
+//! The steps of a version's life that need to be told nothing but the version: activate, suspend,
+//! resume, deactivate, destroy, restore, undo. Also the home of what all steps share.
 
 use kms_core::action::Action;
-use kms_core::caller::Caller;
-use kms_core::id::{Home, Resource, VersionName};
+use kms_core::id::{Home, VersionName};
 use kms_core::key::Version;
-use kms_core::lifecycle::{self, Transition};
-use kms_core::permit::{Permit, Recorded, Refusal, Subject};
+use kms_core::lifecycle::{Compromise, CompromiseReason, IllegalTransition, Transition};
+use kms_core::permit::Refusal;
 use kms_proto::v1;
 
-use super::{VersionFacts, is_retry, load_version};
+use super::Found;
+use super::writing::{At, Changed, Write};
 use crate::context::Context;
-use crate::failure::{Early, Failure};
-use crate::pipeline::{Operation, Stamp};
-use crate::rows::{self, Draft, Stored};
-use crate::wire::{KeyOrVersion, version_name, version_out};
+use crate::failure::Early;
+use crate::pipeline::Stamp;
+use crate::wire::version_name;
 
-/// A version, and whether an earlier attempt of this very request took the step.
-#[derive(Debug)]
-pub(crate) struct StepFacts {
-    pub(crate) version: VersionFacts,
-    pub(crate) is_retry: bool,
-}
-
-impl StepFacts {
-    /// Loads the version that a step is asked for.
-    ///
-    /// # Errors
-    /// [`Refusal::Stale`] when the caller saw another state of it.
-    pub(crate) async fn load(
-        cx: &Context,
-        name: &VersionName,
-        etag: &str,
-        stamp: &Stamp,
-    ) -> Result<Self, Early> {
-        let is_retry = is_retry(cx, stamp.idempotency).await?;
-        let version = load_version(cx, &KeyOrVersion::Version(name.clone())).await?;
-        let moved = version.found.as_ref().is_some_and(|found| found.version.etag != etag);
-        if moved && !etag.is_empty() && !is_retry {
-            return Err(Refusal::Stale.into());
-        }
-        Ok(Self { version, is_retry })
-    }
-
-    /// What the rules are to know. A retry takes no step.
-    pub(crate) fn subject(&self, transition: Transition) -> Subject<'_> {
-        self.version.subject((!self.is_retry).then_some(transition))
-    }
-}
-
-/// Drafts the version after `transition`.
+/// The version after the step that `action` is, with what goes without saying.
 ///
 /// # Errors
-/// [`Refusal::IllegalTransition`], or when the cryptography fails.
-pub(crate) fn step(
+/// [`Refusal::IllegalTransition`] or [`Refusal::NothingToUndo`].
+pub(crate) fn stepped(
     cx: &Context,
     stamp: &Stamp,
-    before: &Stored<Version>,
-    transition: Transition,
-) -> Result<(v1::KeyVersion, Draft), Early> {
-    let state = lifecycle::next(before.value.state, transition).map_err(Refusal::from)?;
-    let version = Version { state, changed_at: stamp.now, ..before.value.clone() };
-    let vault = cx.vault()?;
-    let draft = rows::replace(&vault, &stamp.operation_id, &version, &before.sealed, before)?;
-    Ok((version_out(&version, &draft.etag), draft))
+    action: Action,
+    before: &Version,
+) -> Result<Version, Refusal> {
+    let Some(transition) = action.transition() else {
+        return before.after_undo(stamp.now).ok_or(Refusal::NothingToUndo);
+    };
+    if stamp.by_daemon {
+        let state = before.state;
+        let after = before.after_due_step(stamp.now);
+        return Ok(after.ok_or(IllegalTransition { state, transition })?);
+    }
+    let mut after = before.after_step(transition, stamp.now, cx.lifecycle.undo_window_ms)?;
+    match transition {
+        Transition::Compromise => {
+            let reason = CompromiseReason::Unspecified;
+            after.compromise = Some(Compromise { occurred_at: stamp.now, reason });
+        }
+        Transition::ScheduleDestroy => {
+            after.dates.destroys_at = Some(stamp.now.plus_ms(cx.lifecycle.destroy_delay_ms));
+        }
+        _ => {}
+    }
+    Ok(after)
 }
 
 macro_rules! steps {
-    ($($(#[$doc:meta])* $name:ident $request:ident $response:ident $transition:ident;)+) => {$(
+    ($($(#[$doc:meta])* $name:ident $request:ident $response:ident;)+) => {$(
         $(#[$doc])*
         #[derive(Debug)]
-        pub(crate) struct $name {
-            name: VersionName,
-            etag: String,
-        }
+        pub(crate) struct $name(At<VersionName>);
 
-        impl Operation for $name {
+        impl Write for $name {
             type Wire = v1::$request;
-            type Facts = StepFacts;
-            type Prepared = v1::KeyVersion;
+            type Target = Found;
             type Reply = v1::$response;
 
             const ACTION: Action = Action::$name;
 
             fn parse(wire: v1::$request, home: &Home) -> Result<Self, Refusal> {
                 let v1::$request { name, etag, request_id: _ } = wire;
-                Ok(Self { name: version_name("name", &name, home)?, etag })
+                Ok(Self(At::new(version_name("name", &name, home)?, etag)))
             }
 
             fn request_id(wire: &v1::$request) -> &[u8] {
                 &wire.request_id
             }
 
-            fn named(&self) -> Resource {
-                Resource::Version(self.name.clone())
+            fn at(&self) -> &At<VersionName> {
+                &self.0
             }
 
-            async fn load(
+            async fn change(
                 &self,
                 cx: &Context,
-                _caller: &Caller,
                 stamp: &Stamp,
-            ) -> Result<StepFacts, Early> {
-                StepFacts::load(cx, &self.name, &self.etag, stamp).await
+                found: &Found,
+            ) -> Result<Changed<Self>, Early> {
+                Ok((stepped(cx, stamp, Self::ACTION, &found.version.value)?, Vec::new()))
             }
 
-            fn resource(&self, _facts: &StepFacts) -> Resource {
-                self.named()
-            }
-
-            fn subject<'a>(&self, facts: &'a StepFacts) -> Subject<'a> {
-                facts.subject(Transition::$transition)
-            }
-
-            async fn prepare(
-                &self,
-                cx: &Context,
-                _permit: &Permit,
-                stamp: &Stamp,
-                facts: &StepFacts,
-            ) -> Result<(v1::KeyVersion, Vec<Draft>), Early> {
-                let before = &facts.version.found()?.version;
-                if facts.is_retry {
-                    return Ok((version_out(&before.value, &before.etag), Vec::new()));
-                }
-                let (version, draft) = step(cx, stamp, before, Transition::$transition)?;
-                Ok((version, vec![draft]))
-            }
-
-            async fn perform(
-                self,
-                _cx: &Context,
-                recorded: Recorded,
-                stamp: &Stamp,
-                _facts: StepFacts,
-                version: v1::KeyVersion,
-                audit: v1::AuditReference,
-            ) -> Result<v1::$response, Failure> {
-                let _spent = recorded.spend(Self::ACTION, &self.named(), &stamp.request_digest)?;
-                Ok(v1::$response { version: Some(version), audit: Some(audit) })
+            fn reply(version: v1::KeyVersion, audit: v1::AuditReference) -> v1::$response {
+                v1::$response { version: Some(version), audit: Some(audit) }
             }
         }
     )+};
@@ -145,13 +91,18 @@ macro_rules! steps {
 
 steps!(
     /// PRE_ACTIVE to ACTIVE.
-    ActivateKeyVersion ActivateKeyVersionRequest ActivateKeyVersionResponse Activate;
-    /// Any live state to COMPROMISED.
-    CompromiseKeyVersion CompromiseKeyVersionRequest CompromiseKeyVersionResponse Compromise;
+    ActivateKeyVersion ActivateKeyVersionRequest ActivateKeyVersionResponse;
     /// ACTIVE or SUSPENDED to DEACTIVATED.
-    DeactivateKeyVersion DeactivateKeyVersionRequest DeactivateKeyVersionResponse Deactivate;
+    DeactivateKeyVersion DeactivateKeyVersionRequest DeactivateKeyVersionResponse;
+    /// The end of a version. Its slot is erased, so that neither the store nor any old copy of the
+    /// journal holds anything that opens it.
+    DestroyKeyVersion DestroyKeyVersionRequest DestroyKeyVersionResponse;
+    /// DESTROY_SCHEDULED to DEACTIVATED.
+    RestoreKeyVersion RestoreKeyVersionRequest RestoreKeyVersionResponse;
     /// SUSPENDED to ACTIVE.
-    ResumeKeyVersion ResumeKeyVersionRequest ResumeKeyVersionResponse Resume;
+    ResumeKeyVersion ResumeKeyVersionRequest ResumeKeyVersionResponse;
     /// ACTIVE to SUSPENDED.
-    SuspendKeyVersion SuspendKeyVersionRequest SuspendKeyVersionResponse Suspend;
+    SuspendKeyVersion SuspendKeyVersionRequest SuspendKeyVersionResponse;
+    /// The last step taken back, within its time.
+    UndoKeyVersionStep UndoKeyVersionStepRequest UndoKeyVersionStepResponse;
 );

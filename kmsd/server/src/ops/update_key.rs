@@ -1,22 +1,26 @@
-//! UpdateKey: labels and PKCS#11 attributes; nothing that the sealing binds.
+//! UpdateKey: labels and PKCS#11 attributes as anybody likes; usages, mechanisms, exportability and
+//! floors only the tighter way; the primary version and the rotation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kms_core::action::Action;
-use kms_core::caller::Caller;
-use kms_core::id::{Home, KeyName, Resource, VersionName};
-use kms_core::key::{Key, Version};
-use kms_core::permit::{Permit, Recorded, Refusal, Subject};
+use kms_core::algorithm::Usage;
+use kms_core::id::{Home, KeyName, Timestamp, VersionName};
+use kms_core::key::{Key, Ring, Rotation, Version};
+use kms_core::lifecycle::State;
+use kms_core::mechanism::Mechanism;
+use kms_core::permit::Refusal;
 use kms_proto::v1;
 
-use super::create_key::PKCS11_ID_BYTES_MAX;
-use super::load_key;
+use super::target::{FoundKey, FoundObject};
+use super::writing::{At, Changed, Write};
 use crate::context::Context;
-use crate::failure::{Early, Failure};
-use crate::pipeline::{Operation, Stamp};
-use crate::rows::{self, Draft, Stored};
+use crate::failure::Early;
+use crate::pipeline::Stamp;
+use crate::rows::{self, Draft};
 use crate::wire::{
-    bounded, hex_encode, invalid, key_name, key_out, labels, object_out, text, version_name,
+    PKCS11_ID_BYTES_MAX, bounded, hex_encode, invalid, key_name, labels, mechanisms, rotation,
+    text, usages, version_name,
 };
 
 /// The fields that are to change.
@@ -25,31 +29,163 @@ struct Changes {
     labels: Option<BTreeMap<String, String>>,
     pkcs11_id: Option<String>,
     pkcs11_label: Option<String>,
+    usages: Option<BTreeSet<Usage>>,
+    mechanisms: Option<BTreeSet<Mechanism>>,
+    exportable: Option<bool>,
+    protect_floor: Option<u32>,
+    process_floor: Option<u32>,
+    primary: Option<u32>,
+    rotation: Option<Option<Rotation>>,
 }
 
 impl Changes {
-    fn apply(&self, before: &Key) -> Key {
-        let Self { labels, pkcs11_id, pkcs11_label } = self.clone();
-        let mut key = before.clone();
-        key.labels = labels.unwrap_or(key.labels);
-        key.pkcs11.id = pkcs11_id.unwrap_or(key.pkcs11.id);
-        key.pkcs11.label = pkcs11_label.unwrap_or(key.pkcs11.label);
-        key
+    /// Reads the field `name` out of the key on the wire.
+    fn read(&mut self, name: &str, wire: &v1::Key) -> Result<(), Refusal> {
+        match name {
+            "labels" => self.labels = Some(labels(wire.labels.clone())?),
+            "pkcs11_id" => self.pkcs11_id = Some(pkcs11_id("pkcs11_id", wire.pkcs11_id.clone())?),
+            "pkcs11_label" => {
+                self.pkcs11_label = Some(text("pkcs11_label", wire.pkcs11_label.clone())?);
+            }
+            "usages" => self.usages = Some(usages("usages", &wire.usages)?),
+            "mechanisms" => self.mechanisms = Some(mechanisms("mechanisms", &wire.mechanisms)?),
+            "exportable" => self.exportable = Some(wire.exportable),
+            "protect_floor" => self.protect_floor = Some(wire.protect_floor),
+            "process_floor" => self.process_floor = Some(wire.process_floor),
+            "primary_version" => self.primary = Some(wire.primary_version),
+            "rotation" => self.rotation = Some(rotation(wire.rotation)?),
+            _ => {
+                let can = "expected labels, pkcs11_label, pkcs11_id, usages, mechanisms, \
+                           exportable, protect_floor, process_floor, primary_version or rotation";
+                return Err(invalid("update_fields", can));
+            }
+        }
+        Ok(())
     }
+
+    /// Whether only what nothing depends on changes.
+    const fn are_notes(&self) -> bool {
+        let Self {
+            labels: _,
+            pkcs11_id: _,
+            pkcs11_label: _,
+            usages,
+            mechanisms,
+            exportable,
+            protect_floor,
+            process_floor,
+            primary,
+            rotation,
+        } = self;
+        usages.is_none()
+            && mechanisms.is_none()
+            && exportable.is_none()
+            && protect_floor.is_none()
+            && process_floor.is_none()
+            && primary.is_none()
+            && rotation.is_none()
+    }
+
+    /// The key after the changes, each of which only tightens where it must.
+    fn apply(&self, ring: &Ring, before: &Key, now: Timestamp) -> Result<Key, Refusal> {
+        let mut key = before.clone();
+        if let Some(labels) = &self.labels {
+            key.labels.clone_from(labels);
+        }
+        if let Some(id) = &self.pkcs11_id {
+            key.pkcs11.id.clone_from(id);
+        }
+        if let Some(label) = &self.pkcs11_label {
+            key.pkcs11.label.clone_from(label);
+        }
+        if let Some(mechanisms) = &self.mechanisms {
+            narrows("mechanisms", mechanisms, &before.mechanisms)?;
+            key.mechanisms.clone_from(mechanisms);
+        }
+        if let Some(usages) = &self.usages {
+            narrows("usages", usages, &before.usages)?;
+            key.usages.clone_from(usages);
+        }
+        match self.exportable {
+            Some(true) if !before.exportable => {
+                return Err(Refusal::OnlyTightens { field: "exportable" });
+            }
+            Some(exportable) => key.exportable = exportable,
+            None => {}
+        }
+        if !key.exportable {
+            key.usages.remove(&Usage::Export);
+        }
+        check_uses(&key)?;
+        if let Some(floor) = self.protect_floor {
+            key.floors.protect = raised("protect_floor", floor, before.floors.protect, &key)?;
+        }
+        if let Some(floor) = self.process_floor {
+            key.floors.process = raised("process_floor", floor, before.floors.process, &key)?;
+        }
+        key.primary = self.primary.unwrap_or(key.primary);
+        if let Some(rotation) = self.rotation {
+            key.rotation = rotation.map(|rotation| rotation.begun(now));
+        }
+        // A key that was made before the policy stays as it is; one that fits goes on fitting.
+        let fits = |key: &Key| ring.policy.fits(key.algorithm, &key.mechanisms, &key.labels);
+        if fits(before).is_ok() {
+            fits(&key)?;
+        }
+        Ok(key)
+    }
+}
+
+/// What is left must be some of what was there.
+fn narrows<T: Ord>(
+    field: &'static str,
+    after: &BTreeSet<T>,
+    before: &BTreeSet<T>,
+) -> Result<(), Refusal> {
+    match after.is_subset(before) {
+        true => Ok(()),
+        false => Err(Refusal::OnlyTightens { field }),
+    }
+}
+
+/// A key without a use, or with a use that nothing carries out, is a mistake.
+fn check_uses(key: &Key) -> Result<(), Refusal> {
+    let carried_out = |usage: &Usage| {
+        usage.hands_out() || key.mechanisms.iter().any(|mechanism| mechanism.offers(*usage))
+    };
+    match key.usages.iter().find(|usage| !carried_out(usage)) {
+        Some(usage) => {
+            let problem = format!("the mechanisms left do not offer {usage}; narrow usages, too");
+            Err(invalid("mechanisms", problem))
+        }
+        None => Ok(()),
+    }
+}
+
+fn raised(field: &'static str, floor: u32, before: u32, key: &Key) -> Result<u32, Refusal> {
+    if floor < before {
+        return Err(Refusal::OnlyTightens { field });
+    }
+    if floor > key.latest {
+        return Err(invalid(field, format!("the latest version is {}", key.latest)));
+    }
+    Ok(floor)
+}
+
+fn pkcs11_id(field: &'static str, id: Vec<u8>) -> Result<String, Refusal> {
+    bounded(field, id, PKCS11_ID_BYTES_MAX).map(|id| hex_encode(&id))
 }
 
 /// The parsed request.
 #[derive(Debug)]
 pub(crate) struct UpdateKey {
-    name: KeyName,
-    etag: String,
+    at: At<KeyName>,
     changes: Changes,
 }
 
-impl Operation for UpdateKey {
+impl Write for UpdateKey {
     type Wire = v1::UpdateKeyRequest;
-    type Facts = Option<Stored<Key>>;
-    type Prepared = v1::Key;
+    type Target = FoundKey;
     type Reply = v1::UpdateKeyResponse;
 
     const ACTION: Action = Action::UpdateKey;
@@ -59,161 +195,96 @@ impl Operation for UpdateKey {
         let wire = key.ok_or_else(|| invalid("key", "expected the key with its new fields"))?;
         let mut changes = Changes::default();
         for field in update_fields {
-            match field.as_str() {
-                "labels" => changes.labels = Some(labels(wire.labels.clone())?),
-                "pkcs11_id" => {
-                    let id = bounded("pkcs11_id", wire.pkcs11_id.clone(), PKCS11_ID_BYTES_MAX)?;
-                    changes.pkcs11_id = Some(hex_encode(&id));
-                }
-                "pkcs11_label" => {
-                    changes.pkcs11_label = Some(text("pkcs11_label", wire.pkcs11_label.clone())?);
-                }
-                _ => {
-                    let can = "labels, pkcs11_id and pkcs11_label can be changed";
-                    return Err(invalid("update_fields", can));
-                }
-            }
+            changes.read(&field, &wire)?;
         }
-        Ok(Self { name: key_name("key.name", &wire.name, home)?, etag: wire.etag, changes })
+        let name = key_name("key.name", &wire.name, home)?;
+        let at = match changes.are_notes() {
+            true => At::new(name, wire.etag),
+            false => At::seen(name, wire.etag)?,
+        };
+        Ok(Self { at, changes })
     }
 
     fn request_id(wire: &v1::UpdateKeyRequest) -> &[u8] {
         &wire.request_id
     }
 
-    fn named(&self) -> Resource {
-        Resource::Key(self.name.clone())
+    fn at(&self) -> &At<KeyName> {
+        &self.at
     }
 
-    async fn load(
+    async fn change(
         &self,
         cx: &Context,
-        _caller: &Caller,
         stamp: &Stamp,
-    ) -> Result<Self::Facts, Early> {
-        let key = load_key(cx, &self.name).await?.map(|(_, key)| key);
-        let moved = key.as_ref().is_some_and(|key| key.etag != self.etag);
-        if moved && !self.etag.is_empty() && !super::is_retry(cx, stamp.idempotency).await? {
-            return Err(Refusal::Stale.into());
-        }
-        Ok(key)
+        found: &FoundKey,
+    ) -> Result<Changed<Self>, Early> {
+        let key = self.changes.apply(&found.ring.value, &found.key.value, stamp.now)?;
+        let also = match self.changes.primary {
+            Some(number) => vec![active(cx, &key, number, stamp.now).await?],
+            None => Vec::new(),
+        };
+        Ok((key, also))
     }
 
-    fn resource(&self, _key: &Self::Facts) -> Resource {
-        self.named()
+    fn reply(key: v1::Key, audit: v1::AuditReference) -> v1::UpdateKeyResponse {
+        v1::UpdateKeyResponse { key: Some(key), audit: Some(audit) }
     }
+}
 
-    fn subject<'a>(&self, key: &'a Self::Facts) -> Subject<'a> {
-        key.as_ref().map_or(Subject::Absent, |key| Subject::Key(&key.value))
-    }
-
-    async fn prepare(
-        &self,
-        cx: &Context,
-        _permit: &Permit,
-        stamp: &Stamp,
-        before: &Self::Facts,
-    ) -> Result<(v1::Key, Vec<Draft>), Early> {
-        let before = before.as_ref().ok_or(super::ABSENT)?;
-        if super::is_retry(cx, stamp.idempotency).await? {
-            return Ok((key_out(&before.value, &before.etag), Vec::new()));
-        }
-        let key = self.changes.apply(&before.value);
-        let draft = rows::replace(&*cx.vault()?, &stamp.operation_id, &key, &[], before)?;
-        Ok((key_out(&key, &draft.etag), vec![draft]))
-    }
-
-    async fn perform(
-        self,
-        _cx: &Context,
-        recorded: Recorded,
-        stamp: &Stamp,
-        _before: Self::Facts,
-        key: v1::Key,
-        audit: v1::AuditReference,
-    ) -> Result<v1::UpdateKeyResponse, Failure> {
-        let _spent = recorded.spend(Self::ACTION, &self.named(), &stamp.request_digest)?;
-        Ok(v1::UpdateKeyResponse { key: Some(key), audit: Some(audit) })
+/// The version that is to be primary: it is ACTIVE, and stays so until the change is on record.
+async fn active(cx: &Context, key: &Key, number: u32, now: Timestamp) -> Result<Draft, Early> {
+    let place = rows::version_place(&key.name.version(number));
+    let version = rows::load::<Version>(cx, &place).await?;
+    match version.filter(|version| version.value.state_at(now) == State::Active) {
+        Some(version) => Ok(rows::keep(&version)),
+        None => Err(invalid("primary_version", "expected the number of an ACTIVE version").into()),
     }
 }
 
 /// As PKCS#11 asks for it: CKA_LABEL or CKA_ID of one object's key.
 #[derive(Debug)]
 pub(crate) struct UpdateObject {
-    version: VersionName,
+    at: At<VersionName>,
     changes: Changes,
 }
 
-/// The object's key and version, if they are there.
-type Object = Option<(Stored<Key>, Stored<Version>)>;
-
-impl Operation for UpdateObject {
+impl Write for UpdateObject {
     type Wire = v1::UpdateObjectRequest;
-    type Facts = Object;
-    type Prepared = v1::TokenObject;
+    type Target = FoundObject;
     type Reply = v1::UpdateObjectResponse;
 
     const ACTION: Action = Action::UpdateKey;
 
     fn parse(wire: v1::UpdateObjectRequest, home: &Home) -> Result<Self, Refusal> {
         let v1::UpdateObjectRequest { version, label, id, request_id: _ } = wire;
-        let id = id.map(|id| bounded("id", id, PKCS11_ID_BYTES_MAX)).transpose()?;
         let changes = Changes {
-            labels: None,
-            pkcs11_id: id.map(|id| hex_encode(&id)),
+            pkcs11_id: id.map(|id| pkcs11_id("id", id)).transpose()?,
             pkcs11_label: label.map(|label| text("label", label)).transpose()?,
+            ..Changes::default()
         };
-        Ok(Self { version: version_name("version", &version, home)?, changes })
+        Ok(Self { at: At::new(version_name("version", &version, home)?, String::new()), changes })
     }
 
     fn request_id(wire: &v1::UpdateObjectRequest) -> &[u8] {
         &wire.request_id
     }
 
-    fn named(&self) -> Resource {
-        Resource::Key(self.version.key.clone())
+    fn at(&self) -> &At<VersionName> {
+        &self.at
     }
 
-    async fn load(&self, cx: &Context, _caller: &Caller, _stamp: &Stamp) -> Result<Object, Early> {
-        let Some((_, key)) = load_key(cx, &self.version.key).await? else { return Ok(None) };
-        let version = rows::load::<Version>(cx, &rows::version_place(&self.version)).await?;
-        Ok(version.map(|version| (key, version)))
-    }
-
-    fn resource(&self, _object: &Object) -> Resource {
-        self.named()
-    }
-
-    fn subject<'a>(&self, object: &'a Object) -> Subject<'a> {
-        object.as_ref().map_or(Subject::Absent, |(key, _)| Subject::Key(&key.value))
-    }
-
-    async fn prepare(
+    async fn change(
         &self,
-        cx: &Context,
-        _permit: &Permit,
+        _cx: &Context,
         stamp: &Stamp,
-        object: &Object,
-    ) -> Result<(v1::TokenObject, Vec<Draft>), Early> {
-        let (before, version) = object.as_ref().ok_or(super::ABSENT)?;
-        if super::is_retry(cx, stamp.idempotency).await? {
-            return Ok((object_out(&before.value, &version.value), Vec::new()));
-        }
-        let key = self.changes.apply(&before.value);
-        let draft = rows::replace(&*cx.vault()?, &stamp.operation_id, &key, &[], before)?;
-        Ok((object_out(&key, &version.value), vec![draft]))
+        found: &FoundObject,
+    ) -> Result<Changed<Self>, Early> {
+        let key = self.changes.apply(&found.ring.value, &found.key.value, stamp.now)?;
+        Ok((key, Vec::new()))
     }
 
-    async fn perform(
-        self,
-        _cx: &Context,
-        recorded: Recorded,
-        stamp: &Stamp,
-        _object: Object,
-        shown: v1::TokenObject,
-        audit: v1::AuditReference,
-    ) -> Result<v1::UpdateObjectResponse, Failure> {
-        let _spent = recorded.spend(Self::ACTION, &self.named(), &stamp.request_digest)?;
-        Ok(v1::UpdateObjectResponse { object: Some(shown), audit: Some(audit) })
+    fn reply(object: v1::TokenObject, audit: v1::AuditReference) -> v1::UpdateObjectResponse {
+        v1::UpdateObjectResponse { object: Some(object), audit: Some(audit) }
     }
 }

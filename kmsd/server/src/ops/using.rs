@@ -1,20 +1,27 @@
 //! Operations that use a key: what is the same for all of them.
 
 use kms_core::action::Action;
-use kms_core::caller::Caller;
+use kms_core::algorithm::Usage;
+use kms_core::caller::{Caller, Role};
 use kms_core::id::{Digest, Home, Resource};
-use kms_core::permit::{Permit, Recorded, Refusal, Subject};
+use kms_core::key::{Commitment, Version};
+use kms_core::mechanism::Mechanism;
+use kms_core::permit::{Grounds, Manner, Permit, Recorded, Refusal, Subject};
+use kms_core::protections;
+use kms_core::ring_policy::RingKind;
 use kms_crypto::CryptoError;
 use kms_crypto::vault::{Vault, VersionRef};
 use kms_proto::v1;
 use kms_store::Condition;
 use prost::Message;
 
-use super::{VersionFacts, load_version, named};
+use super::changes::due;
+use super::{Found, VersionFacts, load_version, named};
 use crate::context::Context;
+use crate::counting::{Taken, Turn};
 use crate::failure::{Early, Failure};
 use crate::pipeline::{Operation, Stamp};
-use crate::rows::Draft;
+use crate::rows::{self, CommitmentRow, Draft};
 use crate::wire::KeyOrVersion;
 
 /// An operation that uses one version of a key, once.
@@ -33,6 +40,23 @@ pub(crate) trait Use: Send + Sync + Sized {
     /// The key that is meant.
     fn name(&self) -> &KeyOrVersion;
 
+    /// The mechanism that was asked for; none means the one that the key prefers.
+    fn mechanism(&self) -> Option<Mechanism>;
+
+    /// Whether the caller brings the IV of an encryption.
+    fn callers_iv(&self) -> bool {
+        false
+    }
+
+    /// Whether what the request brings is as long as the mechanism wants it; the mechanism is known only
+    /// when the key is.
+    ///
+    /// # Errors
+    /// [`Refusal::InvalidArgument`].
+    fn fits(&self, _mechanism: Mechanism) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     /// Spends the permit in the vault and makes the response. `version_name` is the version's.
     fn apply(self, vault: &Vault, key: KeyUse<'_>) -> Result<Self::Reply, CryptoError>;
 }
@@ -42,8 +66,164 @@ pub(crate) struct KeyUse<'a> {
     pub(crate) recorded: Recorded,
     pub(crate) request_digest: &'a Digest,
     pub(crate) version: VersionRef<'a>,
+    pub(crate) mechanism: Mechanism,
     pub(crate) version_name: String,
     pub(crate) audit: v1::AuditReference,
+}
+
+/// A version that is about to be put to a use, and what the rules are to know of that.
+#[derive(Debug)]
+pub(crate) struct UseFacts {
+    version: VersionFacts,
+    usage: Usage,
+    mechanism: Option<Mechanism>,
+    taken: Option<Taken>,
+    committed: Option<Commitment>,
+}
+
+impl UseFacts {
+    /// Loads the version that `name` means, to be used so. Where protections are counted, this takes a
+    /// place in the count, which is given back unless [`UseFacts::keep`] is called.
+    ///
+    /// # Errors
+    /// When the store fails or a row was edited.
+    pub(crate) async fn load(
+        cx: &Context,
+        name: &KeyOrVersion,
+        usage: Usage,
+        mechanism: Option<Mechanism>,
+    ) -> Result<Self, Early> {
+        let mut version = load_version(cx, name).await?;
+        let mut taken = take(cx, &version, usage, mechanism, None);
+        if taken.as_ref().is_some_and(|taken| taken.reserve().is_some()) {
+            let turn = match taken {
+                Some(taken) => Some(taken.turn().await),
+                None => None,
+            };
+            // Whoever had the turn before may have set enough aside.
+            version = load_version(cx, name).await?;
+            taken = take(cx, &version, usage, mechanism, turn);
+        }
+        let committed = match version.found.as_ref().filter(|found| may_conflict(found, usage)) {
+            Some(found) => {
+                let place = rows::commitment_place(&found.version.value.header.lineage);
+                rows::load::<CommitmentRow>(cx, &place).await?.map(|row| row.value.commitment)
+            }
+            None => None,
+        };
+        Ok(Self { version, usage, mechanism, taken, committed })
+    }
+
+    /// What the request acts on.
+    pub(crate) fn resource(&self) -> Resource {
+        self.version.resource.clone()
+    }
+
+    /// What the rules are to know.
+    pub(crate) fn subject(&self, callers_iv: bool) -> Subject<'_> {
+        let protection = self.taken.as_ref().map_or(0, Taken::number);
+        let manner = Manner { callers_iv, committed: self.committed, protection };
+        self.version.subject_used(self.mechanism, manner)
+    }
+
+    /// What must still be true when the use is recorded.
+    pub(crate) fn unchanged(&self) -> Vec<Condition> {
+        self.version.unchanged()
+    }
+
+    /// What this use writes: a reservation that has to be raised, and the first commitment of a line of
+    /// keys.
+    ///
+    /// # Errors
+    /// When the cryptography fails.
+    pub(crate) fn drafts(&self, cx: &Context, stamp: &Stamp) -> Result<Vec<Draft>, Early> {
+        let found = self.found()?;
+        let before = &found.version;
+        let mut drafts = Vec::new();
+        if let Some(protections_reserved) = self.taken.as_ref().and_then(Taken::reserve) {
+            let version = Version { protections_reserved, ..before.value.clone() };
+            let (vault, sealed) = (cx.vault()?, &before.sealed);
+            drafts.push(rows::replace(&vault, &stamp.operation_id, &version, sealed, before)?);
+            let key = &found.key.value;
+            if key.rotation.is_some_and(|rotation| rotation.is_used_up(protections_reserved)) {
+                drafts.push(due(&vault, stamp, stamp.now, key.name.to_string())?);
+            }
+        }
+        let commitment = Commitment::of(self.usage).filter(|_| may_conflict(found, self.usage));
+        if let (Some(commitment), None) = (commitment, self.committed) {
+            let lineage = before.value.header.lineage.clone();
+            let row = CommitmentRow { lineage, commitment };
+            drafts.push(rows::create(&*cx.vault()?, &stamp.operation_id, &row, &[])?);
+        }
+        Ok(drafts)
+    }
+
+    /// What was found. The rules refuse an absent subject, so after the decision it is there.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub(crate) fn found(&self) -> Result<&Found, Failure> {
+        self.version.found()
+    }
+
+    /// What was found, when there is anything; before the decision.
+    pub(crate) const fn seen(&self) -> Option<&Found> {
+        self.version.found.as_ref()
+    }
+
+    /// By what it is used. The rules have permitted it, so the key has one.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub(crate) fn mechanism(&self) -> Result<Mechanism, Failure> {
+        let mechanism = self.found()?.key.value.mechanism_for(self.usage, self.mechanism);
+        mechanism.ok_or(Failure::Bug("a use without a mechanism was permitted"))
+    }
+
+    /// The use is on record: its place in the count is taken for good.
+    pub(crate) fn keep(&mut self) {
+        if let Some(taken) = self.taken.take() {
+            taken.keep();
+        }
+    }
+}
+
+/// Whether `caller` has the role for uses of keys, so that it may hear what is wrong with a request for one.
+pub(crate) fn may_use(caller: &Caller, resource: &Resource) -> bool {
+    caller.role_over(&[Role::CryptoUser], resource).is_some()
+}
+
+/// Takes a place in the count of protections, where they are counted.
+fn take(
+    cx: &Context,
+    version: &VersionFacts,
+    usage: Usage,
+    mechanism: Option<Mechanism>,
+    turn: Option<Turn>,
+) -> Option<Taken> {
+    let Found { key, version, .. } = version.found.as_ref().filter(|_| usage.protects())?;
+    let uses_max = key.value.rotation.map_or(0, |rotation| rotation.uses_max);
+    let mechanism = key.value.mechanism_for(usage, mechanism)?;
+    let counted = uses_max != 0 || mechanism.invocations_max().is_some();
+    let Version { header, protections_reserved, .. } = &version.value;
+    let step = protections::step(uses_max);
+    counted.then(|| cx.counts.take(&header.version, *protections_reserved, step, turn))
+}
+
+fn may_conflict(found: &Found, usage: Usage) -> bool {
+    Commitment::of(usage).is_some()
+        && found.ring.value.policy.kind == RingKind::Hardened
+        && found.version.value.may_conflict()
+}
+
+/// The drafts of two uses in one request, without a row that both would write alike.
+pub(crate) fn joined(mut one: Vec<Draft>, other: Vec<Draft>) -> Vec<Draft> {
+    for draft in other {
+        if one.iter().all(|earlier| earlier.condition.key != draft.condition.key) {
+            one.push(draft);
+        }
+    }
+    one
 }
 
 /// Runs a [`Use`] through the pipeline.
@@ -52,11 +232,12 @@ pub(crate) struct Using<U>(U);
 
 impl<U: Use> Operation for Using<U> {
     type Wire = U::Wire;
-    type Facts = VersionFacts;
+    type Facts = UseFacts;
     type Prepared = ();
     type Reply = U::Reply;
 
     const ACTION: Action = U::ACTION;
+    const JUDGED_ANEW_MAX: usize = USES_JUDGED_ANEW_MAX;
 
     fn parse(wire: U::Wire, home: &Home) -> Result<Self, Refusal> {
         U::parse(wire, home).map(Self)
@@ -67,34 +248,50 @@ impl<U: Use> Operation for Using<U> {
         cx: &Context,
         _caller: &Caller,
         _stamp: &Stamp,
-    ) -> Result<VersionFacts, Early> {
-        load_version(cx, self.0.name()).await
+    ) -> Result<UseFacts, Early> {
+        let usage = U::ACTION.usage().ok_or(Failure::Bug("a use that is none"))?;
+        UseFacts::load(cx, self.0.name(), usage, self.0.mechanism()).await
     }
 
     fn named(&self) -> Resource {
         named(self.0.name())
     }
 
-    fn resource(&self, facts: &VersionFacts) -> Resource {
-        facts.resource.clone()
+    fn resource(&self, facts: &UseFacts) -> Resource {
+        facts.resource()
     }
 
-    fn subject<'a>(&self, facts: &'a VersionFacts) -> Subject<'a> {
-        facts.subject(None)
+    fn subject<'a>(&self, facts: &'a UseFacts) -> Subject<'a> {
+        facts.subject(self.0.callers_iv())
     }
 
-    fn unchanged(&self, facts: &VersionFacts) -> Vec<Condition> {
+    async fn grounds(
+        &self,
+        _cx: &Context,
+        caller: &Caller,
+        _stamp: &Stamp,
+        facts: &UseFacts,
+    ) -> Result<Grounds, Early> {
+        // Whoever may not use the key, or not so, is told that first, and learns nothing of the key.
+        let mechanism = facts.seen().filter(|_| may_use(caller, &facts.resource()));
+        match mechanism.map(|_| facts.mechanism()) {
+            Some(Ok(mechanism)) => Ok(self.0.fits(mechanism).map(|()| Grounds::default())?),
+            _ => Ok(Grounds::default()),
+        }
+    }
+
+    fn unchanged(&self, facts: &UseFacts) -> Vec<Condition> {
         facts.unchanged()
     }
 
     async fn prepare(
         &self,
-        _cx: &Context,
+        cx: &Context,
         _permit: &Permit,
-        _stamp: &Stamp,
-        _facts: &VersionFacts,
+        stamp: &Stamp,
+        facts: &UseFacts,
     ) -> Result<((), Vec<Draft>), Early> {
-        Ok(((), Vec::new()))
+        Ok(((), facts.drafts(cx, stamp)?))
     }
 
     async fn perform(
@@ -102,18 +299,22 @@ impl<U: Use> Operation for Using<U> {
         cx: &Context,
         recorded: Recorded,
         stamp: &Stamp,
-        facts: VersionFacts,
+        mut facts: UseFacts,
         (): (),
         audit: v1::AuditReference,
     ) -> Result<U::Reply, Failure> {
-        let found = facts.found()?;
+        facts.keep();
+        let (found, mechanism) = (facts.found()?, facts.mechanism()?);
         let vault = cx.vault().map_err(|_| Failure::SealedMeanwhile)?;
         let slot = found.slot(cx).await?;
         let public_key = found.public_key();
         let version = found.version_ref(&slot, &public_key);
         let request_digest = &stamp.request_digest;
         let version_name = found.name();
-        let key = KeyUse { recorded, request_digest, version, version_name, audit };
+        let key = KeyUse { recorded, request_digest, version, mechanism, version_name, audit };
         Ok(self.0.apply(&vault, key)?)
     }
 }
+
+/// A use is judged anew when a neighbour's use has raised the reservation of the same version.
+pub(crate) const USES_JUDGED_ANEW_MAX: usize = 8;

@@ -12,11 +12,12 @@ use kms_core::audit::merkle::{self, Frontier};
 use kms_core::id::Digest;
 use zeroize::Zeroizing;
 
-use crate::batch::{Decision, RowState, decide};
+use crate::batch::{Decision, RowChange, RowState, decide};
 use crate::log::{Log, Tile, Tiles};
+use crate::row_set::{Buckets, row_digest};
 use crate::store::{Page, check_limit};
 use crate::watch::Changes;
-use crate::{Batch, Committed, IDEMPOTENCY_MAX, Outcome, Row, Store, StoreError, Watch};
+use crate::{Batch, Committed, IDEMPOTENCY_MAX, Outcome, Row, RowSet, Store, StoreError, Watch};
 
 /// The store in memory.
 pub struct MemoryStore {
@@ -29,6 +30,12 @@ struct State {
     closed: bool,
     /// A deleted row keeps its revision.
     rows: BTreeMap<String, (RowState, Vec<u8>)>,
+    buckets: Buckets,
+    /// How many batches were applied.
+    sequence: u64,
+    rows_sequence: u64,
+    /// The roots of all sets of rows, by the batch that made them.
+    roots: BTreeMap<u64, Digest>,
     log: Log,
     leaves: Vec<Vec<u8>>,
     tiles: FullTiles,
@@ -70,12 +77,14 @@ impl State {
         if let Some(committed) = batch.idempotency.and_then(|name| self.replayed(&name)) {
             return Ok((Outcome::Committed(committed), Vec::new()));
         }
-        let Batch { conditions, writes, leaves, idempotency } = batch;
+        let Batch { conditions, writes, leaves, idempotency, binds_rows: _ } = batch;
         let state = |key: &str| Ok(self.rows.get(key).map_or_else(RowState::default, |row| row.0));
         let rows = match decide(conditions, writes, state)? {
             Decision::Apply(rows) => rows,
             Decision::Conflict(keys) => return Ok((Outcome::Conflict(keys), Vec::new())),
         };
+        self.sequence += 1;
+        self.change_set(&rows);
         let keys = rows.iter().map(|row| row.key.clone()).collect();
         for row in rows {
             let state = row.state();
@@ -86,6 +95,21 @@ impl State {
             self.remember(name, receipt.clone());
         }
         Ok((Outcome::Committed(Committed { receipt, replayed: false }), keys))
+    }
+
+    fn change_set(&mut self, rows: &[RowChange]) {
+        if rows.is_empty() {
+            return;
+        }
+        let before = |key| {
+            let (state, value) = self.rows.get(key)?;
+            Some(row_digest(state.revision, state.live.then_some(value)))
+        };
+        let changes = rows.iter().map(|row| (row.key.as_str(), before(&row.key), row.digest()));
+        let states = self.buckets.planned(changes).expect("every state was made here");
+        states.into_iter().for_each(|(bucket, state)| self.buckets.set(bucket, state));
+        self.rows_sequence = self.sequence;
+        self.roots.insert(self.sequence, self.buckets.root());
     }
 
     fn append(&mut self, leaves: Vec<Vec<u8>>) -> CommitReceipt {
@@ -204,6 +228,20 @@ impl Store for MemoryStore {
     async fn hash_tile(&self, level: u8, n: u64, width: u64) -> Result<Vec<u8>, StoreError> {
         let state = self.state()?;
         state.log.hash_tile(level, n, width, &state.tiles)
+    }
+
+    async fn row_set(&self) -> Result<RowSet, StoreError> {
+        let mut state = self.state()?;
+        Ok(RowSet { root: state.buckets.root(), sequence: state.rows_sequence })
+    }
+
+    async fn row_set_at(&self, sequence: u64) -> Result<Option<Digest>, StoreError> {
+        let state = self.state()?;
+        if sequence > state.sequence {
+            return Ok(None);
+        }
+        let latest = state.roots.range(..=sequence).next_back();
+        Ok(Some(latest.map_or_else(|| Buckets::default().root(), |(_, root)| *root)))
     }
 
     async fn put_slot(&self, secret: Zeroizing<[u8; 32]>) -> Result<u64, StoreError> {

@@ -4,20 +4,24 @@
 //! and no timer is needed. The order is: decide each batch in turn, append and sync the record,
 //! apply it to the index, let readers see the log, answer.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 
 use kms_core::audit::CommitReceipt;
+use kms_core::id::Digest;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::applier::{Applier, Placed};
+use super::applier::{Applier, Placed, Update};
 use super::folder::{FolderLock, remove_if_present, sync_folder};
-use super::format::{Applied, Record};
+use super::format::{Applied, Record, RowPart};
+use super::index::{Index, Marker, unusable};
 use super::journal::Journal;
 use super::shared::Shared;
+use super::snapshotter::Snapshotter;
 use crate::batch::{Decision, RowState, decide};
+use crate::row_set::{State, encode_states};
 use crate::{BATCH_BYTES_MAX, Batch, Committed, Outcome, StoreError};
 
 /// What the committer is asked.
@@ -37,6 +41,14 @@ pub(crate) struct Committer {
     pub(crate) journal: Journal,
     pub(crate) applier: Applier,
     pub(crate) shared: Arc<Shared>,
+    /// How far the journal has come.
+    pub(crate) marker: Marker,
+    /// The latest sequence whose row set the log names.
+    pub(crate) bound: u64,
+    pub(crate) snapshotter: Snapshotter,
+    /// After how many bytes of changed rows a snapshot is due.
+    pub(crate) snapshot_row_bytes: u64,
+    pub(crate) snapshot_at_close: bool,
     /// Let go of before a close is answered, so that the folder is free when it is.
     pub(crate) lock: Option<FolderLock>,
 }
@@ -93,12 +105,16 @@ impl Committer {
             let verdict = decided.decide(batch, &self.shared);
             decided.verdicts.push((verdict, answer));
         }
-        let Decided { record, verdicts, .. } = decided;
-        if record.batches.is_empty() {
+        let Decided { record, verdicts, changed, bound, .. } = decided;
+        if record.log.batches.is_empty() {
             return answer_each(verdicts, &[]);
         }
-        match self.write(record) {
-            Ok(placed) => answer_each(verdicts, &placed),
+        self.bound = self.bound.max(bound);
+        match self.write(record, changed) {
+            Ok(placed) => {
+                answer_each(verdicts, &placed);
+                self.snapshot_if_due();
+            }
             Err(StoreError::DiskFull { path }) => {
                 let refusal = || StoreError::DiskFull { path: path.clone() };
                 verdicts.into_iter().for_each(|(_, answer)| reply(answer, Err(refusal())));
@@ -112,21 +128,31 @@ impl Committer {
     }
 
     /// Makes the record durable, then visible.
-    fn write(&mut self, mut record: Record) -> Result<Vec<Placed>, StoreError> {
-        record.slots = self.shared.slots_given();
+    fn write(
+        &mut self,
+        mut record: Record,
+        changed: Vec<Vec<String>>,
+    ) -> Result<Vec<Placed>, StoreError> {
+        record.log.slots = self.shared.slots_given();
+        record.log.bound = self.bound;
+        let states = self.bucket_states(&record.rows)?;
+        record.rows.buckets = encode_states(states.iter().map(|(bucket, state)| (*bucket, state)));
         let (chain, at) = self.journal.append(&record)?;
-        let changed: Vec<Vec<String>> = record
-            .batches
-            .iter()
-            .map(|batch| batch.rows.iter().map(|row| row.key.clone()).collect())
-            .collect();
+        self.snapshotter.bound(self.bound);
+        if !record.rows.rows.is_empty() {
+            let mut rows = self.shared.rows();
+            states.iter().for_each(|(bucket, state)| rows.buckets.set(*bucket, *state));
+            rows.sequence = chain.sequence;
+        }
         let (update, placed) = self.applier.take(record, chain, at);
+        self.marker = update.marker;
+        let mut proof = self.shared.proof();
+        if let Some(proof) = proof.as_mut() {
+            proof.extend(update.rows.iter().map(|row| (row.key.clone(), row.digest())));
+        }
         let begins_segment = at == super::journal::Location::first_of(at.segment);
-        self.shared.indexed(|index| {
-            index.apply(&update)?;
-            // A checkpoint for each segment: after a kill no more than that is replayed.
-            if begins_segment { index.flush() } else { Ok(()) }
-        })?;
+        self.shared.take_in(update, begins_segment)?;
+        drop(proof);
         let mut log = self.shared.log.write().unwrap_or_else(PoisonError::into_inner);
         log.clone_from(&self.applier.log);
         drop(log);
@@ -134,14 +160,92 @@ impl Committer {
         Ok(placed)
     }
 
+    /// The buckets of the row set that the rows change, as they will be.
+    fn bucket_states(&self, part: &RowPart) -> Result<BTreeMap<u16, State>, StoreError> {
+        if part.rows.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let mut latest: HashMap<&str, Digest> = HashMap::new();
+        let mut changes = Vec::with_capacity(part.rows.len());
+        for row in &part.rows {
+            let after = row.digest();
+            let before = match latest.insert(&row.key, after) {
+                Some(before) => Some(before),
+                None => self.shared.indexed(|index| index.row_digest(&row.key))?,
+            };
+            changes.push((row.key.as_str(), before, after));
+        }
+        let states = self.shared.rows().buckets.planned(changes.into_iter());
+        states.ok_or_else(|| {
+            self.shared.poison(&"the row set does not add up");
+            StoreError::Poisoned
+        })
+    }
+
+    /// Begins a snapshot when so much was written since the last one that a start would take
+    /// long. A snapshot that fails for want of room is tried again later; the journal has it all.
+    fn snapshot_if_due(&mut self) {
+        let Journal { row_bytes, record_bytes, .. } = self.journal;
+        let is_due = row_bytes >= self.snapshot_row_bytes || record_bytes >= SNAPSHOT_RECORD_BYTES;
+        if is_due && self.snapshotter.is_idle() && self.shared.check().is_ok() {
+            let begun = self.finish_segment().and_then(|until| self.snapshotter.begin(until));
+            self.judge_snapshot(begun);
+        }
+    }
+
+    /// Ends the segment, with the index brought so far that it is never behind a snapshot.
+    fn finish_segment(&mut self) -> Result<u64, StoreError> {
+        (self.journal.row_bytes, self.journal.record_bytes) = (0, 0);
+        let until = self.journal.finish_segment()?;
+        self.shared.take_in(self.nothing(), true)?;
+        Ok(until)
+    }
+
+    fn nothing(&self) -> Update {
+        Update { rows: vec![], tiles: vec![], bundles: vec![], names: vec![], marker: self.marker }
+    }
+
+    fn judge_snapshot(&self, taken: Result<(), StoreError>) {
+        match taken {
+            Ok(()) => {}
+            Err(
+                error @ (StoreError::JournalDamaged { .. } | StoreError::SnapshotDamaged { .. }),
+            ) => {
+                self.shared.poison(&error);
+            }
+            Err(error) => tracing::warn!(%error, "no snapshot was taken; a start will take longer"),
+        }
+    }
+
+    /// Finishes the snapshot that is being taken, or takes one, unless so little has changed that
+    /// a start reads it sooner than a stop writes it all.
+    fn last_snapshot(&mut self) {
+        let changed = self.journal.row_bytes;
+        let joined = self.snapshotter.finish(None);
+        self.judge_snapshot(joined);
+        let is_due =
+            self.snapshot_at_close && changed > 0 && changed * 16 >= self.snapshotter.rows_bytes();
+        if is_due && self.shared.check().is_ok() {
+            let taken = self.finish_segment();
+            let taken = taken.and_then(|until| self.snapshotter.finish(Some(until)));
+            self.judge_snapshot(taken);
+        }
+    }
+
     /// Ends the store in good order. When the index does not close well, the note that it is open
     /// stays, and the next open judges it.
     fn close(&mut self) -> Result<(), StoreError> {
+        self.last_snapshot();
         self.shared.set_closed();
         // Whoever is still writing a slot finishes first; whoever comes later finds it closed.
         drop(self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner));
         let index = self.shared.index.write().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Err(error)) = index.map(super::index::Index::close) {
+        let close = |index: Index| {
+            let told = self.shared.take_in_the_rest(&index, self.marker);
+            told.map_err(|fault| unusable(&self.shared.folder.index(), &fault))?;
+            index.close()
+        };
+        if let Some(Err(error)) = index.map(close) {
             tracing::warn!(%error, "the index did not close well and may be made anew");
         } else if remove_if_present(&self.shared.folder.index_open()).is_ok()
             && let Err(error) = sync_folder(self.shared.folder.path())
@@ -204,6 +308,9 @@ struct Decided {
     verdicts: Vec<(Verdict, Answer)>,
     rows: HashMap<String, RowState>,
     names: HashMap<[u8; 32], usize>,
+    /// The keys that each batch changes.
+    changed: Vec<Vec<String>>,
+    bound: u64,
 }
 
 impl Decided {
@@ -212,7 +319,7 @@ impl Decided {
     }
 
     fn try_decide(&mut self, batch: Batch, shared: &Shared) -> Result<Verdict, StoreError> {
-        let Batch { conditions, writes, leaves, idempotency } = batch;
+        let Batch { conditions, writes, leaves, idempotency, binds_rows } = batch;
         if let Some(name) = &idempotency {
             if let Some(&earlier) = self.names.get(name) {
                 return Ok(Verdict::Retried(earlier));
@@ -223,17 +330,23 @@ impl Decided {
         }
         let state = |key: &str| match self.rows.get(key) {
             Some(state) => Ok(*state),
-            None => shared.indexed(|index| index.row_state(key)),
+            None => {
+                shared.prove(key)?;
+                shared.indexed(|index| index.row_state(key))
+            }
         };
         let rows = match decide(conditions, writes, state)? {
             Decision::Apply(rows) => rows,
             Decision::Conflict(keys) => return Ok(Verdict::Known(Ok(Outcome::Conflict(keys)))),
         };
         self.rows.extend(rows.iter().map(|row| (row.key.clone(), row.state())));
-        let place = self.record.batches.len();
+        let place = self.record.log.batches.len();
         self.names.extend(idempotency.map(|name| (name, place)));
         let idempotency = idempotency.map(Vec::from).unwrap_or_default();
-        self.record.batches.push(Applied { rows, leaves, idempotency });
+        self.changed.push(rows.iter().map(|row| row.key.clone()).collect());
+        self.record.rows.rows.extend(rows);
+        self.record.log.batches.push(Applied { leaves, idempotency });
+        self.bound = self.bound.max(binds_rows.unwrap_or(0));
         Ok(Verdict::Applied(place))
     }
 }
@@ -275,5 +388,7 @@ fn reply(answer: Answer, outcome: Result<Outcome, StoreError>) {
 
 /// How many requests may wait; more wait outside.
 const QUEUE_MAX: usize = 4096;
+/// After how many bytes of records a snapshot is due, though few rows have changed.
+const SNAPSHOT_RECORD_BYTES: u64 = 256 * 1024 * 1024;
 /// How many batches make one record at most.
 const GROUP_MAX: usize = 1024;

@@ -2,9 +2,13 @@
 //!
 //! ```text
 //! lock                held by the daemon that uses the folder
-//! journal/N.segment   the truth
+//! journal/N.segment   the truth: rows and leaves as they were written
+//! journal/N.log       a segment of which the leaves are left, since a snapshot has its rows
+//! snapshots/N.*       the truth: all rows as of the end of a segment
+//! snapshot.suspect    says that a snapshot is to be read as a whole before it is used
 //! index/              made from the journal
 //! index.aside/        the last index that was not trusted, for examination
+//! index.closed        what the index held when it was closed
 //! index.condemned     says that the index failed while in use
 //! index.open          says on which boot of the machine the index was opened, until it is closed
 //! slots               erasable secrets
@@ -34,6 +38,15 @@ impl Folder {
 
     pub(crate) fn journal(&self) -> PathBuf {
         self.0.join("journal")
+    }
+
+    pub(crate) fn snapshots(&self) -> PathBuf {
+        self.0.join("snapshots")
+    }
+
+    /// Says that a snapshot did not read well, so that the next open reads all of it.
+    pub(crate) fn snapshot_suspect(&self) -> PathBuf {
+        self.0.join("snapshot.suspect")
     }
 
     pub(crate) fn index(&self) -> PathBuf {
@@ -169,7 +182,7 @@ pub(crate) fn read_at(
 
 /// Brings the file's data to the disk.
 pub(crate) fn sync_data(file: &File, path: &Path) -> Result<(), StoreError> {
-    rustix::fs::fdatasync(file).map_err(StoreError::io("sync", path))
+    file.sync_data().map_err(StoreError::io("sync", path))
 }
 
 /// Brings the names in a folder to the disk.

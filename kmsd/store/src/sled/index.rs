@@ -2,8 +2,7 @@
 //!
 //! Everything is in one tree, so that one batch of sled moves all of it, together with the marker
 //! that says which record was applied last. Each entry carries a checksum over its key and value.
-//! sled may fail, panic or hang on a damaged folder: it is opened by a thread that may be left
-//! behind, and every call catches panics.
+//! sled may fail, panic or hang on a damaged folder, so every call goes through the `guard`.
 //!
 //! ```text
 //! "m"                    -> store[16] || sequence[8] || hash[32] || leaves[8] || root[32] || names[8]
@@ -14,11 +13,8 @@
 //! "o" || order[8]        -> name[32], to forget the oldest
 //! ```
 
-use std::any::Any;
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 use std::time::Duration;
 
 use kms_core::id::Digest;
@@ -26,8 +22,12 @@ use kms_core::id::Digest;
 use super::applier::Update;
 use super::folder::sync_folder;
 use super::format::{Chain, Fields, StoreId};
+use super::guard::{Guard, Pace, within};
+use super::imprint;
 use super::journal::Location;
 use crate::batch::{RowChange, RowState};
+use crate::caught::Panicked;
+use crate::entry::{closed, decode_digest, decode_row, decode_state, encode_row, opened};
 use crate::log::Tile;
 use crate::store::Page;
 use crate::{IDEMPOTENCY_MAX, Row, StoreError};
@@ -41,8 +41,8 @@ pub(crate) enum IndexFault {
     Hangs,
     #[error("an entry is missing")]
     Missing,
-    #[error("it panics: {0}")]
-    Panics(String),
+    #[error(transparent)]
+    Panics(#[from] Panicked),
     #[error("{0}")]
     Sled(#[from] ::sled::Error),
     #[error("no thread can be started for it: {0}")]
@@ -73,47 +73,76 @@ pub(crate) struct Bundle {
 
 /// The open index.
 pub(crate) struct Index {
-    db: ::sled::Db,
+    /// Empty only while closing and dropping.
+    db: Option<::sled::Db>,
     path: PathBuf,
+    guard: Guard,
 }
 
 impl Index {
-    /// Opens the index, or makes an empty one; tells its marker if it has one.
+    /// Opens the index, or makes an empty one; tells its marker if it has one. Each call may take
+    /// `patience` at most.
     ///
     /// # Errors
-    /// [`IndexFault`] when sled does not open it within `patience`, whatever the reason.
+    /// [`IndexFault`] when sled does not open it within `patience`, whatever the reason. After
+    /// [`IndexFault::Hangs`] a thread is left behind, and this process must end.
     pub(crate) fn open(
         path: &Path,
         patience: Duration,
     ) -> Result<(Self, Option<Marker>), IndexFault> {
-        let (answer, opened) = mpsc::sync_channel(1);
-        let folder = path.to_owned();
-        let opening = move || {
-            let opened = guarded(|| {
-                let config = ::sled::Config::new().path(&folder).flush_every_ms(None);
-                let db = config.cache_capacity(CACHE_BYTES).open()?;
-                let index = Self { db, path: folder.clone() };
-                let marker = index.marker()?;
-                Ok((index, marker))
-            });
-            // Nobody waits any more for a thread that took too long.
-            let _nobody_waits = answer.send(opened);
-        };
-        let thread = std::thread::Builder::new().name("kms-index-open".to_owned());
-        thread.spawn(opening).map_err(IndexFault::Thread)?;
-        opened.recv_timeout(patience).map_err(|_| IndexFault::Hangs)?
+        let path = path.to_owned();
+        within(patience, move || {
+            let guard = Guard::new(&path, patience)?;
+            let config = ::sled::Config::new().path(&path).flush_every_ms(None);
+            let db = config.cache_capacity(CACHE_BYTES).open()?;
+            let index = Self { db: Some(db), path, guard };
+            let marker = index.marker()?;
+            Ok((index, marker))
+        })
     }
 
     pub(crate) fn row(&self, key: &str) -> Result<Option<Row>, IndexFault> {
         self.entry(&row_key(key), decode_row).map(Option::flatten)
     }
 
+    /// The digest of a row, also of a deleted one.
+    pub(crate) fn row_digest(&self, key: &str) -> Result<Option<Digest>, IndexFault> {
+        self.entry(&row_key(key), decode_digest)
+    }
+
+    /// Keys and digests of up to `limit` rows after `after`, of deleted ones too.
+    pub(crate) fn digests_after(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Digest)>, IndexFault> {
+        let begin = after.map_or_else(|| row_key(""), |after| [&row_key(after)[..], &[0]].concat());
+        self.call(Pace::Quick, |db| {
+            let mut digests = Vec::new();
+            for entry in db.range(begin..).take(limit) {
+                let (key, value) = entry?;
+                let Some((&ROW, name)) = key.split_first() else { break };
+                let digest = opened(&key, &value).and_then(decode_digest);
+                let name = str::from_utf8(name).map_err(|_| IndexFault::Entry)?;
+                digests.push((name.to_owned(), digest.ok_or(IndexFault::Entry)?));
+            }
+            Ok(digests)
+        })
+    }
+
+    /// Puts rows under the marker that stands, for an index that is being made.
+    pub(crate) fn load(&self, rows: &[RowChange]) -> Result<(), IndexFault> {
+        let mut batch = ::sled::Batch::default();
+        for row in rows {
+            let key = row_key(&row.key);
+            let value = closed(&key, &encode_row(row));
+            batch.insert(key, value);
+        }
+        self.call(Pace::Quick, |db| Ok(db.apply_batch(batch)?))
+    }
+
     pub(crate) fn row_state(&self, key: &str) -> Result<RowState, IndexFault> {
-        let state = self.entry(&row_key(key), |payload| {
-            let (revision, rest) = payload.split_first_chunk()?;
-            let live = *rest.first()? == LIVE;
-            Some(RowState { revision: u64::from_be_bytes(*revision), live })
-        })?;
+        let state = self.entry(&row_key(key), decode_state)?;
         Ok(state.unwrap_or_default())
     }
 
@@ -129,9 +158,9 @@ impl Index {
             Some(after) if after >= prefix => [&row_key(after)[..], &[0]].concat(),
             _ => within.clone(),
         };
-        guarded(|| {
+        self.call(Pace::Quick, |db| {
             let mut page = Page::new(limit);
-            for entry in self.db.range(begin..) {
+            for entry in db.range(begin..) {
                 let (key, value) = entry?;
                 if !key.starts_with(&within) {
                     break;
@@ -184,10 +213,8 @@ impl Index {
             let value = closed(&key, payload);
             batch.insert(key, value);
         };
-        for RowChange { key, revision, value } in rows {
-            let kind = if value.is_some() { LIVE } else { DELETED };
-            let value = value.as_deref().unwrap_or_default();
-            insert(row_key(key), &[&revision.to_be_bytes()[..], &[kind], value].concat());
+        for row in rows {
+            insert(row_key(&row.key), &encode_row(row));
         }
         for Tile { level, n, hashes } in tiles {
             let hashes: Vec<u8> = hashes.iter().flat_map(|hash| *hash.as_bytes()).collect();
@@ -209,7 +236,7 @@ impl Index {
                 self.forget(oldest, &mut batch)?;
             }
         }
-        guarded(|| Ok(self.db.apply_batch(batch)?))
+        self.call(Pace::Quick, |db| Ok(db.apply_batch(batch)?))
     }
 
     fn forget(&self, order: u64, batch: &mut ::sled::Batch) -> Result<(), IndexFault> {
@@ -223,19 +250,42 @@ impl Index {
     /// Hands everything to the operating system, so that after a kill of the process little is to
     /// be replayed.
     pub(crate) fn flush(&self) -> Result<(), IndexFault> {
-        guarded(|| Ok(self.db.flush().map(drop)?))
+        self.call(Pace::Slow, |db| Ok(db.flush().map(drop)?))
     }
 
     /// Closes the index and brings all of it to the disk: sled's own flush does not.
-    pub(crate) fn close(self) -> Result<(), StoreError> {
-        let Self { db, path } = self;
-        let closed = guarded(|| {
-            db.flush()?;
+    pub(crate) fn close(mut self) -> Result<(), StoreError> {
+        let flushed = self.flush().and_then(|()| self.let_go());
+        flushed.map_err(|fault| unusable(&self.path, &fault))?;
+        sync_tree(&self.path)?;
+        imprint::write(&self.path)
+    }
+
+    /// Does as sled may on damage, to see what comes of it.
+    #[cfg(test)]
+    pub(crate) fn misbehave(&self, how: impl FnOnce()) -> Result<(), IndexFault> {
+        self.call(Pace::Quick, |_| {
+            how();
+            Ok(())
+        })
+    }
+
+    /// Drops the database, which writes what it has not written yet.
+    fn let_go(&mut self) -> Result<(), IndexFault> {
+        let db = self.db.take();
+        self.guard.call(Pace::Slow, || {
             drop(db);
             Ok(())
-        });
-        closed.map_err(|fault| unusable(&path, &fault))?;
-        sync_tree(&path)
+        })
+    }
+
+    fn call<T>(
+        &self,
+        pace: Pace,
+        call: impl FnOnce(&::sled::Db) -> Result<T, IndexFault>,
+    ) -> Result<T, IndexFault> {
+        let db = self.db.as_ref().ok_or(IndexFault::Missing)?;
+        self.guard.call(pace, || call(db))
     }
 
     fn marker(&self) -> Result<Option<Marker>, IndexFault> {
@@ -258,26 +308,23 @@ impl Index {
         key: &[u8],
         decode: impl FnOnce(&[u8]) -> Option<T>,
     ) -> Result<Option<T>, IndexFault> {
-        let value = guarded(|| Ok(self.db.get(key)?))?;
+        let value = self.call(Pace::Quick, |db| Ok(db.get(key)?))?;
         let Some(value) = value else { return Ok(None) };
         opened(key, &value).and_then(decode).map(Some).ok_or(IndexFault::Entry)
+    }
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        if let Err(fault) = self.let_go() {
+            tracing::warn!(%fault, "the index did not close well");
+        }
     }
 }
 
 /// The error of an index that cannot be used.
 pub(crate) fn unusable(path: &Path, fault: &IndexFault) -> StoreError {
     StoreError::IndexUnusable { path: path.to_owned(), fault: fault.to_string() }
-}
-
-/// Calls sled, whose answer to damage may be a panic.
-fn guarded<T>(call: impl FnOnce() -> Result<T, IndexFault>) -> Result<T, IndexFault> {
-    catch_unwind(AssertUnwindSafe(call))
-        .unwrap_or_else(|panic| Err(IndexFault::Panics(text_of(&*panic))))
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().cloned();
-    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }
 
 /// Syncs the files in a folder and in its folders, and the names in it.
@@ -298,17 +345,6 @@ fn sync_tree(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// `None` when the payload is no row, `Some(None)` when the row is deleted.
-fn decode_row(payload: &[u8]) -> Option<Option<Row>> {
-    let (revision, rest) = payload.split_first_chunk()?;
-    let revision = u64::from_be_bytes(*revision);
-    match rest.split_first()? {
-        (&LIVE, value) => Some(Some(Row { revision, value: value.to_vec() })),
-        (&DELETED, []) => Some(None),
-        _ => None,
-    }
-}
-
 fn encode_marker(marker: &Marker) -> Vec<u8> {
     let Marker { store, chain: Chain { sequence, hash }, leaves, root, names } = marker;
     let mut bytes = store.to_vec();
@@ -321,7 +357,7 @@ fn encode_marker(marker: &Marker) -> Vec<u8> {
 }
 
 fn row_key(key: &str) -> Vec<u8> {
-    tagged(b'r', key.as_bytes())
+    tagged(ROW, key.as_bytes())
 }
 
 fn tile_key(level: u8, n: u64) -> Vec<u8> {
@@ -332,21 +368,7 @@ fn tagged(tag: u8, rest: &[u8]) -> Vec<u8> {
     [&[tag], rest].concat()
 }
 
-/// Puts a checksum before a payload.
-fn closed(key: &[u8], payload: &[u8]) -> Vec<u8> {
-    let crc = crc32c::crc32c_append(crc32c::crc32c(key), payload);
-    [&crc.to_be_bytes()[..], payload].concat()
-}
-
-/// The payload, if its checksum is right.
-fn opened<'a>(key: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
-    let (crc, payload) = value.split_first_chunk()?;
-    let expected = crc32c::crc32c_append(crc32c::crc32c(key), payload);
-    (u32::from_be_bytes(*crc) == expected).then_some(payload)
-}
-
 const MARKER_KEY: &[u8] = b"m";
-const LIVE: u8 = 1;
-const DELETED: u8 = 0;
+const ROW: u8 = b'r';
 /// How much of the index sled holds in memory.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;

@@ -5,14 +5,20 @@
 //! what it changes, for both.
 
 mod applier;
+mod check;
 mod committer;
-mod folder;
-mod format;
+pub(crate) mod folder;
+pub(crate) mod format;
+mod guard;
+mod imprint;
 mod index;
 mod journal;
-mod recovery;
+mod proof;
+pub(crate) mod recovery;
 mod shared;
-mod slots;
+pub(crate) mod slots;
+mod snapshot;
+mod snapshotter;
 #[cfg(test)]
 mod tests;
 
@@ -27,13 +33,14 @@ use kms_core::id::Digest;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use zeroize::Zeroizing;
 
+pub use self::check::{Report, Stats, check, rebuild};
 use self::committer::{Answer, Job};
 use self::shared::Shared;
 use crate::store::check_limit;
-use crate::{Batch, Committed, Outcome, Row, Store, StoreError, Watch};
+use crate::{Batch, Committed, Disagreement, Outcome, Row, RowSet, Store, StoreError, Watch};
 
 /// What came to light when the store opened. The daemon writes it into the log.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Opened {
     /// Whether the store was made just now.
@@ -45,6 +52,11 @@ pub struct Opened {
     pub rebuilt_index: bool,
     /// How many records the index lacked.
     pub replayed_records: u64,
+    /// Snapshots that are damaged, so that an older one was taken with all records after it.
+    pub damaged_snapshots: u64,
+    /// The first rows in which the index disagreed with the truth, so that it was made anew. What is
+    /// served is the truth; somebody or something has changed the index.
+    pub disagreements: Vec<Disagreement>,
 }
 
 /// What may be set differently from the default.
@@ -53,8 +65,15 @@ pub struct Settings {
     /// Size of a journal segment, preallocated. At most 64 MiB; a record that is longer gets a
     /// segment of its own size.
     pub segment_bytes: u64,
-    /// How long the index may take to open before it is put aside.
+    /// How long the index may take to open or to close before it counts as hanging. A read or a
+    /// write of it has as much, but 30 seconds at most. A hang is found after one to two times
+    /// the patience.
     pub index_patience: Duration,
+    /// After how many bytes of changed rows a snapshot is taken. A start reads about as much of the
+    /// journal.
+    pub snapshot_row_bytes: u64,
+    /// Whether closing takes a snapshot, unless few rows have changed beside those that there are.
+    pub snapshot_at_close: bool,
 }
 
 /// The store in a folder. Dropping it closes it and waits for that; [`Store::close`] tells of
@@ -74,6 +93,10 @@ pub struct SledStore {
 /// # Errors
 /// [`StoreError::Locked`], [`StoreError::JournalDamaged`], [`StoreError::SlotTableDamaged`], and
 /// what the environment refuses. A store that does not open is left as it was.
+/// [`StoreError::IndexHangs`] when only the index is at fault: then this process must end, and
+/// the next one makes the index anew.
+///
+/// An index that hangs later ends this process, with exit code 70 and a message.
 pub fn open(path: &Path) -> Result<(SledStore, Opened), StoreError> {
     open_with(path, &Settings::default())
 }
@@ -83,13 +106,21 @@ pub fn open(path: &Path) -> Result<(SledStore, Opened), StoreError> {
 /// # Errors
 /// As [`open`].
 pub fn open_with(path: &Path, settings: &Settings) -> Result<(SledStore, Opened), StoreError> {
+    if path.join(OTHER_BACKEND).exists() {
+        return Err(StoreError::OtherBackend { path: path.to_owned() });
+    }
     let segment_bytes = settings.segment_bytes.min(journal::SEGMENT_BYTES_MAX);
     recovery::open(path, &Settings { segment_bytes, ..*settings })
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { segment_bytes: 8 * 1024 * 1024, index_patience: recovery::INDEX_PATIENCE }
+        Self {
+            segment_bytes: 8 * 1024 * 1024,
+            index_patience: recovery::INDEX_PATIENCE,
+            snapshot_row_bytes: 64 * 1024 * 1024,
+            snapshot_at_close: true,
+        }
     }
 }
 
@@ -139,7 +170,7 @@ impl SledStore {
 #[async_trait]
 impl Store for SledStore {
     async fn get(&self, key: &str) -> Result<Option<Row>, StoreError> {
-        self.shared.indexed(|index| index.row(key))
+        self.shared.row(key)
     }
 
     async fn scan(
@@ -150,10 +181,7 @@ impl Store for SledStore {
     ) -> Result<Vec<(String, Row)>, StoreError> {
         check_limit(limit)?;
         let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
-        self.blocking(move |shared| {
-            shared.indexed(|index| index.scan(&prefix, after.as_deref(), limit))
-        })
-        .await
+        self.blocking(move |shared| shared.scan(&prefix, after.as_deref(), limit)).await
     }
 
     async fn commit(&self, batch: Batch) -> Result<Outcome, StoreError> {
@@ -196,12 +224,27 @@ impl Store for SledStore {
         self.shared.log().hash_tile(level, n, width, &*self.shared)
     }
 
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        self.blocking(check::stats).await
+    }
+
+    async fn row_set(&self) -> Result<RowSet, StoreError> {
+        self.shared.row_set()
+    }
+
+    async fn row_set_at(&self, sequence: u64) -> Result<Option<Digest>, StoreError> {
+        self.blocking(move |shared| snapshotter::row_set_at(&shared.folder, shared.store, sequence))
+            .await
+    }
+
     async fn put_slot(&self, secret: Zeroizing<[u8; 32]>) -> Result<u64, StoreError> {
         self.blocking(move |shared| shared.slot_written(|slots| slots.put(&secret))).await
     }
 
     async fn read_slot(&self, slot: u64) -> Result<Zeroizing<[u8; 32]>, StoreError> {
-        self.blocking(move |shared| shared.slots()?.read(slot)).await
+        // One read of 64 bytes that the kernel most likely holds: handing it to another thread
+        // costs ten times as much.
+        self.shared.read_slot(slot)
     }
 
     async fn erase_slot(&self, slot: u64) -> Result<(), StoreError> {
@@ -237,5 +280,7 @@ impl Drop for SledStore {
     }
 }
 
+/// A file that only the other backend on disk makes, whether it is compiled in or not.
+const OTHER_BACKEND: &str = "store.redb";
 /// How many bytes of batches may be on their way; more wait outside.
 const ROOM_BYTES: u32 = 64 * 1024 * 1024;

@@ -1,22 +1,27 @@
 //! What readers and the committer have in common.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use kms_core::audit::CommitReceipt;
 use kms_core::audit::merkle::{self, Frontier};
 use kms_core::audit::tile::TILE_WIDTH;
 use kms_core::id::Digest;
+use zeroize::Zeroizing;
 
-use super::folder::{Folder, write_note};
+use super::applier::{Pending, Update};
+use super::folder::Folder;
 use super::format::StoreId;
-use super::index::{Index, IndexFault};
+use super::guard;
+use super::index::{Bundle, Index, IndexFault, Marker};
 use super::journal::Reader;
-use super::slots::Slots;
+use super::proof::Proof;
+use super::slots::{SlotFile, Slots};
 use crate::log::{Log, Tiles};
+use crate::row_set::{Buckets, RowSet};
 use crate::store::Page;
 use crate::watch::Changes;
-use crate::{Committed, StoreError};
+use crate::{Committed, Row, StoreError};
 
 /// The open store.
 pub(crate) struct Shared {
@@ -26,7 +31,17 @@ pub(crate) struct Shared {
     pub(crate) index: RwLock<Option<Index>>,
     /// The log as far as it is durable *and* in the index: replaced after each commit.
     pub(crate) log: RwLock<Log>,
+    /// What of the log is not in the index yet.
+    pending: RwLock<Pending>,
     pub(crate) slots: Mutex<Slots>,
+    /// The set of rows as far as it is durable.
+    pub(crate) rows: Mutex<Rows>,
+    /// What the index is held against. Who changes rows has it locked until the index has them.
+    proof: Mutex<Option<Proof>>,
+    /// Whether all of the index is proven, so that nobody needs to ask.
+    is_proven: AtomicBool,
+    /// For reading a slot while another is being written.
+    slot_file: SlotFile,
     pub(crate) changes: Changes,
     /// How many slots have been given out, for the committer, who must not wait for the table.
     slots_given: AtomicU64,
@@ -38,16 +53,24 @@ impl Shared {
         folder: Folder,
         store: StoreId,
         index: Index,
-        log: Log,
         slots: Slots,
+        contents: Contents,
     ) -> Self {
+        let Contents { log, pending, rows, proof } = contents;
+        let is_proven = AtomicBool::new(proof.is_none());
         let slots_given = AtomicU64::new(slots.given());
+        let slot_file = slots.file();
         Self {
             folder,
             store,
             index: RwLock::new(Some(index)),
             log: RwLock::new(log),
+            pending: RwLock::new(pending),
             slots: Mutex::new(slots),
+            rows: Mutex::new(rows),
+            proof: Mutex::new(proof),
+            is_proven,
+            slot_file,
             changes: Changes::new(),
             slots_given,
             health: AtomicU8::new(HEALTHY),
@@ -70,6 +93,7 @@ impl Shared {
         let first = self.health.swap(POISONED, Ordering::AcqRel) != POISONED;
         if first {
             tracing::error!(folder = %self.folder.path().display(), %why, "the store has stopped");
+            self.changes.tell_stopped();
         }
         first
     }
@@ -92,13 +116,96 @@ impl Shared {
         read(index.as_ref().ok_or(StoreError::Closed)?).map_err(|fault| self.condemn(&fault))
     }
 
+    /// Brings a durable record to readers: rows and names at once, tiles when there is reason to
+    /// touch the index at all.
+    pub(crate) fn take_in(&self, mut update: Update, checkpoint: bool) -> Result<(), StoreError> {
+        let is_full = {
+            let mut pending = write_lock(&self.pending);
+            pending.take(&mut update);
+            pending.is_full()
+        };
+        if !(update.is_needed_now() || is_full || checkpoint) {
+            return Ok(());
+        }
+        let waiting = read_lock(&self.pending).update(update.marker);
+        let update = Update { rows: update.rows, names: update.names, ..waiting };
+        self.indexed(|index| {
+            index.apply(&update)?;
+            // A checkpoint for each segment: after a kill no more than that is replayed.
+            if checkpoint { index.flush() } else { Ok(()) }
+        })?;
+        write_lock(&self.pending).clear();
+        Ok(())
+    }
+
+    /// Brings to the index what still waits, so that the next open has nothing to replay.
+    pub(crate) fn take_in_the_rest(&self, index: &Index, marker: Marker) -> Result<(), IndexFault> {
+        let waiting = read_lock(&self.pending).update(marker);
+        index.apply(&waiting)?;
+        write_lock(&self.pending).clear();
+        Ok(())
+    }
+
+    fn bundle(&self, n: u64) -> Result<Bundle, StoreError> {
+        let waiting = read_lock(&self.pending).bundles.get(&n).copied();
+        waiting.map_or_else(|| self.indexed(|index| index.bundle(n)), Ok)
+    }
+
+    /// Reads the index for those who judge it themselves.
+    pub(crate) fn with_index<T>(
+        &self,
+        read: impl FnOnce(&Index) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.check()?;
+        let index = read_lock(&self.index);
+        read(index.as_ref().ok_or(StoreError::Closed)?)
+    }
+
+    /// What the index is still to be held against.
+    pub(crate) fn proof(&self) -> MutexGuard<'_, Option<Proof>> {
+        self.proof.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_proven(&self) -> bool {
+        self.is_proven.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_proven(&self) {
+        self.is_proven.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn row(&self, key: &str) -> Result<Option<Row>, StoreError> {
+        self.prove(key)?;
+        self.indexed(|index| index.row(key))
+    }
+
+    pub(crate) fn scan(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Row)>, StoreError> {
+        let page = self.indexed(|index| index.scan(prefix, after, limit))?;
+        if !self.is_proven() {
+            let from = after.filter(|after| *after >= prefix).unwrap_or(prefix);
+            // An empty page says that there is no more under the prefix.
+            let end = end_of(prefix);
+            let to = page.last().map(|(key, _)| key.as_str()).or(end.as_deref());
+            self.prove_range(from, to)?;
+        }
+        Ok(page)
+    }
+
+    /// Ends the store because of its index.
+    pub(crate) fn condemn_for(&self, why: &dyn std::fmt::Display) {
+        if self.poison(why) {
+            guard::condemn(&self.folder.index());
+        }
+    }
+
     /// Ends the store because of its index.
     pub(crate) fn condemn(&self, fault: &IndexFault) -> StoreError {
-        if self.poison(fault)
-            && let Err(error) = write_note(&self.folder.index_condemned(), "condemned\n")
-        {
-            tracing::error!(%error, "cannot note that the index has failed; delete it by hand");
-        }
+        self.condemn_for(fault);
         StoreError::Poisoned
     }
 
@@ -115,6 +222,19 @@ impl Shared {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         self.check()?;
         Ok(slots)
+    }
+
+    /// The secret of a slot.
+    pub(crate) fn read_slot(&self, slot: u64) -> Result<Zeroizing<[u8; 32]>, StoreError> {
+        self.check()?;
+        if slot >= self.slots_given() {
+            return Err(StoreError::SlotUnknown { slot });
+        }
+        match self.slot_file.read(slot) {
+            // It may be overwritten at this moment. Then the one who writes it is waited for.
+            Err(StoreError::SlotDamaged { .. }) => self.slots()?.read(slot),
+            read => read,
+        }
     }
 
     pub(crate) fn slots_given(&self) -> u64 {
@@ -136,6 +256,16 @@ impl Shared {
             }
             other => other,
         })
+    }
+
+    pub(crate) fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn row_set(&self) -> Result<RowSet, StoreError> {
+        self.check()?;
+        let mut rows = self.rows();
+        Ok(RowSet { root: rows.buckets.root(), sequence: rows.sequence })
     }
 
     /// What came of the batch of that name.
@@ -166,13 +296,13 @@ impl Shared {
         if begin == size {
             return Ok(page.into_entries());
         }
-        let bundle = self.indexed(|index| index.bundle(begin / TILE_WIDTH))?;
+        let bundle = self.bundle(begin / TILE_WIDTH)?;
         let mut reader = Reader::new(&self.folder.journal(), self.store);
         let (mut at, mut index) = (bundle.at, bundle.first_leaf);
         while index < size {
             let stored = reader.read(at)?.ok_or_else(|| self.condemn(&IndexFault::Missing))?;
             at = stored.next;
-            for leaf in stored.record.batches.into_iter().flat_map(|batch| batch.leaves) {
+            for leaf in stored.record.log.batches.into_iter().flat_map(|batch| batch.leaves) {
                 let wanted = (begin..size).contains(&index);
                 index += 1;
                 if wanted && !page.has_room(leaf.len()) {
@@ -188,8 +318,27 @@ impl Shared {
     }
 }
 
+/// What recovery has found.
+pub(crate) struct Contents {
+    pub(crate) log: Log,
+    pub(crate) pending: Pending,
+    pub(crate) rows: Rows,
+    pub(crate) proof: Option<Proof>,
+}
+
+/// The set of rows with the record that changed it last.
+#[derive(Default)]
+pub(crate) struct Rows {
+    pub(crate) buckets: Buckets,
+    pub(crate) sequence: u64,
+}
+
 impl Tiles for Shared {
     fn full_tile(&self, level: u8, n: u64) -> Result<Vec<Digest>, StoreError> {
+        self.check()?;
+        if let Some(waiting) = read_lock(&self.pending).tiles.get(&(level, n)) {
+            return Ok(waiting.clone());
+        }
         self.indexed(|index| index.full_tile(level, n))
     }
 }
@@ -210,7 +359,7 @@ pub(crate) fn last_leaf_hashes(
     while leaf_index < size {
         let Some(stored) = reader.read(at)? else { return Ok(None) };
         at = stored.next;
-        for leaf in stored.record.batches.iter().flat_map(|batch| &batch.leaves) {
+        for leaf in stored.record.log.batches.iter().flat_map(|batch| &batch.leaves) {
             if leaf_index >= first {
                 hashes.push(merkle::leaf_hash(leaf));
             }
@@ -220,9 +369,26 @@ pub(crate) fn last_leaf_hashes(
     Ok((leaf_index == size).then_some(hashes))
 }
 
+/// The smallest key after all that begin with `prefix`; `None` when there is none.
+fn end_of(prefix: &str) -> Option<String> {
+    let mut end = prefix.to_owned();
+    while let Some(last) = end.pop() {
+        let next = (u32::from(last) + 1..=0x10_ffff).find_map(char::from_u32);
+        if let Some(next) = next {
+            end.push(next);
+            return Some(end);
+        }
+    }
+    None
+}
+
 /// A lock whose holder panicked still holds what it held: nothing here is left half-changed.
 fn read_lock<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write_lock<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 const HEALTHY: u8 = 0;

@@ -10,7 +10,8 @@
 //! ever. A slot of zeros was never given out.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
@@ -18,10 +19,9 @@ use super::folder::{create_whole, open_or_create, preallocate, read_at, sync_dat
 use super::format::{FORMAT_VERSION, Fields, HEADER_BYTES, StoreId, is_zero};
 use crate::StoreError;
 
-/// The table of one store.
+/// The table of one store: the writing end.
 pub(crate) struct Slots {
-    file: File,
-    path: PathBuf,
+    file: SlotFile,
     /// The number that is given out next.
     next: u64,
     /// How many slots have room on disk.
@@ -32,7 +32,7 @@ impl Slots {
     pub(crate) fn create(path: &Path, store: &StoreId) -> Result<Self, StoreError> {
         let bytes = HEADER_BYTES as u64 + CHUNK_SLOTS * SLOT_BYTES as u64;
         let file = create_whole(path, &header(store), bytes)?;
-        Ok(Self { file, path: path.to_owned(), next: 0, capacity: CHUNK_SLOTS })
+        Ok(Self { file: SlotFile::of(file, path), next: 0, capacity: CHUNK_SLOTS })
     }
 
     /// # Errors
@@ -53,7 +53,7 @@ impl Slots {
             return Err(damaged());
         }
         let capacity = (bytes - HEADER_BYTES as u64) / SLOT_BYTES as u64;
-        let mut slots = Self { file, path: path.to_owned(), next: 0, capacity };
+        let mut slots = Self { file: SlotFile::of(file, path), next: 0, capacity };
         slots.next = slots.find_next()?;
         Ok(slots)
     }
@@ -65,8 +65,9 @@ impl Slots {
     pub(crate) fn put(&mut self, secret: &[u8; 32]) -> Result<u64, StoreError> {
         if self.next >= self.capacity {
             let at = offset_of(self.capacity);
-            preallocate(&self.file, &self.path, at, CHUNK_SLOTS * SLOT_BYTES as u64)?;
-            self.file.sync_all().map_err(StoreError::io("sync", &self.path))?;
+            let SlotFile { file, path } = &self.file;
+            preallocate(file, path, at, CHUNK_SLOTS * SLOT_BYTES as u64)?;
+            file.sync_all().map_err(StoreError::io("sync", path))?;
             self.capacity += CHUNK_SLOTS;
         }
         let slot = self.next;
@@ -81,19 +82,16 @@ impl Slots {
         self.next
     }
 
+    /// A way to read beside the one who writes.
+    pub(crate) fn file(&self) -> SlotFile {
+        self.file.clone()
+    }
+
     pub(crate) fn read(&self, slot: u64) -> Result<Zeroizing<[u8; 32]>, StoreError> {
-        let bytes = self.load(slot)?;
-        let (body, crc) = bytes.split_at(SLOT_BYTES - 4);
-        let mut fields = Fields(body);
-        let (mark, padding, number): ([u8; 4], [u8; 8], u64) =
-            (fields.take(), fields.take(), fields.u64());
-        let secret = Zeroizing::new(fields.take::<32>());
-        let intact = crc32c::crc32c(body).to_be_bytes() == crc && padding == [0; 8];
-        match &mark {
-            GONE if intact && number == slot => Err(StoreError::SlotErased { slot }),
-            LIVE if intact && number == slot => Ok(secret),
-            _ => Err(StoreError::SlotDamaged { slot }),
+        if slot >= self.next {
+            return Err(StoreError::SlotUnknown { slot });
         }
+        self.file.read(slot)
     }
 
     /// Overwrites a secret; it is gone from the disk when this returns.
@@ -111,17 +109,9 @@ impl Slots {
         bytes[20..52].copy_from_slice(secret);
         let crc = crc32c::crc32c(&bytes[..SLOT_BYTES - 4]);
         bytes[SLOT_BYTES - 4..].copy_from_slice(&crc.to_be_bytes());
-        write_at(&self.file, &self.path, &bytes[..], offset_of(slot))?;
-        sync_data(&self.file, &self.path)
-    }
-
-    fn load(&self, slot: u64) -> Result<Zeroizing<[u8; SLOT_BYTES]>, StoreError> {
-        if slot >= self.next {
-            return Err(StoreError::SlotUnknown { slot });
-        }
-        let mut bytes = Zeroizing::new([0; SLOT_BYTES]);
-        read_at(&self.file, &self.path, &mut bytes[..], offset_of(slot))?;
-        Ok(bytes)
+        let SlotFile { file, path } = &self.file;
+        write_at(file, path, &bytes[..], offset_of(slot))?;
+        sync_data(file, path)
     }
 
     /// The number after the last slot that holds anything, looked for from the end.
@@ -131,7 +121,7 @@ impl Slots {
         while end > 0 {
             let begin = end.saturating_sub(CHUNK_SLOTS);
             let bytes = &mut chunk[..((end - begin) as usize) * SLOT_BYTES];
-            read_at(&self.file, &self.path, bytes, offset_of(begin))?;
+            read_at(&self.file.file, &self.file.path, bytes, offset_of(begin))?;
             let used = bytes.chunks_exact(SLOT_BYTES).rposition(|slot| !is_zero(slot));
             if let Some(used) = used {
                 return Ok(begin + used as u64 + 1);
@@ -144,7 +134,38 @@ impl Slots {
     /// Writes into `file` from now on, to see what a failing disk does.
     #[cfg(test)]
     pub(crate) fn break_with(&mut self, file: File) {
-        self.file = file;
+        self.file = SlotFile::of(file, &self.file.path);
+    }
+}
+
+/// The table's file, to read one slot with one call of the kernel and without a lock.
+#[derive(Clone)]
+pub(crate) struct SlotFile {
+    file: Arc<File>,
+    path: Arc<Path>,
+}
+
+impl SlotFile {
+    fn of(file: File, path: &Path) -> Self {
+        Self { file: Arc::new(file), path: path.into() }
+    }
+
+    /// The secret of a slot that was given out. One that is being written at this moment may come
+    /// out as damaged.
+    pub(crate) fn read(&self, slot: u64) -> Result<Zeroizing<[u8; 32]>, StoreError> {
+        let mut bytes = Zeroizing::new([0; SLOT_BYTES]);
+        read_at(&self.file, &self.path, &mut bytes[..], offset_of(slot))?;
+        let (body, crc) = bytes.split_at(SLOT_BYTES - 4);
+        let mut fields = Fields(body);
+        let (mark, padding, number): ([u8; 4], [u8; 8], u64) =
+            (fields.take(), fields.take(), fields.u64());
+        let secret = Zeroizing::new(fields.take::<32>());
+        let intact = crc32c::crc32c(body).to_be_bytes() == crc && padding == [0; 8];
+        match &mark {
+            GONE if intact && number == slot => Err(StoreError::SlotErased { slot }),
+            LIVE if intact && number == slot => Ok(secret),
+            _ => Err(StoreError::SlotDamaged { slot }),
+        }
     }
 }
 

@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use clap::builder::PossibleValuesParser;
 use kms_client::v1;
-use kms_core::algorithm::Algorithm;
+use kms_core::algorithm::{Algorithm, KeyKind};
+use kms_core::id::Timestamp;
+use kms_core::mechanism::Mechanism;
 use serde_json::json;
 
-use crate::command::{PAGE_SIZE, all_pages, policy, required};
+use super::shape::{self, Rotation, Shape};
+use crate::command::{PAGE_SIZE, all_pages, required};
 use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::input::{self, HexBytes, Secrecy};
@@ -19,77 +21,124 @@ use crate::view;
 pub(crate) struct Create {
     /// Key name, for example dev/k1.
     name: String,
-    /// What it is.
-    #[arg(long, value_parser = PossibleValuesParser::new(Algorithm::ALL.map(Algorithm::as_str)))]
-    algorithm: String,
-    /// What it may be used for; without it, all that the algorithm offers but RELEASE. May be
-    /// repeated.
-    #[arg(long, value_parser = PossibleValuesParser::new(USAGES))]
-    usage: Vec<String>,
-    /// Note of your own. May be repeated.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = input::label)]
-    label: Vec<(String, String)>,
-    /// JSON file of what a workload must prove to receive or use the key. For ever.
-    #[arg(long, value_name = "FILE")]
-    release_requirement: Option<PathBuf>,
-    /// JSON file of the quorum that guards the key. For ever.
-    #[arg(long, value_name = "FILE")]
-    quorum: Option<PathBuf>,
-    /// The AI model that the key protects. For ever.
-    #[arg(long)]
-    model: Option<String>,
-    /// The dataset that the key protects. For ever.
-    #[arg(long)]
-    dataset: Option<String>,
-    /// Leave the first version PRE_ACTIVE.
+    #[command(flatten)]
+    shape: Shape,
+    #[command(flatten)]
+    beginning: Beginning,
+}
+
+/// How a version begins its life.
+#[derive(Args, Debug)]
+pub(crate) struct Beginning {
+    /// Leave the version PRE_ACTIVE.
     #[arg(long)]
     pre_active: bool,
+    /// When it becomes ACTIVE; it is PRE_ACTIVE until then.
+    #[arg(long, value_name = "TIME", value_parser = input::timestamp)]
+    activate_at: Option<Timestamp>,
+    /// When it becomes DEACTIVATED.
+    #[arg(long, value_name = "TIME", value_parser = input::timestamp)]
+    deactivate_at: Option<Timestamp>,
+    /// Leave it PENDING_IMPORT, without material; key import brings it.
+    #[arg(long)]
+    pending_import: bool,
 }
 
 impl Create {
     pub(crate) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
-        let pre_active = self.pre_active;
-        let key = Some(self.key()?);
-        let request = v1::CreateKeyRequest { key, pre_active, request_id: input::request_id()? };
+        let Self { name, shape, beginning } = self;
+        let Beginning { pre_active, activate_at, deactivate_at, pending_import } = beginning;
+        let request = v1::CreateKeyRequest {
+            key: Some(shape.key(name)?),
+            pre_active,
+            request_id: input::request_id()?,
+            activate_time: activate_at.map(input::wire_time),
+            deactivate_time: deactivate_at.map(input::wire_time),
+            pending_import,
+        };
         let client = connection.open().await?;
         let answer = client.retry(async || client.keys().create_key(request.clone()).await).await?;
-        let key = view::key(required(answer.key)?);
-        let version = view::key_version(required(answer.version)?);
-        let report = Report::fields(key)
-            .with("version", version["name"].clone())
-            .with("state", version["state"].clone())
-            .with("public_key", version["public_key"].clone());
-        Ok(view::audited(report, answer.audit))
-    }
-
-    fn key(self) -> Result<v1::Key, Failure> {
-        let requirement = self.release_requirement.as_deref();
-        let usage = |name: &String| {
-            v1::Usage::from_str_name(&format!("USAGE_{name}"))
-                .map(i32::from)
-                .ok_or_else(|| Failure::input(name, "unknown usage"))
-        };
-        let algorithm = v1::Algorithm::from_str_name(&format!("ALGORITHM_{}", self.algorithm))
-            .ok_or_else(|| Failure::input(&self.algorithm, "unknown algorithm"))?;
-        Ok(v1::Key {
-            name: self.name,
-            algorithm: algorithm.into(),
-            usages: self.usage.iter().map(usage).collect::<Result<_, _>>()?,
-            labels: self.label.into_iter().collect(),
-            release_requirement: requirement.map(policy::release_requirement).transpose()?,
-            quorum: self.quorum.as_deref().map(policy::quorum).transpose()?,
-            model: self.model.unwrap_or_default(),
-            dataset: self.dataset.unwrap_or_default(),
-            ..Default::default()
-        })
+        made(answer.key, answer.version, answer.audit)
     }
 }
 
-pub(crate) async fn list(connection: &Connection, parent: String) -> Result<Report, Failure> {
+/// A key that was just made, with its first version.
+pub(crate) fn made(
+    key: Option<v1::Key>,
+    version: Option<v1::KeyVersion>,
+    audit: Option<v1::AuditReference>,
+) -> Result<Report, Failure> {
+    let key = view::key(required(key)?);
+    let version = view::key_version(required(version)?);
+    let report = Report::fields(key)
+        .with("version", version["name"].clone())
+        .with("state", version["state"].clone())
+        .with("origin", version["origin"].clone())
+        .with("public_key", version["public_key"].clone());
+    Ok(view::audited(report, audit))
+}
+
+/// What keys can be and what they can be used for, by the rules that the daemon has, too.
+pub(crate) fn algorithms(only: Option<&str>) -> Report {
+    let mut rows = Vec::new();
+    for algorithm in Algorithm::ALL.iter().filter(|a| only.is_none_or(|name| a.as_str() == name)) {
+        let kind = match algorithm.kind() {
+            KeyKind::KeyPair => "KEY_PAIR",
+            KeyKind::SecretKey => "SECRET_KEY",
+            _ => "OPAQUE_SECRET",
+        };
+        let preferred = algorithm.default_mechanism();
+        let row = |mechanism: Option<&Mechanism>| {
+            let usages = mechanism.map_or(&[][..], |mechanism| mechanism.usages());
+            json!({
+                "algorithm": algorithm.as_str(),
+                "kind": kind,
+                "mechanism": mechanism.map(|mechanism| mechanism.as_str()),
+                "preferred": mechanism.is_some() && mechanism.copied() == preferred,
+                "usages": usages.iter().map(|usage| usage.as_str()).collect::<Vec<_>>(),
+                "needs_compatible_ring": mechanism.is_some_and(|m| m.needs_compatible_ring()),
+            })
+        };
+        match algorithm.mechanisms() {
+            [] => rows.push(row(None)),
+            mechanisms => rows.extend(mechanisms.iter().map(|mechanism| row(Some(mechanism)))),
+        }
+    }
+    let columns =
+        &["algorithm", "kind", "mechanism", "preferred", "usages", "needs_compatible_ring"];
+    Report::rows("algorithms", columns, rows)
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct List {
+    /// Ring name.
+    ring: String,
+    /// Which keys: terms joined by AND, for example 'labels.env = "prod" AND algorithm = AES_256'.
+    #[arg(long, value_name = "TERMS", default_value = "", hide_default_value = true)]
+    filter: String,
+    /// Show deleted keys, too.
+    #[arg(long)]
+    show_deleted: bool,
+}
+
+impl List {
+    /// The keys of `ring` that fit `filter`.
+    pub(crate) const fn only(ring: String, filter: String) -> Self {
+        Self { ring, filter, show_deleted: false }
+    }
+}
+
+pub(crate) async fn list(connection: &Connection, list: List) -> Result<Report, Failure> {
+    let List { ring: parent, filter, show_deleted } = list;
     let client = connection.open().await?;
     let keys = all_pages(async |page_token| {
-        let parent = parent.clone();
-        let request = v1::ListKeysRequest { parent, page_size: PAGE_SIZE, page_token };
+        let request = v1::ListKeysRequest {
+            parent: parent.clone(),
+            page_size: PAGE_SIZE,
+            page_token,
+            filter: filter.clone(),
+            show_deleted,
+        };
         let answer = client.retry(async || client.keys().list_keys(request.clone()).await).await?;
         Ok((answer.keys, answer.next_page_token))
     })
@@ -105,13 +154,70 @@ pub(crate) async fn show(connection: &Connection, name: String) -> Result<Report
     Ok(view::audited(Report::fields(view::key(required(answer.key)?)), answer.audit))
 }
 
-pub(crate) async fn rotate(connection: &Connection, parent: String) -> Result<Report, Failure> {
-    let request = v1::CreateKeyVersionRequest { parent, request_id: input::request_id()? };
+#[derive(Args, Debug)]
+pub(crate) struct Rotate {
+    /// Key name.
+    name: String,
+    #[command(flatten)]
+    beginning: Beginning,
+}
+
+impl Rotate {
+    pub(crate) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
+        let Self { name, beginning } = self;
+        let Beginning { pre_active, activate_at, deactivate_at, pending_import } = beginning;
+        let request = v1::CreateKeyVersionRequest {
+            parent: name,
+            request_id: input::request_id()?,
+            pre_active,
+            activate_time: activate_at.map(input::wire_time),
+            deactivate_time: deactivate_at.map(input::wire_time),
+            pending_import,
+        };
+        let client = connection.open().await?;
+        let answer =
+            client.retry(async || client.keys().create_key_version(request.clone()).await).await?;
+        let version = view::key_version(required(answer.version)?);
+        Ok(view::audited(Report::fields(version), answer.audit))
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Delete {
+    /// Key name.
+    name: String,
+    /// Only if the key still has this etag, as show shows it.
+    #[arg(long)]
+    etag: Option<String>,
+}
+
+impl Delete {
+    pub(crate) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
+        let Self { name, etag } = self;
+        let (etag, request_id) = (etag.unwrap_or_default(), input::request_id()?);
+        let request = v1::DeleteKeyRequest { name, etag, request_id };
+        let client = connection.open().await?;
+        let answer = client.retry(async || client.keys().delete_key(request.clone()).await).await?;
+        Ok(view::audited(Report::fields(view::key(required(answer.key)?)), answer.audit))
+    }
+}
+
+/// Trusts a key to wrap others, or ceases to.
+pub(crate) async fn set_trusted(
+    connection: &Connection,
+    name: String,
+    trusted: bool,
+) -> Result<Report, Failure> {
     let client = connection.open().await?;
+    let get = v1::GetKeyRequest { name: name.clone() };
+    let found = client.retry(async || client.keys().get_key(get.clone()).await).await?;
+    // What was looked at is what is trusted.
+    let etag = required(found.key)?.etag;
+    let request =
+        v1::SetKeyTrustedRequest { name, etag, trusted, request_id: input::request_id()? };
     let answer =
-        client.retry(async || client.keys().create_key_version(request.clone()).await).await?;
-    let version = view::key_version(required(answer.version)?);
-    Ok(view::audited(Report::fields(version), answer.audit))
+        client.retry(async || client.keys().set_key_trusted(request.clone()).await).await?;
+    Ok(view::audited(Report::fields(view::key(required(answer.key)?)), answer.audit))
 }
 
 pub(crate) async fn versions(connection: &Connection, parent: String) -> Result<Report, Failure> {
@@ -124,8 +230,23 @@ pub(crate) async fn versions(connection: &Connection, parent: String) -> Result<
         Ok((answer.versions, answer.next_page_token))
     })
     .await?;
-    let columns = &["name", "state", "algorithm", "create_time", "etag"];
+    let columns = &["name", "state", "enabled", "origin", "create_time", "etag"];
     Ok(Report::rows("versions", columns, versions.into_iter().map(view::key_version).collect()))
+}
+
+/// What has happened to a key, newest first.
+pub(crate) async fn history(connection: &Connection, parent: String) -> Result<Report, Failure> {
+    let client = connection.open().await?;
+    let events = all_pages(async |page_token| {
+        let parent = parent.clone();
+        let request = v1::ListKeyHistoryRequest { parent, page_size: PAGE_SIZE, page_token };
+        let answer =
+            client.retry(async || client.keys().list_key_history(request.clone()).await).await?;
+        Ok((answer.events, answer.next_page_token))
+    })
+    .await?;
+    let columns = &["time", "actor", "action", "version", "from_state", "to_state"];
+    Ok(Report::rows("events", columns, events.into_iter().map(view::key_event).collect()))
 }
 
 #[derive(Args, Debug)]
@@ -144,6 +265,29 @@ pub(crate) struct Update {
     /// CKA_ID.
     #[arg(long, value_name = "HEX", value_parser = input::hex_bytes)]
     pkcs11_id: Option<HexBytes>,
+    /// The usages that it keeps; the others go for ever. May be repeated.
+    #[arg(long, value_name = "USAGE", value_parser = shape::usage_names())]
+    usage: Vec<String>,
+    /// The mechanisms that it keeps; the others go for ever. May be repeated.
+    #[arg(long, value_name = "MECHANISM", value_parser = shape::mechanism_names())]
+    mechanism: Vec<String>,
+    /// Nobody hands it out any more, for ever.
+    #[arg(long)]
+    not_exportable: bool,
+    /// Lowest version that may protect (sign, encrypt, wrap and so on). Only rises.
+    #[arg(long, value_name = "N")]
+    protect_floor: Option<u32>,
+    /// Lowest version that may process (verify, decrypt, unwrap and so on). Only rises.
+    #[arg(long, value_name = "N")]
+    process_floor: Option<u32>,
+    /// The version that new signatures and ciphertexts use.
+    #[arg(long, value_name = "N")]
+    primary: Option<u32>,
+    #[command(flatten)]
+    rotation: Rotation,
+    /// Make no version without being asked.
+    #[arg(long, conflicts_with_all = ["rotate_every", "rotate_after_uses"])]
+    no_rotation: bool,
 }
 
 impl Update {
@@ -160,10 +304,25 @@ impl Update {
     }
 
     fn apply(self, mut key: v1::Key) -> Result<(v1::Key, Vec<String>), Failure> {
-        let Self { name: _, label, remove_label, pkcs11_label, pkcs11_id } = self;
+        let Self {
+            name: _,
+            label,
+            remove_label,
+            pkcs11_label,
+            pkcs11_id,
+            usage,
+            mechanism,
+            not_exportable,
+            protect_floor,
+            process_floor,
+            primary,
+            rotation,
+            no_rotation,
+        } = self;
         let mut fields = Vec::new();
+        let mut changed = |field: &str| fields.push(field.to_owned());
         if !label.is_empty() || !remove_label.is_empty() {
-            fields.push("labels".to_owned());
+            changed("labels");
         }
         for name in remove_label {
             if key.labels.remove(&name).is_none() {
@@ -172,17 +331,45 @@ impl Update {
         }
         key.labels.extend(label);
         if let Some(label) = pkcs11_label {
-            fields.push("pkcs11_label".to_owned());
+            changed("pkcs11_label");
             key.pkcs11_label = label;
         }
         if let Some(HexBytes(id)) = pkcs11_id {
-            fields.push("pkcs11_id".to_owned());
+            changed("pkcs11_id");
             key.pkcs11_id = id;
+        }
+        if !usage.is_empty() {
+            changed("usages");
+            key.usages = shape::wire_usages(&usage)?;
+        }
+        if !mechanism.is_empty() {
+            changed("mechanisms");
+            key.mechanisms = shape::wire_mechanisms(&mechanism)?;
+        }
+        if not_exportable {
+            changed("exportable");
+            key.exportable = false;
+        }
+        if let Some(floor) = protect_floor {
+            changed("protect_floor");
+            key.protect_floor = floor;
+        }
+        if let Some(floor) = process_floor {
+            changed("process_floor");
+            key.process_floor = floor;
+        }
+        if let Some(number) = primary {
+            changed("primary_version");
+            key.primary_version = number;
+        }
+        let plan = rotation.wire();
+        if plan.is_some() || no_rotation {
+            changed("rotation");
+            key.rotation = plan;
         }
         if fields.is_empty() {
             return Err(Failure::Input(
-                "nothing to change: give --label, --remove-label, --pkcs11-label or --pkcs11-id"
-                    .to_owned(),
+                "nothing to change: kmsctl key update --help says what can be".to_owned(),
             ));
         }
         Ok((key, fields))
@@ -218,22 +405,58 @@ impl Public {
     }
 }
 
-const USAGES: [&str; 7] =
-    ["DECRYPT", "ENCRYPT", "MAC_SIGN", "MAC_VERIFY", "RELEASE", "SIGN", "VERIFY"];
 pub(crate) const CREATE_HELP: &str = "\
 Examples:
-  kmsctl key create dev/k1 --algorithm EC_SIGN_P256_SHA256 --label team=web
-  kmsctl key create dev/model --algorithm AES_256_GCM --usage RELEASE \\
+  kmsctl key create dev/k1 --algorithm EC_P256 --label team=web
+  kmsctl key create dev/model --algorithm AES_256 --usage RELEASE \\
     --release-requirement release.json --model llama
-  kmsctl key create prod/ca --algorithm RSA_SIGN_PSS_3072_SHA256 --quorum quorum.json
+  kmsctl key create prod/ca --algorithm RSA_3072 --mechanism RSA_PKCS1_SHA256 --quorum quorum.json
+  kmsctl key create dev/wrap --algorithm AES_256 --mechanism AES_KWP --rotate-every 90d
+  kmsctl key create dev/next --algorithm ML_DSA_65 --activate-at 2027-01-01T00:00:00Z
 
 A release requirement says which evidence a workload must show, and what its policy demands:
   {\"kinds\": [\"snp\"], \"may_be_unestablished\": [\"revocation\"], \"policy_file\": \"release.rego\"}
 For quorum files see kmsctl keyring create --help.";
+pub(crate) const HISTORY_HELP: &str = "\
+Uses are not part of it; they are in the log: kmsctl audit tail.
+
+Example:
+  kmsctl key history dev/k1";
 pub(crate) const UPDATE_HELP: &str = "\
 Examples:
   kmsctl key update dev/k1 --label team=web --remove-label owner
-  kmsctl key update dev/k1 --pkcs11-label signing --pkcs11-id 01";
+  kmsctl key update dev/k1 --pkcs11-label signing --pkcs11-id 01
+  kmsctl key update dev/k1 --usage VERIFY --protect-floor 2 --rotate-every 90d
+
+Usages and mechanisms are only lost, what is not exportable stays so, floors only rise.";
+pub(crate) const LIST_HELP: &str = "\
+A term compares algorithm, usages, mechanisms, state (of the primary version), exportable, model, dataset,
+name (a prefix ends with *), pkcs11_label or labels.KEY with = or !=.
+
+Examples:
+  kmsctl key list dev
+  kmsctl key list dev --filter 'labels.env = \"prod\" AND algorithm = AES_256'";
+pub(crate) const ROTATE_HELP: &str = "\
+Examples:
+  kmsctl key rotate dev/k1
+  kmsctl key rotate dev/k1 --activate-at 2027-01-01T00:00:00Z";
+pub(crate) const DELETE_HELP: &str = "\
+All its versions must be destroyed first. The name is never used again.
+
+Example:
+  kmsctl key delete dev/k1";
+pub(crate) const TRUST_HELP: &str = "\
+In a hardened ring, only trusted keys wrap others.
+
+Examples:
+  kmsctl key trust dev/wrap
+  kmsctl key untrust dev/wrap";
+pub(crate) const ALGORITHMS_HELP: &str = "\
+Needs no connection. The preferred mechanism is what a key gets that is made without --mechanism.
+
+Examples:
+  kmsctl key algorithms
+  kmsctl key algorithms RSA_3072";
 
 #[cfg(test)]
 mod tests {
@@ -246,6 +469,14 @@ mod tests {
             remove_label: Vec::new(),
             pkcs11_label: None,
             pkcs11_id: None,
+            usage: Vec::new(),
+            mechanism: Vec::new(),
+            not_exportable: false,
+            protect_floor: None,
+            process_floor: None,
+            primary: None,
+            rotation: Rotation::default(),
+            no_rotation: false,
         }
     }
 
@@ -272,13 +503,48 @@ mod tests {
     }
 
     #[test]
-    fn every_usage_and_algorithm_has_a_name_on_the_wire() {
-        for usage in USAGES {
-            assert!(v1::Usage::from_str_name(&format!("USAGE_{usage}")).is_some(), "{usage}");
-        }
+    fn an_update_tightens_and_turns() {
+        let key = v1::Key { exportable: true, rotation: None, ..Default::default() };
+        let change = Update {
+            usage: vec!["VERIFY".into()],
+            mechanism: vec!["ECDSA_SHA256".into()],
+            not_exportable: true,
+            protect_floor: Some(2),
+            process_floor: Some(1),
+            primary: Some(3),
+            rotation: Rotation { rotate_every: None, rotate_after_uses: Some(10) },
+            ..update()
+        };
+        let (changed, fields) = change.apply(key.clone()).unwrap();
+        let expected = [
+            "usages",
+            "mechanisms",
+            "exportable",
+            "protect_floor",
+            "process_floor",
+            "primary_version",
+            "rotation",
+        ];
+        assert_eq!(fields, expected);
+        assert_eq!(changed.usages, [i32::from(v1::Usage::Verify)]);
+        assert!(!changed.exportable && changed.rotation.is_some());
+        let stop = Update { no_rotation: true, ..update() };
+        let (stopped, fields) = stop.apply(changed).unwrap();
+        assert_eq!((stopped.rotation, fields), (None, vec!["rotation".to_owned()]));
+    }
+
+    #[test]
+    fn every_algorithm_is_listed_and_one_alone_if_asked() {
+        let all = algorithms(None).to_json();
         for algorithm in Algorithm::ALL {
-            let name = format!("ALGORITHM_{algorithm}");
-            assert!(v1::Algorithm::from_str_name(&name).is_some(), "{name}");
+            let listed = all["algorithms"].as_array().unwrap().iter();
+            assert!(
+                listed.clone().any(|row| row["algorithm"] == algorithm.as_str()),
+                "{algorithm}"
+            );
         }
+        let one = algorithms(Some("ED25519")).to_json();
+        assert_eq!(one["algorithms"].as_array().unwrap().len(), 1);
+        assert_eq!(one["algorithms"][0]["usages"], json!(["SIGN", "VERIFY"]));
     }
 }

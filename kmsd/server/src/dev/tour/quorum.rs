@@ -54,7 +54,7 @@ async fn guarded_key(client: &Client) -> Result<String, TourError> {
     };
     let key = v1::Key {
         name: name("dev/tour-retired")?,
-        algorithm: v1::Algorithm::HmacSha256.into(),
+        algorithm: v1::Algorithm::GenericSecret.into(),
         quorum: Some(quorum),
         ..Default::default()
     };
