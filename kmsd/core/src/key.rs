@@ -287,7 +287,9 @@ impl Version {
     /// The state that the last step can be taken back to, while it can. What is destroyed is gone, and
     /// a step that a date took is taken back by nobody.
     pub fn undoable(&self, now: Timestamp) -> Option<State> {
-        let undo = self.undo.filter(|undo| now < undo.until)?;
+        // Nothing goes back to waiting for its destruction: the date of that is not kept.
+        let undo = self.undo.filter(|undo| undo.state != State::DestroyScheduled)?;
+        let undo = Some(undo).filter(|undo| now < undo.until)?;
         let stands = self.state != State::Destroyed && self.state_at(now) == self.state;
         stands.then_some(undo.state)
     }
@@ -299,6 +301,17 @@ impl Version {
             |kind| self.header.usages.iter().any(|usage| Commitment::of(*usage) == Some(kind));
         let (data, keys) = (does(Commitment::Data), does(Commitment::Keys));
         (data && keys) || (self.header.lineage != self.header.version && (data || keys))
+    }
+
+    /// Whether the material has been here and nowhere else, so that an officer's trust in the key is
+    /// trust in this version, too.
+    pub const fn is_known_to_nobody(&self) -> bool {
+        self.is_local() && !self.header.ever_exportable
+    }
+
+    /// Whether it has its material from a version of another name.
+    pub const fn is_copy(&self) -> bool {
+        matches!(self.header.origin, Origin::Copied)
     }
 
     /// Whether it was generated here (CKA_LOCAL).

@@ -509,15 +509,20 @@ pub fn guarding<'a>(
     action: Action,
     now: Timestamp,
 ) -> Option<&'a QuorumPolicy> {
-    let taken_back = || {
-        let back = version.undoable(now)?;
-        lifecycle::step_between(back, version.state).and_then(Action::of_transition)
-    };
+    // Taking a step back is a step as well: whoever guards either is asked.
+    let taken_back =
+        || {
+            let back = version.undoable(now)?;
+            let steps = [(back, version.state), (version.state, back)];
+            Some(steps.map(|(from, to)| {
+                lifecycle::step_between(from, to).and_then(Action::of_transition)
+            }))
+        };
     let also: Vec<Action> = match action {
         Action::SetKeyVersionDates => {
             vec![Action::ActivateKeyVersion, Action::DeactivateKeyVersion]
         }
-        Action::UndoKeyVersionStep => taken_back().into_iter().collect(),
+        Action::UndoKeyVersionStep => taken_back().into_iter().flatten().flatten().collect(),
         _ => Vec::new(),
     };
     let (ring, key) = (ring.quorum.as_ref(), key.quorum.as_ref());
@@ -597,8 +602,18 @@ fn judge_usage(
     if ring.policy.kind == RingKind::Hardened {
         judge_commitment(usage, manner.committed)?;
     }
-    if usage == Usage::Wrap && ring.policy.kind == RingKind::Hardened && !key.trusted {
+    if usage == Usage::Wrap
+        && ring.policy.kind == RingKind::Hardened
+        && !(key.trusted && version.is_known_to_nobody())
+    {
         return Err(Refusal::NotTrusted);
+    }
+    if usage.protects() && version.is_copy() {
+        let mechanism = key.mechanism_for(usage, mechanism);
+        // Each name would have a count of its own for one and the same key.
+        if mechanism.is_some_and(|mechanism| mechanism.invocations_max().is_some()) {
+            return Err(Refusal::MechanismRefused);
+        }
     }
     if !version.enabled {
         return Err(Refusal::Disabled);

@@ -530,3 +530,34 @@ fn only_what_is_in_full_use_is_copied() {
     let disabled = Version { enabled: false, ..version(&key, State::Active) };
     assert_eq!(copy(&disabled), Err(Refusal::Disabled));
 }
+
+#[test]
+fn whoever_guards_a_step_is_asked_when_an_undo_comes_to_the_same() {
+    let alice = Member::Principal("users/alice".parse().unwrap());
+    let guards = BTreeSet::from([Action::ResumeKeyVersion]);
+    let quorum = QuorumPolicy::new(guards, Approvers { n: 1, members: vec![alice] }).unwrap();
+    let guarded = Key { quorum: Some(quorum), ..key() };
+    let suspended = version(&guarded, State::Active)
+        .after_step(Transition::Suspend, Timestamp(4), 100)
+        .unwrap();
+    let manager = caller(Role::KeyManager, "r");
+    let undo = ask(&manager, Action::UndoKeyVersionStep, subject(&guarded, &suspended));
+    assert_eq!(undo, Err(Refusal::NeedsApproval));
+}
+
+#[test]
+fn an_officers_trust_in_a_key_is_no_trust_in_material_from_outside() {
+    let key = Key {
+        algorithm: Algorithm::Aes256,
+        usages: BTreeSet::from([Usage::Wrap]),
+        mechanisms: BTreeSet::from([Mechanism::AesKwp]),
+        trusted: true,
+        ..key()
+    };
+    let user = caller(Role::CryptoUser, "r");
+    let mut wrapping = version(&key, State::Active);
+    let wrap = |version: &Version| ask(&user, Action::WrapKey, subject(&key, version));
+    assert_eq!(wrap(&wrapping), Ok(()));
+    wrapping.header.origin = Origin::Imported;
+    assert_eq!(wrap(&wrapping), Err(Refusal::NotTrusted));
+}

@@ -36,6 +36,8 @@ pub(crate) trait Operation: Send + Sync + Sized {
 
     /// Which operation this is.
     const ACTION: Action;
+    /// Whether `perform` writes what is done once. Then the record of the decision is not that write.
+    const WRITES_LATER: bool = false;
 
     /// How often the request is judged anew when a row that it was judged by has changed before it was
     /// on record. What cannot be judged twice, since its nonce or its PIN is used up, is not.
@@ -293,7 +295,8 @@ async fn steps<O: Operation>(
             Err(early) => return Err(end_early::<O>(cx, caller, stamp, resource, early).await),
         };
         let unchanged = operation.unchanged(&facts);
-        if let Some(recorded) = record(cx, permit, stamp, unchanged, drafts).await? {
+        let once = stamp.idempotency.filter(|_| !O::WRITES_LATER);
+        if let Some(recorded) = record(cx, permit, once, unchanged, drafts).await? {
             let audit = v1::AuditReference {
                 audit_index: recorded.audit_index(),
                 request_salt: stamp.salt.to_vec(),
@@ -327,7 +330,7 @@ fn intent<'a>(
 async fn record(
     cx: &Context,
     permit: Permit,
-    stamp: &Stamp,
+    once: Option<Digest>,
     conditions: Vec<Condition>,
     drafts: Vec<Draft>,
 ) -> Result<Option<Recorded>, Failure> {
@@ -336,8 +339,7 @@ async fn record(
         conditions,
         leaves: vec![unrecorded.leaf().to_bytes()],
         // A read is a read each time; only writes are done once.
-        idempotency: stamp
-            .idempotency
+        idempotency: once
             .filter(|_| drafts.iter().any(|draft| draft.write.is_some()))
             .map(|digest| digest.0),
         ..Batch::default()

@@ -104,6 +104,9 @@ fn crypto(error: &CryptoError) -> Told {
         CryptoError::SelfTest(failed) => {
             told(Code::FailedPrecondition, "SELF_TEST_FAILED", failed.to_string())
         }
+        CryptoError::ProtectionLost => {
+            told(Code::FailedPrecondition, "PROTECTION_LOST", error.to_string())
+        }
         CryptoError::InputRefused { .. }
         | CryptoError::MaterialRefused
         | CryptoError::PinLength

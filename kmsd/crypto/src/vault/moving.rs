@@ -136,6 +136,16 @@ impl Vault {
         if !target.header.exportable {
             return Err(CryptoError::NotExportable);
         }
+        let (by, of) = (version.header, target.header);
+        let keeps = of.version.key.ring == by.version.key.ring
+            && (of.quorum_digest.is_none() || of.quorum_digest == by.quorum_digest)
+            && (of.model.is_empty() || of.model == by.model)
+            && (of.dataset.is_empty() || of.dataset == by.dataset);
+        // What comes back is guarded as the wrapping key is, and a key that wraps itself comes back with
+        // a past of its own.
+        if !keeps || of.lineage == by.lineage {
+            return Err(CryptoError::ProtectionLost);
+        }
         let target = self.open(target)?;
         match mechanism {
             Mechanism::AesKw | Mechanism::AesKwp => {

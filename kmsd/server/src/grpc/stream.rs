@@ -67,7 +67,7 @@ async fn serve(
         match next(&mut requests).await? {
             Some(Asked::Chunk(chunk)) if chunk.len() <= CHUNK_BYTES_MAX => {
                 length_bytes = length_bytes.saturating_add(chunk.len() as u64);
-                give_bytes(answers, running.update(&chunk)?).await?;
+                give_bytes(answers, running.update(cx, &chunk)?).await?;
             }
             Some(Asked::Chunk(_)) => {
                 return Err(invalid(format!("chunk: at most {CHUNK_BYTES_MAX} bytes are taken")));

@@ -20,7 +20,7 @@ use kms_proto::v1;
 use kms_store::{Batch, Committed, Condition, Outcome};
 use prost::Message;
 
-use super::changes::rotation_due;
+use super::changes::{due, rotation_due};
 use super::create_key::{Place, made, new_slot};
 use super::named;
 use super::using::{USES_JUDGED_ANEW_MAX, UseFacts, may_use};
@@ -120,6 +120,7 @@ impl<M: Make> Operation for MakingOf<M> {
     type Reply = M::Reply;
 
     const ACTION: Action = M::ACTION;
+    const WRITES_LATER: bool = true;
     const JUDGED_ANEW_MAX: usize = USES_JUDGED_ANEW_MAX;
 
     fn parse(mut wire: M::Wire, home: &Home) -> Result<Self, Refusal> {
@@ -244,7 +245,11 @@ impl<M: Make> Operation for MakingOf<M> {
             enabled: true,
             created_at: stamp.now,
             changed_at: stamp.now,
-            dates: Dates::default(),
+            // A copy ends when its original does.
+            dates: match M::ACTION {
+                Action::CopyKey => found.version.value.dates,
+                _ => Dates::default(),
+            },
             compromise: None,
             undo: None,
             protections_reserved: 0,
@@ -264,6 +269,9 @@ impl<M: Make> Operation for MakingOf<M> {
         };
         let mut drafts = vec![key_draft, version_draft, event];
         drafts.extend(rotation);
+        if let Some(at) = version.due_at() {
+            drafts.push(due(&vault, stamp, at, version.header.version.to_string())?);
+        }
         write(cx, stamp, drafts).await?;
         Ok(M::reply(told, made))
     }

@@ -157,8 +157,9 @@ impl Running {
     /// Takes more, and gives what can be given by now.
     ///
     /// # Errors
-    /// [`Failure::Crypto`] for what does not open.
-    pub(crate) fn update(&mut self, chunk: &[u8]) -> Result<Vec<u8>, Failure> {
+    /// [`Failure::Crypto`] for what does not open, [`Failure::SealedMeanwhile`] once the root is closed.
+    pub(crate) fn update(&mut self, cx: &Context, chunk: &[u8]) -> Result<Vec<u8>, Failure> {
+        self.require_open(cx)?;
         match self {
             Self::Cipher(stream) => return Ok(stream.update(chunk)?),
             Self::Hash(hasher) => hasher.update(chunk),
@@ -177,6 +178,7 @@ impl Running {
         cx: &Context,
     ) -> Result<(Vec<u8>, Option<v1::stream_finished::Result>), Failure> {
         use v1::stream_finished::Result as Made;
+        self.require_open(cx)?;
         let result = match self {
             Self::Cipher(stream) => return Ok((stream.finish()?, None)),
             Self::Hash(hasher) => Made::Digest(hasher.finish()),
@@ -187,6 +189,15 @@ impl Running {
             Self::Signature(signing) => signing.finish(cx).await?,
         };
         Ok((Vec::new(), Some(result)))
+    }
+
+    /// A key that a stream holds is used no longer than the root is open.
+    fn require_open(&self, cx: &Context) -> Result<(), Failure> {
+        match self {
+            Self::Hash(_) => Ok(()),
+            _ if cx.is_sealed() => Err(Failure::SealedMeanwhile),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::failure::{Early, Failure};
 use crate::pipeline::{Operation, Stamp};
 use crate::rows::Draft;
-use crate::wire::{DATA_BYTES_MAX, KeyOrVersion, bounded, mechanism, version_name};
+use crate::wire::{DATA_BYTES_MAX, KeyOrVersion, bounded, invalid, mechanism, version_name};
 
 /// The parsed request.
 #[derive(Debug)]
@@ -50,9 +50,15 @@ impl Operation for WrapKey {
             mechanism: asked,
             additional_authenticated_data: aad,
         } = wire;
+        let (name, target) =
+            (KeyOrVersion::parse(&name, home)?, version_name("target", &target, home)?);
+        if name.key().ring != target.key.ring {
+            // The target's ring says what may wrap its keys; another ring's word does not count.
+            return Err(invalid("target", "a key is wrapped by a key of its own ring"));
+        }
         Ok(Self {
-            name: KeyOrVersion::parse(&name, home)?,
-            target: KeyOrVersion::Version(version_name("target", &target, home)?),
+            name,
+            target: KeyOrVersion::Version(target),
             mechanism: mechanism("mechanism", asked)?,
             aad: bounded("additional_authenticated_data", aad, DATA_BYTES_MAX)?,
         })
