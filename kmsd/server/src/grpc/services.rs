@@ -26,7 +26,6 @@ macro_rules! service {
     (
         $service:ident { $($method:ident($request:ident) -> $response:ident: $operation:ty;)+ }
         $(streams { $($streams:tt)+ })?
-        $(later { $($later:ident($asked:ident) -> $answered:ident;)+ })?
     ) => {
         #[tonic::async_trait]
         impl $service for Api {
@@ -38,14 +37,6 @@ macro_rules! service {
                     self.serve::<$operation>(request).await
                 }
             )+
-            $($(
-                async fn $later(
-                    &self,
-                    _request: Request<v1::$asked>,
-                ) -> Result<Response<v1::$answered>, Status> {
-                    Err(Status::unimplemented("not served by this version"))
-                }
-            )+)?
             $($($streams)+)?
         }
     };
