@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use super::*;
-use crate::algorithm::Algorithm;
-use crate::caller::{Authentication, Grant};
+use crate::algorithm::{Algorithm, Usage};
+use crate::caller::{Authentication, Grant, Role};
 use crate::id::VersionName;
-use crate::key::{Floors, Origin, Pkcs11Attributes, ReleaseRequirement, SealHeader};
-use crate::lifecycle::{Dates, State};
-use crate::quorum::{Approvers, Member};
-use crate::ring_policy::RingPolicy;
+use crate::key::{Floors, Origin, Pkcs11Attributes, ReleaseRequirement, Rotation, SealHeader};
+use crate::lifecycle::{Allowance, Dates, State};
+use crate::quorum::{Approvers, Member, QuorumPolicy};
+use crate::ring_policy::{RingKind, RingPolicy};
 
 const VERSION: &str = "tenants/t/locations/l/keyRings/r/keys/k/versions/1";
 
