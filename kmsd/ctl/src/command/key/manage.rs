@@ -395,7 +395,7 @@ impl Public {
         if crc32c::crc32c(&answer.public_key) != answer.public_key_crc32c {
             return Err(Failure::Answer("the public key was damaged on the way"));
         }
-        let pem = view::public_key_pem(&answer.public_key);
+        let pem = view::public_key_pem(answer.algorithm(), &answer.public_key);
         input::write(&out, pem.as_bytes(), Secrecy::Public)?;
         if input::is_dash(&out) {
             return Ok(Report::nothing());
