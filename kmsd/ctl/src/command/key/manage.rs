@@ -417,6 +417,18 @@ Examples:
 A release requirement says which evidence a workload must show, and what its policy demands:
   {\"kinds\": [\"snp\"], \"may_be_unestablished\": [\"revocation\"], \"policy_file\": \"release.rego\"}
 For quorum files see kmsctl keyring create --help.";
+pub(crate) const SHOW_HELP: &str = "\
+Examples:
+  kmsctl key show dev/k1
+  kmsctl key versions dev/k1
+  kmsctl --output json key versions dev/k1";
+pub(crate) const PUBLIC_HELP: &str = "\
+Examples:
+  kmsctl key public dev/k1 --out k1.pem
+  kmsctl key public dev/k1@1 | openssl pkey -pubin -noout -text
+
+The public key of an X_WING key stands in the PEM as raw bytes, under a label of its own: it has no other
+standard form yet.";
 pub(crate) const HISTORY_HELP: &str = "\
 Uses are not part of it; they are in the log: kmsctl audit tail.
 

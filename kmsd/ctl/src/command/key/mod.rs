@@ -37,6 +37,7 @@ pub(crate) enum Key {
     #[command(after_help = manage::LIST_HELP)]
     List(List),
     /// Show one key.
+    #[command(after_help = manage::SHOW_HELP)]
     Show {
         /// Key name.
         name: String,
@@ -63,6 +64,7 @@ pub(crate) enum Key {
         name: String,
     },
     /// List the versions of a key.
+    #[command(after_help = manage::SHOW_HELP)]
     Versions {
         /// Key name.
         name: String,
@@ -74,14 +76,19 @@ pub(crate) enum Key {
         name: String,
     },
     /// Write the public key of a version, in PEM.
+    #[command(after_help = manage::PUBLIC_HELP)]
     Public(manage::Public),
     /// PRE_ACTIVE to ACTIVE.
+    #[command(after_help = lifecycle::STEP_HELP)]
     Activate(lifecycle::Target),
     /// ACTIVE to SUSPENDED: no use but verification, for now.
+    #[command(after_help = lifecycle::STEP_HELP)]
     Suspend(lifecycle::Target),
     /// SUSPENDED to ACTIVE.
+    #[command(after_help = lifecycle::STEP_HELP)]
     Resume(lifecycle::Target),
     /// ACTIVE or SUSPENDED to DEACTIVATED: protects nothing new.
+    #[command(after_help = lifecycle::STEP_HELP)]
     Deactivate(lifecycle::Target),
     /// Any live state to COMPROMISED, with date and reason.
     #[command(after_help = lifecycle::COMPROMISE_HELP)]
