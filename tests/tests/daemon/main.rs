@@ -21,5 +21,6 @@ mod restart;
 mod roles;
 mod seal;
 mod secrets;
+mod states;
 mod transfer;
 mod uses;
