@@ -16,6 +16,7 @@ mod network;
 mod pin;
 mod policy;
 mod quorum;
+mod refusals;
 mod release;
 mod restart;
 mod roles;
