@@ -21,7 +21,7 @@ pub enum Refusal {
     Disabled,
     /// The key is gated and no accepted evidence came with the request.
     #[error(
-        "this key is used only by a workload that proves itself: ask with attestation evidence (kms-agent, or kmsctl release)"
+        "this key is used only by a workload that proves itself: ask with attestation evidence (kms-agent get-key)"
     )]
     EvidenceRequired,
     /// Evidence came and is not believed.

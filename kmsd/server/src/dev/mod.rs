@@ -113,7 +113,7 @@ async fn after_ready(folder: Folder, port: u16, touring: bool) {
          {kmsctl} key create dev/k1 --algorithm EC_P256\n  \
          {kmsctl} key list dev\n  \
          {kmsctl} audit tail\n  \
-         pkcs11-tool --module $KMS_PKCS11_MODULE --token-label $KMS_TOKEN_LABEL --login --pin $KMS_USER_PIN -O"
+         pkcs11-tool --module $KMS_PKCS11_MODULE --token-label $KMS_TOKEN_LABEL --login --pin env:KMS_USER_PIN -O"
     );
 }
 
