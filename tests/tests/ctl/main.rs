@@ -8,6 +8,7 @@ mod appliance;
 mod group;
 mod keys;
 mod making;
+mod readme;
 mod rings;
 mod transfer;
 mod uses;
