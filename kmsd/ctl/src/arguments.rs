@@ -215,6 +215,9 @@ mod tests {
     /// The words of each example in the help of `command` and of those below it.
     fn collect(command: &clap::Command, examples: &mut Vec<Vec<String>>) {
         let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        // Where help is wrapped, a longer line would be no command any more.
+        let long: Vec<_> = help.lines().filter(|line| line.chars().count() > 100).collect();
+        assert!(long.is_empty(), "{}: {long:?}", command.get_name());
         let help = help.replace("\\\n", " ");
         for line in help.lines().filter(|line| line.starts_with("  ")) {
             // What stands before or behind a pipe is another program's, and so are redirections.

@@ -177,8 +177,8 @@ const POLICY_HELP: &str = "\
 A policy file has any of these:
   {\"kind\": \"HARDENED\", \"algorithms\": [\"AES_256\"], \"mechanisms\": [\"AES_GCM\"],
    \"required_labels\": [\"owner\"], \"legacy_keys\": \"UNPROTECT_ONLY\"}
-No algorithms or mechanisms means all. legacy_keys says what becomes of keys that do not fit: ALLOWED,
-PROHIBITED, or UNPROTECT_ONLY (they verify, decrypt and unwrap).
+No algorithms or mechanisms means all. legacy_keys says what becomes of keys that do not fit:
+ALLOWED, PROHIBITED, or UNPROTECT_ONLY (they verify, decrypt and unwrap).
 
 Examples:
   kmsctl --output json keyring policy show dev

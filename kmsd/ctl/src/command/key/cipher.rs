@@ -150,6 +150,8 @@ Examples:
   kmsctl key encrypt dev/a --in secret.txt --out secret.json
   kmsctl key decrypt --in secret.json --out -
   kmsctl key encrypt dev/a --in disk.img --out disk.img.kms
-  kmsctl key encrypt dev/a --mechanism AES_CBC_PAD --iv 000102030405060708090a0b0c0d0e0f --in p --out c
+  kmsctl key encrypt dev/a --mechanism AES_CBC_PAD --iv 000102030405060708090a0b0c0d0e0f \\
+    --in p --out c
 
-What is longer than 64 KiB goes over a stream; the file that is written then begins with one line of JSON.";
+What is longer than 64 KiB goes over a stream; the file that is written then begins with one line of
+JSON.";

@@ -204,13 +204,15 @@ Examples:
   kmsctl key schedule-destroy dev/k1@1 --at 2027-01-31T00:00:00Z
   kmsctl key restore dev/k1@1";
 pub(crate) const COMPROMISE_HELP: &str = "\
-A compromised version protects nothing new. --since is a time between the version's creation and now.
+A compromised version protects nothing new. --since is a time between the version's creation and
+now.
 
 Examples:
   kmsctl key compromise dev/k1@1
   kmsctl key compromise dev/k1@1 --reason KEY_COMPROMISE --since 2026-11-01T00:00:00Z";
 pub(crate) const UNDO_HELP: &str = "\
-Which state it goes back to, and until when, is shown by versions as undo_state and undo_expire_time.
+Which state it goes back to, and until when, is shown by versions as undo_state and
+undo_expire_time.
 
 Example:
   kmsctl key suspend dev/k1@1
@@ -223,7 +225,8 @@ Examples:
   kmsctl key enable dev/k1@1";
 pub(crate) const SET_DATES_HELP: &str = "\
 Examples:
-  kmsctl key set-dates dev/k1@1 --activate-at 2027-01-01T00:00:00Z --deactivate-at 2028-01-01T00:00:00Z
+  kmsctl key set-dates dev/k1@1 --activate-at 2027-01-01T00:00:00Z \\
+    --deactivate-at 2028-01-01T00:00:00Z
   kmsctl key set-dates dev/k1@1 --clear";
 pub(crate) const SET_CERTIFICATE_HELP: &str = "\
 The way from a key to its certificate:

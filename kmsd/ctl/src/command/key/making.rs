@@ -419,8 +419,8 @@ const WRAPPED_KEY_TYPE: &str = "kms-wrapped-key/v1";
 const WRAPPED_BYTES_MAX: usize = 64 * 1024;
 const CIPHERTEXT_BYTES_MAX: usize = 16 * 1024;
 pub(crate) const WRAP_HELP: &str = "\
-The key must be exportable, and the wrapping key must have the usage WRAP; in hardened rings a security
-officer trusts it first.
+The key must be exportable, and the wrapping key must have the usage WRAP; in hardened rings a
+security officer trusts it first.
 
 Examples:
   kmsctl key create dev/kek --algorithm AES_256 --mechanism AES_KWP

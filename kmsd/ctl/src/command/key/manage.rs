@@ -427,8 +427,8 @@ Examples:
   kmsctl key public dev/k1 --out k1.pem
   kmsctl key public dev/k1@1 | openssl pkey -pubin -noout -text
 
-The public key of an X_WING key stands in the PEM as raw bytes, under a label of its own: it has no other
-standard form yet.";
+The public key of an X_WING key stands in the PEM as raw bytes, under a label of its own: it has no
+other standard form yet.";
 pub(crate) const HISTORY_HELP: &str = "\
 Uses are not part of it; they are in the log: kmsctl audit tail.
 
@@ -442,8 +442,8 @@ Examples:
 
 Usages and mechanisms are only lost, what is not exportable stays so, floors only rise.";
 pub(crate) const LIST_HELP: &str = "\
-A term compares algorithm, usages, mechanisms, state (of the primary version), exportable, model, dataset,
-name (a prefix ends with *), pkcs11_label or labels.KEY with = or !=.
+A term compares algorithm, usages, mechanisms, state (of the primary version), exportable, model,
+dataset, name (a prefix ends with *), pkcs11_label or labels.KEY with = or !=.
 
 Examples:
   kmsctl key list dev

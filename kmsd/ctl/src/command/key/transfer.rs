@@ -418,8 +418,8 @@ async fn fetch_export(
 /// PKCS#8 of the longest keys, PKCS#12 with a chain, a secret of 64 KiB.
 const MATERIAL_BYTES_MAX: usize = 64 * 1024;
 pub(crate) const IMPORT_HELP: &str = "\
-The material is sealed on this machine to an import job of the appliance. It is marked as imported: it is not
-local, and nobody can say that it was never elsewhere.
+The material is sealed on this machine to an import job of the appliance. It is marked as imported:
+it is not local, and nobody can say that it was never elsewhere.
 
 Examples:
   kmsctl key import dev/old --algorithm RSA_3072 --in key.pem
@@ -429,7 +429,8 @@ Examples:
   kmsctl key rotate dev/old --pending-import
   kmsctl key import dev/old@2 --in next.pem";
 pub(crate) const EXPORT_HELP: &str = "\
-Only keys that were made --exportable leave, and only as a quorum approved; the first call makes the proposal.
+Only keys that were made --exportable leave, and only as a quorum approved; the first call makes the
+proposal.
 
 Examples:
   openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:4096 -out me.pem
