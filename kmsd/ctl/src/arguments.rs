@@ -40,6 +40,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     User(user::User),
     /// Show who the appliance takes you for.
+    #[command(after_help = user::WHOAMI_HELP)]
     Whoami,
     /// Key rings as PKCS#11 tokens.
     #[command(subcommand)]
@@ -173,7 +174,7 @@ mod tests {
             "keyring policy set dev --compatible",
             "appliance status",
             "appliance self-test",
-            "store check --config /etc/kmsd.toml",
+            "store check --state /var/lib/kmsd",
             "store stats",
             "proposal create ExportKeyVersion dev/k1@1 --recipient k.pem",
             "proposal execute proposals/x --out k",
@@ -196,6 +197,45 @@ mod tests {
                 panic!("{line}: {error}");
             }
         }
+    }
+
+    /// Every line of every help text that shows a command shows one that is taken.
+    #[test]
+    fn the_examples_of_the_help_read() {
+        let mut examples = Vec::new();
+        collect(&Arguments::command(), &mut examples);
+        assert!(examples.len() > 120, "only {} examples were found", examples.len());
+        for words in examples {
+            if let Err(error) = Arguments::try_parse_from(&words) {
+                panic!("{words:?}: {error}");
+            }
+        }
+    }
+
+    /// The words of each example in the help of `command` and of those below it.
+    fn collect(command: &clap::Command, examples: &mut Vec<Vec<String>>) {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        // Where help is wrapped, a longer line would be no command any more.
+        let long: Vec<_> = help.lines().filter(|line| line.chars().count() > 100).collect();
+        assert!(long.is_empty(), "{}: {long:?}", command.get_name());
+        let help = help.replace("\\\n", " ");
+        for line in help.lines().filter(|line| line.starts_with("  ")) {
+            // What stands before or behind a pipe is another program's, and so are redirections.
+            let pipes = line.split(" # ").next().unwrap_or_default().split('|');
+            let shown = pipes.map(str::trim).filter(|part| part.starts_with("kmsctl "));
+            examples.extend(shown.map(|part| words(part.split(" > ").next().unwrap_or_default())));
+        }
+        command.get_subcommands().for_each(|below| collect(below, examples));
+    }
+
+    /// The words of a line; single quotes keep spaces together.
+    fn words(line: &str) -> Vec<String> {
+        let parts = line.split('\'').enumerate();
+        let split = parts.flat_map(|(at, part)| match at % 2 {
+            1 => vec![part.to_owned()],
+            _ => part.split_whitespace().map(str::to_owned).collect(),
+        });
+        split.collect()
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Why a command ends without a result, what to do next, and the exit code.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -22,6 +23,9 @@ pub(crate) enum Failure {
     /// A file cannot be read or written.
     #[error("{path}: {cause}", path = .path.display())]
     File { path: PathBuf, cause: io::Error },
+    /// The key was made, and its material was not taken: it waits.
+    #[error("{cause}")]
+    ImportUnfinished { version: String, cause: Box<Self> },
     /// Something that was handed in cannot be used.
     #[error("{0}")]
     Input(String),
@@ -56,6 +60,7 @@ impl Failure {
                 ClientError::Refused { .. } => EXIT_REFUSED,
                 _ => EXIT_FAILURE,
             },
+            Self::ImportUnfinished { cause, .. } => cause.exit_code(),
             Self::File { .. } | Self::Input(_) => EXIT_USAGE,
             Self::NotAccepted(_) => EXIT_REFUSED,
             Self::Answer(_) | Self::Output(_) | Self::Randomness | Self::Runtime(_) => EXIT_FAILURE,
@@ -74,7 +79,7 @@ impl Failure {
                 if let Some(help) = self.next_step() {
                     error["next_step"] = json!(help);
                 }
-                if let Self::Client(ClientError::Refused { audit_index: Some(index), .. }) = self {
+                if let Some(index) = self.audit_index() {
                     error["audit_index"] = json!(index);
                 }
                 json!({ "error": error }).to_string()
@@ -101,13 +106,28 @@ impl Failure {
                 other => other.reason().unwrap_or("UNKNOWN"),
             },
             Self::Answer(_) => "PROTOCOL",
+            Self::ImportUnfinished { cause, .. } => cause.reason(),
             Self::File { .. } | Self::Input(_) => "USAGE",
             Self::NotAccepted(_) => "NOT_ACCEPTED",
             Self::Output(_) | Self::Randomness | Self::Runtime(_) => "INTERNAL",
         }
     }
 
-    fn next_step(&self) -> Option<&'static str> {
+    /// Where the log speaks of it.
+    fn audit_index(&self) -> Option<u64> {
+        match self {
+            Self::Client(ClientError::Refused { audit_index, .. }) => *audit_index,
+            Self::ImportUnfinished { cause, .. } => cause.audit_index(),
+            _ => None,
+        }
+    }
+
+    fn next_step(&self) -> Option<Cow<'static, str>> {
+        if let Self::ImportUnfinished { version, .. } = self {
+            return Some(Cow::Owned(format!(
+                "the key was made and waits for its material: repeat with `kmsctl key import {version} --in FILE`"
+            )));
+        }
         let step = match self.reason() {
             "ALREADY_EXISTS" => "names are never reused: choose another one",
             "DEADLINE" => "look with list or show whether it was done before you try again",
@@ -130,7 +150,7 @@ impl Failure {
             "UNAVAILABLE" => "check --addr or KMS_ADDR, and that kmsd is running",
             _ => return None,
         };
-        Some(step)
+        Some(Cow::Borrowed(step))
     }
 }
 
@@ -186,6 +206,20 @@ mod tests {
         assert_eq!(error["error"]["reason"], "ROLE_MISSING");
         assert_eq!(error["error"]["message"], "the message");
         assert_eq!(error["error"]["audit_index"], 9);
+    }
+
+    #[test]
+    fn an_import_that_failed_says_how_it_goes_on_and_is_otherwise_what_failed() {
+        let cause = Box::new(refused(Code::InvalidArgument, "INVALID_ARGUMENT"));
+        let failure = Failure::ImportUnfinished { version: "dev/k@1".into(), cause };
+        assert_eq!((failure.exit_code(), failure.reason()), (3, "INVALID_ARGUMENT"));
+        let line = failure.render(Format::Json);
+        let error: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(
+            (&error["error"]["message"], &error["error"]["audit_index"]),
+            (&json!("the message"), &json!(9))
+        );
+        assert!(line.contains("kmsctl key import dev/k@1 --in FILE"), "{line}");
     }
 
     #[test]

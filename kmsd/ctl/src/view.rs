@@ -108,7 +108,7 @@ pub(crate) fn key(key: v1::Key) -> Value {
 
 pub(crate) fn key_version(version: v1::KeyVersion) -> Value {
     let (state, origin, undo_state) = (version.state(), version.origin(), version.undo_state());
-    let algorithm = algorithm(version.algorithm());
+    let kind = version.algorithm();
     let v1::KeyVersion {
         name,
         state: _,
@@ -135,7 +135,7 @@ pub(crate) fn key_version(version: v1::KeyVersion) -> Value {
         "name": name,
         "state": state_name(state),
         "enabled": enabled,
-        "algorithm": algorithm,
+        "algorithm": algorithm(kind),
         "length_bytes": (length_bytes != 0).then_some(length_bytes),
         "origin": short(origin.as_str_name(), "ORIGIN_"),
         "create_time": create_time.map(timestamp),
@@ -150,7 +150,7 @@ pub(crate) fn key_version(version: v1::KeyVersion) -> Value {
         "local": local,
         "ever_exportable": ever_exportable,
         "certificate": (!certificate.is_empty()).then(|| pem("CERTIFICATE", &certificate)),
-        "public_key": (!public_key.is_empty()).then(|| public_key_pem(&public_key)),
+        "public_key": (!public_key.is_empty()).then(|| public_key_pem(kind, &public_key)),
         "etag": etag,
     })
 }
@@ -310,9 +310,18 @@ pub(crate) fn time_ms(ms: u64) -> String {
         .unwrap_or_default()
 }
 
-/// SubjectPublicKeyInfo as PEM (RFC 7468 §13).
-pub(crate) fn public_key_pem(der: &[u8]) -> String {
-    pem("PUBLIC KEY", der)
+/// A public key as PEM (RFC 7468 §13).
+pub(crate) fn public_key_pem(algorithm: v1::Algorithm, public_key: &[u8]) -> String {
+    pem(public_key_label(algorithm), public_key)
+}
+
+/// What public keys of an algorithm are called in PEM. Those of X-Wing are raw bytes, which no program is
+/// to take for SubjectPublicKeyInfo.
+pub(crate) const fn public_key_label(algorithm: v1::Algorithm) -> &'static str {
+    match algorithm {
+        v1::Algorithm::XWing => "X-WING PUBLIC KEY",
+        _ => "PUBLIC KEY",
+    }
 }
 
 /// DER as PEM (RFC 7468 §2), for what is public.
@@ -360,8 +369,10 @@ mod tests {
 
     #[test]
     fn a_public_key_is_pem_in_lines_of_64() {
-        let pem = public_key_pem(&[7; 91]);
+        let pem = public_key_pem(v1::Algorithm::EcP256, &[7; 91]);
         assert!(pem.starts_with("-----BEGIN PUBLIC KEY-----\nBwcH"));
         assert!(pem.lines().all(|line| line.len() <= 64));
+        let raw = public_key_pem(v1::Algorithm::XWing, &[7; 1216]);
+        assert!(raw.starts_with("-----BEGIN X-WING PUBLIC KEY-----\n"));
     }
 }

@@ -36,8 +36,10 @@ enum Command {
     #[command(hide = true)]
     Tour(crate::dev::TourArgs),
     /// Make a key store, protected by a passphrase, with its first security officer.
+    #[command(after_help = INIT_HELP)]
     Init(InitArgs),
     /// Serve a key store.
+    #[command(after_help = SERVE_HELP)]
     Serve(ServeArgs),
     /// Look after the store of a daemon that does not run.
     #[command(subcommand)]
@@ -242,6 +244,26 @@ fn read_passphrase(path: &Path) -> Result<SecretString, ServeError> {
 }
 
 const PASSPHRASE_BYTES_MIN: usize = 12;
+const INIT_HELP: &str = "\
+The first security officer makes rings and enrols everybody else. Over the Unix socket the kernel
+says who that is; without --officer-uid it is you.
+
+Examples:
+  openssl rand -base64 30 > pass.txt
+  kmsd init --state /var/lib/kmsd --passphrase-file pass.txt
+  kmsd init --state /var/lib/kmsd --passphrase-file pass.txt --location berlin \\
+    --officer alice --officer-uid 1000 --officer-ssh-key-file alice.pub";
+const SERVE_HELP: &str = "\
+The least that a configuration holds; the README has a whole one:
+  state = \"/var/lib/kmsd\"
+  location = \"local\"
+  [listen]
+  unix = \"/run/kmsd/kmsd.sock\"
+
+Without passphrase_file under [seal] the daemon starts sealed and waits for kmsctl seal unseal.
+
+Example:
+  kmsd serve --config /etc/kmsd.toml";
 const EXAMPLES: &str = "\
 Examples:
   kmsd dev                                     try it, in ./kmsd-dev

@@ -31,3 +31,13 @@ fn what_belongs_together_is_held_together() {
         assert!(parse(text).unwrap_err().to_string().contains(problem), "{problem}");
     }
 }
+
+#[test]
+fn the_configuration_in_the_readme_is_taken() {
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let (_, rest) = readme.split_once("```toml\n").unwrap();
+    let (text, _) = rest.split_once("```").unwrap();
+    let config = parse(text).unwrap();
+    assert!(config.listen.tcp.is_some() && config.attestation.collateral.is_some());
+}

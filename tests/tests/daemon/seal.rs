@@ -77,6 +77,13 @@ async fn assert_sealed(client: &Client) {
     refused_for(client.call(client.keys().list_keys(request)).await, "SEALED");
     let request = v1::GetCheckpointRequest {};
     refused_for(client.call(client.audit().get_checkpoint(request)).await, "SEALED");
+    // Not an empty list, which would say that there is nothing.
+    let request = v1::ListKeyRingsRequest::default();
+    refused_for(client.call(client.keys().list_key_rings(request)).await, "SEALED");
+    let request = v1::ListProposalsRequest::default();
+    refused_for(client.call(client.proposals().list_proposals(request)).await, "SEALED");
+    let request = v1::ListTokensRequest {};
+    refused_for(client.call(client.token().list_tokens(request)).await, "SEALED");
     for name in ["pki/there", "pki/missing", "none/missing"] {
         refused_for(kms_tests::request::sign(client, name, b"x").await, "SEALED");
     }

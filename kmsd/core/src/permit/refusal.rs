@@ -21,7 +21,7 @@ pub enum Refusal {
     Disabled,
     /// The key is gated and no accepted evidence came with the request.
     #[error(
-        "this key is used only by a workload that proves itself: ask with attestation evidence (kms-agent, or kmsctl release)"
+        "this key is used only by a workload that proves itself: ask with attestation evidence (kms-agent get-key)"
     )]
     EvidenceRequired,
     /// Evidence came and is not believed.
@@ -165,46 +165,55 @@ pub enum Refusal {
     Stale,
 }
 
-impl Refusal {
-    /// The published reason, as in `ErrorInfo.reason` and the audit leaf.
-    pub const fn reason(&self) -> &'static str {
-        match self {
-            Self::AlreadyExists => "ALREADY_EXISTS",
-            Self::Approval(_) => "APPROVAL_REFUSED",
-            Self::ApprovalMismatch => "APPROVAL_MISMATCH",
-            Self::BelowFloor { .. } => "BELOW_FLOOR",
-            Self::Challenge(_) => "CHALLENGE_REFUSED",
-            Self::Disabled => "KEY_DISABLED",
-            Self::Failed => "FAILED",
-            Self::EvidenceRefused { .. } => "EVIDENCE_REFUSED",
-            Self::EvidenceRequired => "EVIDENCE_REQUIRED",
-            Self::IllegalTransition(_) => "ILLEGAL_TRANSITION",
-            Self::ImportJobExpired => "IMPORT_JOB_EXPIRED",
-            Self::InvalidArgument { .. } => "INVALID_ARGUMENT",
-            Self::InvocationLimit { .. } => "INVOCATION_LIMIT",
-            Self::LiveVersion { .. } => "LIVE_VERSION",
-            Self::MechanismRefused => "MECHANISM_REFUSED",
-            Self::NeedsApproval => "NEEDS_APPROVAL",
-            Self::NotExportable => "NOT_EXPORTABLE",
-            Self::NotFound => "NOT_FOUND",
-            Self::NotReleasable => "NOT_RELEASABLE",
-            Self::NotTrusted => "NOT_TRUSTED",
-            Self::NothingToUndo => "NOTHING_TO_UNDO",
-            Self::NotTheProposer => "NOT_THE_PROPOSER",
-            Self::OnlyTightens { .. } => "ONLY_TIGHTENS",
-            Self::PinIncorrect => "PIN_INCORRECT",
-            Self::PinLocked => "PIN_LOCKED",
-            Self::RingPolicy(_) => "RING_POLICY",
-            Self::RoleMissing { .. } => "ROLE_MISSING",
-            Self::RowTampered { .. } => "ROW_TAMPERED",
-            Self::SelfTestFailed => "SELF_TEST_FAILED",
-            Self::Sealed => "SEALED",
-            Self::Stale => "STALE",
-            Self::StateRefuses { .. } => "STATE_REFUSES",
-            Self::TooManyTries => "TOO_MANY_TRIES",
-            Self::Unapproved(_) => "UNAPPROVED",
-            Self::UseConflict { .. } => "USE_CONFLICT",
-            Self::UsageRefused => "USAGE_REFUSED",
+macro_rules! reasons {
+    ($($pattern:pat => $reason:literal,)+) => {
+        impl Refusal {
+            /// Every published reason of a refusal.
+            pub const REASONS: &'static [&'static str] = &[$($reason),+];
+
+            /// The published reason, as in `ErrorInfo.reason` and the audit leaf.
+            pub const fn reason(&self) -> &'static str {
+                match self { $($pattern => $reason,)+ }
+            }
         }
-    }
+    };
+}
+
+reasons! {
+    Refusal::AlreadyExists => "ALREADY_EXISTS",
+    Refusal::Approval(_) => "APPROVAL_REFUSED",
+    Refusal::ApprovalMismatch => "APPROVAL_MISMATCH",
+    Refusal::BelowFloor { .. } => "BELOW_FLOOR",
+    Refusal::Challenge(_) => "CHALLENGE_REFUSED",
+    Refusal::Disabled => "KEY_DISABLED",
+    Refusal::Failed => "FAILED",
+    Refusal::EvidenceRefused { .. } => "EVIDENCE_REFUSED",
+    Refusal::EvidenceRequired => "EVIDENCE_REQUIRED",
+    Refusal::IllegalTransition(_) => "ILLEGAL_TRANSITION",
+    Refusal::ImportJobExpired => "IMPORT_JOB_EXPIRED",
+    Refusal::InvalidArgument { .. } => "INVALID_ARGUMENT",
+    Refusal::InvocationLimit { .. } => "INVOCATION_LIMIT",
+    Refusal::LiveVersion { .. } => "LIVE_VERSION",
+    Refusal::MechanismRefused => "MECHANISM_REFUSED",
+    Refusal::NeedsApproval => "NEEDS_APPROVAL",
+    Refusal::NotExportable => "NOT_EXPORTABLE",
+    Refusal::NotFound => "NOT_FOUND",
+    Refusal::NotReleasable => "NOT_RELEASABLE",
+    Refusal::NotTrusted => "NOT_TRUSTED",
+    Refusal::NothingToUndo => "NOTHING_TO_UNDO",
+    Refusal::NotTheProposer => "NOT_THE_PROPOSER",
+    Refusal::OnlyTightens { .. } => "ONLY_TIGHTENS",
+    Refusal::PinIncorrect => "PIN_INCORRECT",
+    Refusal::PinLocked => "PIN_LOCKED",
+    Refusal::RingPolicy(_) => "RING_POLICY",
+    Refusal::RoleMissing { .. } => "ROLE_MISSING",
+    Refusal::RowTampered { .. } => "ROW_TAMPERED",
+    Refusal::SelfTestFailed => "SELF_TEST_FAILED",
+    Refusal::Sealed => "SEALED",
+    Refusal::Stale => "STALE",
+    Refusal::StateRefuses { .. } => "STATE_REFUSES",
+    Refusal::TooManyTries => "TOO_MANY_TRIES",
+    Refusal::Unapproved(_) => "UNAPPROVED",
+    Refusal::UseConflict { .. } => "USE_CONFLICT",
+    Refusal::UsageRefused => "USAGE_REFUSED",
 }

@@ -6,10 +6,13 @@ use std::sync::LazyLock;
 use super::*;
 use crate::algorithm::{Algorithm, Usage};
 use crate::caller::{Authentication, Grant, Role};
-use crate::id::VersionName;
+use crate::id::{Nonce, PrincipalName, VersionName};
 use crate::key::{Floors, Origin, Pkcs11Attributes, ReleaseRequirement, Rotation, SealHeader};
 use crate::lifecycle::{Allowance, Dates, State};
-use crate::quorum::{Approvers, Member, QuorumPolicy};
+use crate::quorum::{
+    Approval, Approved, Approvers, Circumstances, Member, NAMESPACE, PROPOSAL_TYPE, Proposal,
+    QuorumPolicy,
+};
 use crate::ring_policy::{RingKind, RingPolicy};
 
 const VERSION: &str = "tenants/t/locations/l/keyRings/r/keys/k/versions/1";
@@ -560,4 +563,77 @@ fn an_officers_trust_in_a_key_is_no_trust_in_material_from_outside() {
     assert_eq!(wrap(&wrapping), Ok(()));
     wrapping.header.origin = Origin::Imported;
     assert_eq!(wrap(&wrapping), Err(Refusal::NotTrusted));
+}
+
+/// The word of `who`, who alone is asked, over `action` on `resource`.
+fn approved(policy: &QuorumPolicy, who: &str, action: Action, resource: &str) -> Approved {
+    let approver: PrincipalName = who.parse().unwrap();
+    let pair = ssh_key::private::Ed25519Keypair::from_seed(&[3; 32]);
+    let secret = ssh_key::PrivateKey::from(pair);
+    let proposal = Proposal {
+        type_: PROPOSAL_TYPE.to_owned(),
+        appliance: "kms/test".to_owned(),
+        action,
+        resource: resource.to_owned(),
+        etag: "7".to_owned(),
+        policy_digest: policy.digest(),
+        proposer: "apps/a".parse().unwrap(),
+        nonce: Nonce([0; 32]),
+        created_at: Timestamp(0),
+        expires_at: Timestamp(1000),
+        recipient: None,
+    };
+    let bytes = proposal.to_bytes().unwrap();
+    let signed = secret.sign(NAMESPACE, ssh_key::HashAlg::Sha512, &bytes).unwrap();
+    let signature = signed.to_pem(ssh_key::LineEnding::LF).unwrap();
+    let key = secret.public_key().to_openssh().unwrap().parse().unwrap();
+    let keys = BTreeMap::from([(approver.clone(), vec![key])]);
+    let (appliance, etag, now) = ("kms/test", "7", Timestamp(5));
+    let circumstances = Circumstances { appliance, etag, policy, keys: &keys, now };
+    Approved::by(&bytes, &[Approval { approver, signature }], &circumstances).unwrap()
+}
+
+#[test]
+fn an_approval_is_for_one_action_on_one_resource_under_one_policy() {
+    let policy = |who: &str| {
+        let guards = BTreeSet::from([Action::DestroyKeyVersion]);
+        let members = vec![Member::Principal(who.parse().unwrap())];
+        QuorumPolicy::new(guards, Approvers { n: 1, members }).unwrap()
+    };
+    let (own, other) = (policy("users/alice"), policy("users/bob"));
+    let key = Key { quorum: Some(own.clone()), ..key() };
+    let version = version(&key, State::Deactivated);
+    let ask = |approved: Approved| {
+        let subject = Subject::Version {
+            ring: &RING,
+            key: &key,
+            version: &version,
+            transition: Some(Transition::Destroy),
+            mechanism: None,
+            manner: Manner::default(),
+        };
+        let intent = Intent {
+            action: Action::DestroyKeyVersion,
+            resource: Resource::Version(name()),
+            operation_id: OperationId([1; 16]),
+            request_digest: Digest([2; 32]),
+            subject,
+            other: None,
+            region: "l",
+            now: Timestamp(5),
+        };
+        let grounds = Grounds { approval: Some(approved), ..Grounds::default() };
+        decide(&caller(Role::KeyManager, "r"), &intent, grounds, None)
+            .map(|_| ())
+            .map_err(|denial| denial.refusal)
+    };
+    let destroy = Action::DestroyKeyVersion;
+    assert_eq!(ask(approved(&own, "users/alice", destroy, VERSION)), Ok(()));
+    for elsewhere in [
+        approved(&own, "users/alice", Action::CompromiseKeyVersion, VERSION),
+        approved(&own, "users/alice", destroy, &VERSION.replace("/1", "/2")),
+        approved(&other, "users/bob", destroy, VERSION),
+    ] {
+        assert_eq!(ask(elsewhere), Err(Refusal::ApprovalMismatch));
+    }
 }

@@ -167,13 +167,20 @@ impl Vault {
         }
     }
 
-    fn rsa_aes_key_wrap(&self, public_key: &[u8], key: &Material) -> Result<Vec<u8>, CryptoError> {
-        let refused = CryptoError::RecipientKeyInvalid;
-        let algorithm = [Algorithm::Rsa3072, Algorithm::Rsa4096]
+    /// What kind of RSA key the recipient of an export has, if it is one that keys are sealed to.
+    ///
+    /// # Errors
+    /// [`CryptoError::RecipientKeyInvalid`].
+    pub fn check_export_recipient(&self, public_key: &[u8]) -> Result<Algorithm, CryptoError> {
+        [Algorithm::Rsa3072, Algorithm::Rsa4096]
             .into_iter()
             .filter(|algorithm| algorithm.bits() >= EXPORT_RSA_BITS_MIN)
             .find(|algorithm| self.provider().check_public_key(*algorithm, public_key).is_ok())
-            .ok_or(refused)?;
+            .ok_or(CryptoError::RecipientKeyInvalid)
+    }
+
+    fn rsa_aes_key_wrap(&self, public_key: &[u8], key: &Material) -> Result<Vec<u8>, CryptoError> {
+        let algorithm = self.check_export_recipient(public_key)?;
         self.tests.ensure(Mechanism::RsaOaepSha256)?;
         let transport = Material::random(AES_256_BYTES)?;
         let wrapped_key = self.provider().public_encrypt(

@@ -125,9 +125,10 @@ const COLLATERAL_FILES_MAX: usize = 256;
 const COLLATERAL_BYTES_MAX: usize = 1 << 20;
 const VERIFY_HELP: &str = "\
 Examples:
-  kmsctl attest verify --kind snp --evidence report.bin --collateral milan/ --at 2026-01-31T12:00:00Z
   kmsctl attest verify --kind snp --evidence report.bin --collateral milan/ \\
-    --at 2026-01-31T12:00:00Z --policy release.rego --report-data 00..ff
+    --at 2026-01-31T12:00:00Z
+  kmsctl attest verify --kind snp --evidence report.bin --collateral milan/ \\
+    --at 2026-01-31T12:00:00Z --policy release.rego
 
 Exit code 0: accepted. 3: refused, with every reason. 2: the input cannot be used.
 What is \"not established\" (a revocation list that was not handed in) is reported and does not

@@ -309,7 +309,9 @@ const TILE_BYTES_MAX: u64 = 256 * (65_535 + 2);
 const LOG_KEY: &str = "log.key";
 const HELP: &str = "\
 Examples:
+  kmsctl audit head --log-key trusted.key
   kmsctl audit tail -n 50
+  kmsctl audit prove 42 --log-key trusted.key
   kmsctl audit export 2026-01/                                  # on the network, as auditor
   kmsctl audit verify 2026-01/ --log-key trusted.key            # anywhere, later
   kmsctl audit verify 2026-02/ --log-key trusted.key --earlier 2026-01/checkpoint

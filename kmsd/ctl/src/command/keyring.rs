@@ -33,11 +33,13 @@ pub(crate) enum Keyring {
     #[command(subcommand)]
     Policy(Policy),
     /// Show one ring.
+    #[command(after_help = SHOW_HELP)]
     Show {
         /// Its name.
         name: String,
     },
     /// List the rings that you may see.
+    #[command(after_help = SHOW_HELP)]
     List,
 }
 
@@ -166,12 +168,17 @@ A quorum file names the guarded actions and the people who approve them:
   {\"guards\": [\"DestroyKeyVersion\"],
    \"approvers\": {\"n\": 2, \"members\": [\"users/alice\", \"users/bob\", \"users/carol\"]}}
 A member may also be a group of its own: {\"n\": 1, \"members\": [...]}.";
+const SHOW_HELP: &str = "\
+Examples:
+  kmsctl keyring list
+  kmsctl keyring show dev
+  kmsctl --output json keyring show dev";
 const POLICY_HELP: &str = "\
 A policy file has any of these:
   {\"kind\": \"HARDENED\", \"algorithms\": [\"AES_256\"], \"mechanisms\": [\"AES_GCM\"],
    \"required_labels\": [\"owner\"], \"legacy_keys\": \"UNPROTECT_ONLY\"}
-No algorithms or mechanisms means all. legacy_keys says what becomes of keys that do not fit: ALLOWED,
-PROHIBITED, or UNPROTECT_ONLY (they verify, decrypt and unwrap).
+No algorithms or mechanisms means all. legacy_keys says what becomes of keys that do not fit:
+ALLOWED, PROHIBITED, or UNPROTECT_ONLY (they verify, decrypt and unwrap).
 
 Examples:
   kmsctl --output json keyring policy show dev

@@ -245,7 +245,10 @@ The way of a guarded action:
   kmsctl proposal document proposals/ID --out p.json     # takes the bytes,
   ssh-keygen -Y sign -n kms-proposal -f KEY p.json       # signs them anywhere, also offline,
   kmsctl proposal approve proposals/ID --approver users/alice --signature p.json.sig
-  kmsctl proposal execute proposals/ID                   # once there are enough";
+  kmsctl proposal execute proposals/ID                   # once there are enough
+What is open, and what one does not want any more:
+  kmsctl proposal list
+  kmsctl proposal cancel proposals/ID";
 
 #[cfg(test)]
 mod tests {

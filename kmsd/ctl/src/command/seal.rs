@@ -15,6 +15,7 @@ use crate::view;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Seal {
     /// Show whether the root key is open, and how it opens.
+    #[command(after_help = STATUS_HELP)]
     Status,
     /// Open the root key with its passphrase.
     #[command(after_help = UNSEAL_HELP)]
@@ -24,7 +25,7 @@ pub(crate) enum Seal {
         passphrase_file: Option<PathBuf>,
     },
     /// Close the root key: no key can be used until it is opened again.
-    #[command(name = "seal")]
+    #[command(name = "seal", after_help = STATUS_HELP)]
     Close,
 }
 
@@ -78,6 +79,11 @@ impl Seal {
     }
 }
 
+const STATUS_HELP: &str = "\
+Examples:
+  kmsctl seal status
+  kmsctl seal seal
+  kmsctl seal unseal --passphrase-file passphrase.txt";
 const UNSEAL_HELP: &str = "\
 Examples:
   kmsctl seal unseal --passphrase-file passphrase.txt

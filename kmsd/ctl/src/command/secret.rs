@@ -54,11 +54,12 @@ impl Secret {
 
 const ALGORITHM: &str = "OPAQUE_SECRET";
 const HELP: &str = "\
-A secret has at most 64 KiB. It leaves the appliance released to a proven workload (--usage RELEASE with
---release-requirement), or exported under a quorum (--exportable).
+A secret has at most 64 KiB. It leaves the appliance released to a proven workload (--usage RELEASE
+with --release-requirement), or exported under a quorum (--exportable).
 
 Examples:
-  kmsctl secret put dev/password --in password.txt --usage RELEASE --release-requirement release.json
+  kmsctl secret put dev/password --in password.txt --usage RELEASE \\
+    --release-requirement release.json
   kmsctl key rotate dev/password --pending-import
   kmsctl secret put dev/password@2 --in new.txt
   kmsctl secret list dev";

@@ -58,8 +58,11 @@ const HELP: &str = "\
 The daemon must not run meanwhile. Arguments go to kmsd store as they are.
 
 Examples:
-  kmsctl store check --config /etc/kmsd/kmsd.toml
-  kmsctl store stats --help";
+  kmsctl store check --state /var/lib/kmsd
+  kmsctl store rebuild --state /var/lib/kmsd
+  kmsctl store stats --state /var/lib/kmsd --output json
+
+kmsd store --help says what there is.";
 
 #[cfg(test)]
 mod tests {

@@ -14,6 +14,7 @@ use crate::view;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Token {
     /// List the tokens of the appliance: its key rings.
+    #[command(after_help = LIST_HELP)]
     List,
     /// Set the user or security-officer PIN of a ring. Needs the role security-officer.
     #[command(after_help = SET_PIN_HELP)]
@@ -78,6 +79,9 @@ impl Token {
 
 const PIN_BYTES_MIN: usize = 8;
 const PIN_BYTES_MAX: usize = 255;
+const LIST_HELP: &str = "\
+Example:
+  kmsctl token list";
 const SET_PIN_HELP: &str = "\
 Examples:
   kmsctl token set-pin dev --role user --pin-file pin.txt

@@ -35,6 +35,7 @@ pub(crate) enum User {
         unix_uid: Vec<u32>,
     },
     /// List who is enrolled.
+    #[command(after_help = LIST_HELP)]
     List,
     /// Grant a role. Needs the role security-officer.
     #[command(after_help = GRANT_HELP)]
@@ -151,6 +152,12 @@ Examples:
   kmsctl user create apps/web --certificate web.pem
 
 Grant roles afterwards with kmsctl user grant.";
+const LIST_HELP: &str = "\
+Example:
+  kmsctl user list";
+pub(crate) const WHOAMI_HELP: &str = "\
+Example:
+  kmsctl whoami";
 const GRANT_HELP: &str = "\
 Examples:
   kmsctl user grant users/alice --role key-manager --ring dev

@@ -13,7 +13,7 @@ use crate::context::{Context, random};
 use crate::failure::{Early, Failure};
 use crate::pipeline::{Operation, Stamp};
 use crate::rows::{self, Draft, ProposalRow, ProposalState};
-use crate::wire::{KeyOrVersion, export_recipient, invalid, parse, version_name};
+use crate::wire::{KeyOrVersion, export_recipient, hex_decode, invalid, parse, version_name};
 
 /// The parsed request.
 #[derive(Debug)]
@@ -121,6 +121,7 @@ impl Operation for CreateProposal {
         if let Some(existing) = &facts.existing {
             return Ok((existing.shown(cx), Vec::new()));
         }
+        self.check_recipient(cx)?;
         let found = facts.version.found()?;
         let policy = proposals::policy(found, self.action, stamp.now)
             .ok_or_else(|| invalid("action", "no quorum guards this; just do it"))?;
@@ -163,6 +164,20 @@ impl Operation for CreateProposal {
         let resource = facts.version.resource;
         let _spent = recorded.spend(Self::ACTION, &resource, &stamp.request_digest)?;
         Ok(v1::CreateProposalResponse { proposal: Some(proposal), audit: Some(audit) })
+    }
+}
+
+impl CreateProposal {
+    /// People are not asked to approve what could not be done: a proposal runs once.
+    fn check_recipient(&self, cx: &Context) -> Result<(), Early> {
+        let Some(ExportRecipient::RsaAesKeyWrap { public_key }) = &self.recipient else {
+            return Ok(());
+        };
+        let expected =
+            || invalid("recipient", "expected the public key of RSA with 3072 or 4096 bits");
+        let public_key = hex_decode(public_key).ok_or_else(expected)?;
+        cx.vault()?.check_export_recipient(&public_key).map_err(|_| expected())?;
+        Ok(())
     }
 }
 

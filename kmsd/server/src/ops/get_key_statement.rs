@@ -92,9 +92,10 @@ impl Operation for GetKeyStatement {
         let statement = KeyStatement::of(&found.ring.value, key, version, occasion);
         let cose = statement.to_cose(&signer.key_id(), |input| signer.sign(input))?;
         let mut certificate_chain = Vec::new();
-        // X-Wing public keys and secrets have no SubjectPublicKeyInfo that a certificate could hold.
-        if key.algorithm.has_certificates() {
-            let (name, public_key) = (found.name(), found.public_key());
+        let (name, public_key) = (found.name(), found.public_key());
+        // X-Wing public keys and secrets have no SubjectPublicKeyInfo that a certificate could hold, and
+        // what waits for its material has no public key yet.
+        if key.algorithm.has_certificates() && !public_key.is_empty() {
             let from = stamp.now;
             certificate_chain.push(signer.key_certificate(
                 appliance,

@@ -318,3 +318,95 @@ impl<U: Use> Operation for Using<U> {
 
 /// A use is judged anew when a neighbour's use has raised the reservation of the same version.
 pub(crate) const USES_JUDGED_ANEW_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kms_core::caller::{Authentication, Grant};
+    use kms_core::id::OperationId;
+    use kms_store::{Batch, Outcome};
+    use secrecy::SecretString;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::Backend;
+    use crate::root::Protection;
+    use crate::server::{Daemon, Opening};
+    use crate::{cli, ops, pipeline, setup};
+
+    /// A daemon without a door, and somebody with every role that it takes.
+    async fn daemon(state: &std::path::Path) -> (Arc<Context>, Caller) {
+        let home = cli::home("default", "local").unwrap();
+        let passphrase = SecretString::from("correct horse battery staple");
+        let protection = Protection::Passphrase(passphrase.clone());
+        setup::create_store(state, Backend::default(), &home, protection).await.unwrap();
+        let daemon = Daemon::open(
+            state,
+            Backend::default(),
+            home,
+            Default::default(),
+            Default::default(),
+            Clock::Machine,
+            Opening::Passphrase(passphrase),
+        );
+        let roles = [Role::SecurityOfficer, Role::KeyManager, Role::CryptoUser];
+        let grants = roles.map(|role| Grant { role, ring: None }).to_vec();
+        let name = "users/test".parse().unwrap();
+        let caller = Caller::authenticated(name, Authentication::UnixPeer(0), grants);
+        (daemon.await.unwrap().cx, caller)
+    }
+
+    /// So many protections take weeks, so all but the last are set aside in the store.
+    async fn set_aside(cx: &Context, name: &KeyOrVersion, protections_reserved: u64) {
+        let found = load_version(cx, name).await.unwrap().found.unwrap();
+        let before = &found.version;
+        let after = Version { protections_reserved, ..before.value.clone() };
+        let (vault, id) = (cx.vault().unwrap(), OperationId([7; 16]));
+        let draft = rows::replace(&vault, &id, &after, &before.sealed, before).unwrap();
+        let batch = Batch {
+            conditions: vec![draft.condition],
+            writes: draft.write.into_iter().collect(),
+            ..Batch::default()
+        };
+        assert!(matches!(cx.store.commit(batch).await.unwrap(), Outcome::Committed(_)));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_last_protection_is_made_and_the_next_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cx, caller) = daemon(folder.path()).await;
+        let ring = v1::CreateKeyRingRequest { name: "r".to_owned(), ..Default::default() };
+        pipeline::serve::<ops::CreateKeyRing>(&cx, &caller, ring).await.unwrap();
+        let algorithm = v1::Algorithm::Aes256.into();
+        let key = v1::Key { name: "r/k".to_owned(), algorithm, ..Default::default() };
+        let request = v1::CreateKeyRequest { key: Some(key), ..Default::default() };
+        let made = pipeline::serve::<ops::CreateKey>(&cx, &caller, request).await.unwrap();
+        let name = KeyOrVersion::parse(&made.version.unwrap().name, &cx.home).unwrap();
+        let max = Mechanism::AesGcm.invocations_max().unwrap();
+        set_aside(&cx, &name, max - 1).await;
+        let encrypt = async || {
+            let (name, plaintext) = ("r/k".to_owned(), vec![1]);
+            let request = v1::EncryptRequest { name, plaintext, ..Default::default() };
+            pipeline::serve::<Using<ops::Encrypt>>(&cx, &caller, request).await
+        };
+        let last = encrypt().await.unwrap();
+        for _ in 0..2 {
+            match encrypt().await {
+                Err(Failure::Refused { refusal, .. }) => {
+                    assert_eq!(refusal, Refusal::InvocationLimit { max });
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        // What was protected is opened as ever.
+        let request = v1::DecryptRequest {
+            name: last.name,
+            initialization_vector: last.initialization_vector,
+            ciphertext: last.ciphertext,
+            ..Default::default()
+        };
+        let opened = pipeline::serve::<Using<ops::Decrypt>>(&cx, &caller, request).await.unwrap();
+        assert_eq!(opened.plaintext, [1]);
+    }
+}

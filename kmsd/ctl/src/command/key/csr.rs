@@ -188,7 +188,8 @@ const SHA_384: &str = "2.16.840.1.101.3.4.2.2";
 const SHA_512: &str = "2.16.840.1.101.3.4.2.3";
 pub(crate) const CSR_HELP: &str = "\
 Examples:
-  kmsctl key csr dev/tls --subject CN=www.example,O=Example --san www.example --san 192.0.2.7 --out tls.csr
+  kmsctl key csr dev/tls --subject CN=www.example,O=Example --san www.example --san 192.0.2.7 \\
+    --out tls.csr
   openssl req -in tls.csr -noout -verify -text
   kmsctl key set-certificate dev/tls@1 --in tls.crt
 

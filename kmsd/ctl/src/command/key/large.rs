@@ -3,7 +3,7 @@
 //! What is written to a file stands beside it under another name until it is whole.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Cursor, Read as _, Write as _};
+use std::io::{self, Cursor, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -129,9 +129,12 @@ pub(crate) async fn convert(
     // The head is known when the stream has begun; the data comes into a file of its own until then.
     let (part, file) = part_file(out, secrecy)?;
     let written = async {
+        let failure = |cause| Failure::File { path: part.clone(), cause };
+        let mut data = file.try_clone().map_err(failure)?;
         let output = tokio::fs::File::from_std(file);
         let done = stream(connection, start, source, output).await?;
-        finish(&part, out, secrecy, &head(&done.started))?;
+        data.rewind().map_err(failure)?;
+        finish(&part, data, out, secrecy, &head(&done.started))?;
         Ok(done)
     };
     let written = written.await;
@@ -158,15 +161,24 @@ fn part_file(out: &Path, secrecy: Secrecy) -> Result<(PathBuf, File), Failure> {
     } else {
         out.with_file_name(name)
     };
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part);
-    let file = file.map_err(failure(&part))?;
+    let options = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).clone();
+    let file = options.open(&part).map_err(failure(&part))?;
+    if input::is_dash(out) {
+        // Nobody needs its name: however this program ends, nothing of the data stays behind.
+        std::fs::remove_file(&part).map_err(failure(&part))?;
+    }
     Ok((part, file))
 }
 
-/// Writes head and data to where they belong.
-fn finish(part: &Path, out: &Path, secrecy: Secrecy, head: &[u8]) -> Result<(), Failure> {
+/// Writes head and data to where they belong; the data is also in the file `part`, if that has a name.
+fn finish(
+    part: &Path,
+    mut data: File,
+    out: &Path,
+    secrecy: Secrecy,
+    head: &[u8],
+) -> Result<(), Failure> {
     let failure = |cause| Failure::File { path: out.to_owned(), cause };
-    let mut data = File::open(part).map_err(failure)?;
     if input::is_dash(out) {
         let mut stdout = io::stdout().lock();
         let copied = stdout.write_all(head).and_then(|()| io::copy(&mut data, &mut stdout));
@@ -274,14 +286,18 @@ mod tests {
         let out = folder.path().join("secret");
         let (part, mut file) = part_file(&out, Secrecy::Secret).unwrap();
         file.write_all(b"s").unwrap();
-        finish(&part, &out, Secrecy::Secret, b"").unwrap();
+        let data = || File::open(&part).unwrap();
+        finish(&part, data(), &out, Secrecy::Secret, b"").unwrap();
         assert_eq!(std::fs::read(&out).unwrap(), b"s");
         assert_eq!(std::fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(part_file(&out, Secrecy::Secret).is_err());
-        assert!(finish(&part, &out, Secrecy::Secret, b"").is_err());
+        assert!(finish(&part, data(), &out, Secrecy::Secret, b"").is_err());
         let public = folder.path().join("public");
         std::fs::write(&public, "an older one, longer").unwrap();
-        finish(&part, &public, Secrecy::Public, b"head\n").unwrap();
+        finish(&part, data(), &public, Secrecy::Public, b"head\n").unwrap();
         assert_eq!(std::fs::read(&public).unwrap(), b"head\ns");
+        // What goes to standard output has no name that could stay behind.
+        let (part, _file) = part_file(Path::new("-"), Secrecy::Secret).unwrap();
+        assert!(!part.exists());
     }
 }

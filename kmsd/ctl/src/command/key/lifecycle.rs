@@ -177,7 +177,18 @@ impl SetCertificate {
     }
 }
 
+pub(crate) const STEP_HELP: &str = "\
+A way through the life of a version; undo takes the last step back, history shows them all:
+  kmsctl key create dev/k1 --algorithm EC_P256 --pre-active
+  kmsctl key activate dev/k1@1
+  kmsctl key suspend dev/k1@1
+  kmsctl key resume dev/k1@1
+  kmsctl key deactivate dev/k1@1";
 pub(crate) const DESTROY_HELP: &str = "\
+Example:
+  kmsctl key deactivate dev/k1@1
+  kmsctl key destroy dev/k1@1
+
 Where a quorum guards the key, the exit code is 4 and the way is:
   kmsctl proposal create DestroyKeyVersion dev/k1@1
 
@@ -193,12 +204,15 @@ Examples:
   kmsctl key schedule-destroy dev/k1@1 --at 2027-01-31T00:00:00Z
   kmsctl key restore dev/k1@1";
 pub(crate) const COMPROMISE_HELP: &str = "\
-A compromised version protects nothing new, and processes only under a quorum.
+A compromised version protects nothing new. --since is a time between the version's creation and
+now.
 
-Example:
+Examples:
+  kmsctl key compromise dev/k1@1
   kmsctl key compromise dev/k1@1 --reason KEY_COMPROMISE --since 2026-11-01T00:00:00Z";
 pub(crate) const UNDO_HELP: &str = "\
-Which state it goes back to, and until when, is shown by versions as undo_state and undo_expire_time.
+Which state it goes back to, and until when, is shown by versions as undo_state and
+undo_expire_time.
 
 Example:
   kmsctl key suspend dev/k1@1
@@ -211,7 +225,8 @@ Examples:
   kmsctl key enable dev/k1@1";
 pub(crate) const SET_DATES_HELP: &str = "\
 Examples:
-  kmsctl key set-dates dev/k1@1 --activate-at 2027-01-01T00:00:00Z --deactivate-at 2028-01-01T00:00:00Z
+  kmsctl key set-dates dev/k1@1 --activate-at 2027-01-01T00:00:00Z \\
+    --deactivate-at 2028-01-01T00:00:00Z
   kmsctl key set-dates dev/k1@1 --clear";
 pub(crate) const SET_CERTIFICATE_HELP: &str = "\
 The way from a key to its certificate:

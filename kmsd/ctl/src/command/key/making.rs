@@ -8,8 +8,9 @@ use clap::Args;
 use kms_client::v1;
 use serde_json::json;
 
+use super::document::{self, CIPHERTEXT_TYPE};
 use super::manage::made;
-use super::operate::{self, CIPHERTEXT_TYPE, How, Used};
+use super::operate::{self, How, Used};
 use super::shape::{self, Limits, Shape};
 use crate::connection::Connection;
 use crate::failure::Failure;
@@ -59,7 +60,7 @@ impl Wrap {
             answer.wrapped_key
         } else {
             let (name, key) = (answer.name.clone(), Some(&answer.wrapped_key[..]));
-            operate::head(WRAPPED_KEY_TYPE, name, mechanism, iv, key)
+            document::head(WRAPPED_KEY_TYPE, name, mechanism, iv, key)
         };
         let used = Used { name: answer.name, mechanism: None, audit: answer.audit };
         operate::written(&out, &bytes, Secrecy::Public, used)
@@ -99,7 +100,7 @@ impl Unwrap {
                 (with, shape::wire_mechanism(by.as_deref())?, iv, wrapped)
             }
             None => {
-                let (opened, wrapped) = operate::read_ciphertext(&input, WRAPPED_KEY_TYPE)?;
+                let (opened, wrapped) = document::read_ciphertext(&input, WRAPPED_KEY_TYPE)?;
                 (opened.name, opened.mechanism, opened.initialization_vector, wrapped)
             }
         };
@@ -310,7 +311,7 @@ pub(crate) struct ReEncrypt {
 impl ReEncrypt {
     pub(crate) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
         let Self { input, to, mechanism, aad_file, new_aad_file, out } = self;
-        let (opened, ciphertext) = operate::read_ciphertext(&input, CIPHERTEXT_TYPE)?;
+        let (opened, ciphertext) = document::read_ciphertext(&input, CIPHERTEXT_TYPE)?;
         let request = v1::ReEncryptRequest {
             source: opened.name,
             source_mechanism: opened.mechanism,
@@ -330,7 +331,7 @@ impl ReEncrypt {
         let (name, iv) = (answer.destination, answer.initialization_vector);
         let mechanism = request.destination_mechanism();
         let document =
-            operate::head(CIPHERTEXT_TYPE, name.clone(), mechanism, &iv, Some(&answer.ciphertext));
+            document::head(CIPHERTEXT_TYPE, name.clone(), mechanism, &iv, Some(&answer.ciphertext));
         let used = Used { name, mechanism: None, audit: answer.audit };
         operate::written(&out, &document, Secrecy::Public, used)
     }
@@ -389,7 +390,7 @@ impl DataKey {
             (None, _) => None,
         };
         let document =
-            operate::head(CIPHERTEXT_TYPE, answer.name.clone(), mechanism, iv, Some(ciphertext));
+            document::head(CIPHERTEXT_TYPE, answer.name.clone(), mechanism, iv, Some(ciphertext));
         input::write(&out, &document, Secrecy::Public)?;
         if let (Some(path), Some(key)) = (&out_plaintext, &opened) {
             input::write(path, key, Secrecy::Secret)?;
@@ -418,8 +419,8 @@ const WRAPPED_KEY_TYPE: &str = "kms-wrapped-key/v1";
 const WRAPPED_BYTES_MAX: usize = 64 * 1024;
 const CIPHERTEXT_BYTES_MAX: usize = 16 * 1024;
 pub(crate) const WRAP_HELP: &str = "\
-The key must be exportable, and the wrapping key must have the usage WRAP; in hardened rings a security
-officer trusts it first.
+The key must be exportable, and the wrapping key must have the usage WRAP; in hardened rings a
+security officer trusts it first.
 
 Examples:
   kmsctl key create dev/kek --algorithm AES_256 --mechanism AES_KWP

@@ -395,7 +395,7 @@ impl Public {
         if crc32c::crc32c(&answer.public_key) != answer.public_key_crc32c {
             return Err(Failure::Answer("the public key was damaged on the way"));
         }
-        let pem = view::public_key_pem(&answer.public_key);
+        let pem = view::public_key_pem(answer.algorithm(), &answer.public_key);
         input::write(&out, pem.as_bytes(), Secrecy::Public)?;
         if input::is_dash(&out) {
             return Ok(Report::nothing());
@@ -417,6 +417,18 @@ Examples:
 A release requirement says which evidence a workload must show, and what its policy demands:
   {\"kinds\": [\"snp\"], \"may_be_unestablished\": [\"revocation\"], \"policy_file\": \"release.rego\"}
 For quorum files see kmsctl keyring create --help.";
+pub(crate) const SHOW_HELP: &str = "\
+Examples:
+  kmsctl key show dev/k1
+  kmsctl key versions dev/k1
+  kmsctl --output json key versions dev/k1";
+pub(crate) const PUBLIC_HELP: &str = "\
+Examples:
+  kmsctl key public dev/k1 --out k1.pem
+  kmsctl key public dev/k1@1 | openssl pkey -pubin -noout -text
+
+The public key of an X_WING key stands in the PEM as raw bytes, under a label of its own: it has no
+other standard form yet.";
 pub(crate) const HISTORY_HELP: &str = "\
 Uses are not part of it; they are in the log: kmsctl audit tail.
 
@@ -430,8 +442,8 @@ Examples:
 
 Usages and mechanisms are only lost, what is not exportable stays so, floors only rise.";
 pub(crate) const LIST_HELP: &str = "\
-A term compares algorithm, usages, mechanisms, state (of the primary version), exportable, model, dataset,
-name (a prefix ends with *), pkcs11_label or labels.KEY with = or !=.
+A term compares algorithm, usages, mechanisms, state (of the primary version), exportable, model,
+dataset, name (a prefix ends with *), pkcs11_label or labels.KEY with = or !=.
 
 Examples:
   kmsctl key list dev

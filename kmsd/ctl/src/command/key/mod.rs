@@ -1,13 +1,17 @@
-//! `kmsctl key`: making and turning keys in `manage`, their life in `lifecycle`, their use in
-//! `operate`.
+//! `kmsctl key`: making and turning keys in `manage`, their life in `lifecycle`; their use is a file
+//! per kind of use, with what is common in `operate`.
 
+mod cipher;
 mod csr;
+mod document;
 mod large;
 mod lifecycle;
+mod mac;
 mod making;
 mod manage;
 mod operate;
 mod shape;
+mod sign;
 mod statement;
 mod transfer;
 
@@ -37,6 +41,7 @@ pub(crate) enum Key {
     #[command(after_help = manage::LIST_HELP)]
     List(List),
     /// Show one key.
+    #[command(after_help = manage::SHOW_HELP)]
     Show {
         /// Key name.
         name: String,
@@ -63,6 +68,7 @@ pub(crate) enum Key {
         name: String,
     },
     /// List the versions of a key.
+    #[command(after_help = manage::SHOW_HELP)]
     Versions {
         /// Key name.
         name: String,
@@ -74,14 +80,19 @@ pub(crate) enum Key {
         name: String,
     },
     /// Write the public key of a version, in PEM.
+    #[command(after_help = manage::PUBLIC_HELP)]
     Public(manage::Public),
     /// PRE_ACTIVE to ACTIVE.
+    #[command(after_help = lifecycle::STEP_HELP)]
     Activate(lifecycle::Target),
     /// ACTIVE to SUSPENDED: no use but verification, for now.
+    #[command(after_help = lifecycle::STEP_HELP)]
     Suspend(lifecycle::Target),
     /// SUSPENDED to ACTIVE.
+    #[command(after_help = lifecycle::STEP_HELP)]
     Resume(lifecycle::Target),
     /// ACTIVE or SUSPENDED to DEACTIVATED: protects nothing new.
+    #[command(after_help = lifecycle::STEP_HELP)]
     Deactivate(lifecycle::Target),
     /// Any live state to COMPROMISED, with date and reason.
     #[command(after_help = lifecycle::COMPROMISE_HELP)]
@@ -126,26 +137,26 @@ pub(crate) enum Key {
     #[command(after_help = transfer::EXPORT_HELP)]
     Export(transfer::Export),
     /// Sign a message or its digest. Needs the role crypto-user, as all that follow.
-    #[command(after_help = operate::SIGN_HELP)]
-    Sign(operate::Sign),
+    #[command(after_help = sign::SIGN_HELP)]
+    Sign(sign::Sign),
     /// Check a signature. Exit code 3 when it is not valid.
-    #[command(after_help = operate::VERIFY_HELP)]
-    Verify(operate::Verify),
+    #[command(after_help = sign::VERIFY_HELP)]
+    Verify(sign::Verify),
     /// Encrypt a file.
-    #[command(after_help = operate::ENCRYPT_HELP)]
-    Encrypt(operate::Encrypt),
+    #[command(after_help = cipher::ENCRYPT_HELP)]
+    Encrypt(cipher::Encrypt),
     /// Decrypt what encrypt wrote.
-    #[command(after_help = operate::ENCRYPT_HELP)]
-    Decrypt(operate::Decrypt),
+    #[command(after_help = cipher::ENCRYPT_HELP)]
+    Decrypt(cipher::Decrypt),
     /// Make a message authentication code.
-    #[command(after_help = operate::MAC_HELP)]
-    Mac(operate::Mac),
+    #[command(after_help = mac::MAC_HELP)]
+    Mac(mac::Mac),
     /// Check a message authentication code. Exit code 3 when it is not valid.
-    #[command(after_help = operate::MAC_HELP)]
-    MacVerify(operate::MacVerify),
+    #[command(after_help = mac::MAC_HELP)]
+    MacVerify(mac::MacVerify),
     /// Hash a file.
-    #[command(after_help = operate::DIGEST_HELP)]
-    Digest(operate::Digest),
+    #[command(after_help = mac::DIGEST_HELP)]
+    Digest(mac::Digest),
     /// Protect a key of the appliance with a wrapping key of the appliance.
     #[command(after_help = making::WRAP_HELP)]
     Wrap(making::Wrap),

@@ -128,7 +128,8 @@ const STATEMENT_BYTES_MAX: usize = 1 << 20;
 const STATEMENT_TYPE: &str = "kms-key-statement/v1";
 pub(crate) const VERIFY_HELP: &str = "\
 Example:
-  kmsctl key verify-statement k1.statement --log-key log.key --nonce 00112233445566778899aabbccddeeff
+  kmsctl key verify-statement k1.statement --log-key log.key \\
+    --nonce 00112233445566778899aabbccddeeff
 
 The log key is what `kmsctl seal status` shows; take it over a way that you trust, once.
 Exit code 0: everything fits. 3: it does not, with the reasons. 2: the input cannot be used.";

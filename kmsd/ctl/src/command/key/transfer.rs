@@ -121,22 +121,26 @@ pub(crate) async fn import(
     };
     // All that can be wrong on this side is found before anything is made on the other.
     let read = if public {
-        Read::Public(input::der_or_pem(&source.input, "PUBLIC KEY")?)
+        Read::Public(input::der_or_pem(&source.input, view::public_key_label(algorithm))?)
     } else {
         Read::Secret(read_material(&source, algorithm)?)
     };
-    let version = match target {
-        Target::Version(name) => name,
+    let (version, is_new) = match target {
+        Target::Version(name) => (name, false),
         Target::NewKey { name, limits, .. } => {
             let secret_bytes = match &read {
                 Read::Secret(material) => material.len(),
                 Read::Public(_) => 0,
             };
-            create_pending(&client, name, algorithm, *limits, secret_bytes, &source).await?
+            let made = create_pending(&client, name, algorithm, *limits, secret_bytes, &source);
+            (made.await?, true)
         }
     };
     let sent = send(&client, &version, read, source.method).await;
-    let mut answer = sent.map_err(|failure| waiting(&version, failure))?;
+    let mut answer = sent.map_err(|cause| match is_new {
+        true => Failure::ImportUnfinished { version: version.clone(), cause: Box::new(cause) },
+        false => cause,
+    })?;
     if wants_activation(answer.version.as_ref(), &source) {
         let request = v1::ActivateKeyVersionRequest {
             name: version,
@@ -214,12 +218,6 @@ async fn create_pending(
     };
     let answer = client.retry(async || client.keys().create_key(request.clone()).await).await?;
     Ok(required(answer.version)?.name)
-}
-
-/// A failure after the key was made: it waits, and the import can be repeated.
-fn waiting(version: &str, failure: Failure) -> Failure {
-    eprintln!("{version} is PENDING_IMPORT; repeat with: kmsctl key import {version} --in FILE");
-    failure
 }
 
 fn wants_activation(version: Option<&v1::KeyVersion>, source: &MaterialFile) -> bool {
@@ -420,8 +418,8 @@ async fn fetch_export(
 /// PKCS#8 of the longest keys, PKCS#12 with a chain, a secret of 64 KiB.
 const MATERIAL_BYTES_MAX: usize = 64 * 1024;
 pub(crate) const IMPORT_HELP: &str = "\
-The material is sealed on this machine to an import job of the appliance. It is marked as imported: it is not
-local, and nobody can say that it was never elsewhere.
+The material is sealed on this machine to an import job of the appliance. It is marked as imported:
+it is not local, and nobody can say that it was never elsewhere.
 
 Examples:
   kmsctl key import dev/old --algorithm RSA_3072 --in key.pem
@@ -431,7 +429,8 @@ Examples:
   kmsctl key rotate dev/old --pending-import
   kmsctl key import dev/old@2 --in next.pem";
 pub(crate) const EXPORT_HELP: &str = "\
-Only keys that were made --exportable leave, and only as a quorum approved; the first call makes the proposal.
+Only keys that were made --exportable leave, and only as a quorum approved; the first call makes the
+proposal.
 
 Examples:
   openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:4096 -out me.pem
