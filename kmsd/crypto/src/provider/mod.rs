@@ -171,6 +171,15 @@ pub trait MacStream: Send {
     fn finish(self: Box<Self>) -> Result<Vec<u8>, CryptoError>;
 }
 
+/// A digest that is fed bit by bit.
+pub trait HashStream: Send {
+    /// Takes more of the data.
+    fn update(&mut self, bytes: &[u8]);
+
+    /// The digest of all that was taken.
+    fn finish(self: Box<Self>) -> Vec<u8>;
+}
+
 /// A library that carries out the mechanisms.
 pub trait Provider: Send + Sync {
     /// The published name, as in the service's self-description.
@@ -321,6 +330,9 @@ pub trait Provider: Send + Sync {
 
     /// Hashes.
     fn digest(&self, hash: Hash, data: &[u8]) -> Vec<u8>;
+
+    /// Begins a digest.
+    fn hash_stream(&self, hash: Hash) -> Box<dyn HashStream>;
 
     /// Makes a tag in one go.
     ///
