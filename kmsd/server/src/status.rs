@@ -50,12 +50,6 @@ pub(crate) fn tell(failure: &Failure) -> Told {
     }
 }
 
-/// What a message is told that is malformed as a whole, before any operation of it is known.
-pub(crate) fn invalid(message: String) -> Status {
-    let details = ErrorDetails::with_error_info("INVALID_ARGUMENT", DOMAIN, HashMap::new());
-    Status::with_error_details(Code::InvalidArgument, message, details)
-}
-
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
         let Told { code, reason, message, audit_index } = tell(&failure);

@@ -21,5 +21,6 @@ mod restart;
 mod roles;
 mod seal;
 mod secrets;
+mod streams;
 mod transfer;
 mod uses;

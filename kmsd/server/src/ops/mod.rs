@@ -145,7 +145,8 @@ pub(crate) use step_key_version::{
     ResumeKeyVersion, SuspendKeyVersion, UndoKeyVersionStep,
 };
 pub(crate) use stream::{
-    OfDecrypt, OfDigest, OfEncrypt, OfMacSign, OfMacVerify, OfSign, OfVerify, Running, StreamOf,
+    Broken, OfDecrypt, OfDigest, OfEncrypt, OfMacSign, OfMacVerify, OfSign, OfVerify, Running,
+    StreamOf,
 };
 pub(crate) use switch_key_version::{DisableKeyVersion, EnableKeyVersion};
 pub(crate) use unseal::Unseal;
