@@ -21,7 +21,8 @@ use zeroize::Zeroizing;
 
 use crate::context::{Context, operation_id, random};
 use crate::failure::{Early, Failure};
-use crate::rows::Draft;
+use crate::ops::free;
+use crate::rows::{self, Draft};
 use crate::wire;
 
 /// One operation of the API; one file each under `ops/`.
@@ -302,7 +303,14 @@ async fn steps<O: Operation>(
                 audit_index: recorded.audit_index(),
                 request_salt: stamp.salt.to_vec(),
             };
-            return operation.perform(cx, recorded, stamp, facts, prepared, audit).await;
+            let performed = operation.perform(cx, recorded, stamp, facts, prepared, audit).await;
+            return match performed {
+                // The log says that it was permitted; that it was refused then, it says as well.
+                Err(Failure::Late(refusal)) => {
+                    Err(refuse::<O>(cx, caller, stamp, resource, refusal).await)
+                }
+                performed => performed,
+            };
         }
     }
     Err(refuse::<O>(cx, caller, stamp, resource, Refusal::Stale).await)
@@ -336,6 +344,7 @@ async fn record(
     drafts: Vec<Draft>,
 ) -> Result<Option<Recorded>, Failure> {
     let unrecorded = permit.record(drafts.iter().filter_map(|draft| draft.digest).collect());
+    let slots = rows::slots(&drafts);
     let mut batch = Batch {
         conditions,
         leaves: vec![unrecorded.leaf().to_bytes()],
@@ -351,9 +360,15 @@ async fn record(
     }
     match cx.store.commit(batch).await? {
         // A retry that overtook its first attempt; asked once more, it finds what that one made.
-        Outcome::Committed(Committed { replayed: true, .. }) => Err(Failure::Unknown),
+        Outcome::Committed(Committed { replayed: true, .. }) => {
+            free(cx, &slots).await?;
+            Err(Failure::Unknown)
+        }
         Outcome::Committed(Committed { receipt, .. }) => Ok(Some(unrecorded.on_disk(&receipt)?)),
-        Outcome::Conflict(_) => Ok(None),
+        Outcome::Conflict(_) => {
+            free(cx, &slots).await?;
+            Ok(None)
+        }
         Outcome::Unknown => Err(Failure::Unknown),
     }
 }

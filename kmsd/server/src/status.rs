@@ -34,8 +34,9 @@ pub(crate) fn tell(failure: &Failure) -> Told {
         },
         Failure::Crypto(error) => crypto(error),
         Failure::Store(error) => store(error),
-        Failure::NameTakenMeanwhile | Failure::NotKept => {
-            told(Code::AlreadyExists, "ALREADY_EXISTS", failure.to_string())
+        // The pipeline has put it on record, or could not.
+        Failure::Late(refusal) => {
+            told(refusal_code(refusal), refusal.reason(), refusal.to_string())
         }
         Failure::SealedMeanwhile => told(Code::Unavailable, "SEALED", failure.to_string()),
         Failure::Tampered(_) => told(Code::DataLoss, "ROW_TAMPERED", failure.to_string()),
@@ -64,7 +65,7 @@ impl From<Failure> for Status {
 
 const fn refusal_code(refusal: &Refusal) -> Code {
     match refusal {
-        Refusal::AlreadyExists => Code::AlreadyExists,
+        Refusal::AlreadyExists | Refusal::NotKept => Code::AlreadyExists,
         Refusal::InvalidArgument { .. } => Code::InvalidArgument,
         Refusal::Failed => Code::Internal,
         Refusal::NotFound => Code::NotFound,

@@ -145,6 +145,11 @@ pub enum Refusal {
     /// Only the proposer may cancel or execute.
     #[error("only who made the proposal may do this")]
     NotTheProposer,
+    /// A retry asks for what was told only once.
+    #[error(
+        "the key was made by the first attempt, whose ciphertext is not kept; make another key"
+    )]
+    NotKept,
     /// A stored row is not one that this daemon wrote there, or a key's policies are not those
     /// that its sealing binds.
     #[error("the stored row {row} was edited outside the daemon; restore it from a backup")]
@@ -169,7 +174,7 @@ impl Refusal {
     /// The published reason, as in `ErrorInfo.reason` and the audit leaf.
     pub const fn reason(&self) -> &'static str {
         match self {
-            Self::AlreadyExists => "ALREADY_EXISTS",
+            Self::AlreadyExists | Self::NotKept => "ALREADY_EXISTS",
             Self::Approval(_) => "APPROVAL_REFUSED",
             Self::ApprovalMismatch => "APPROVAL_MISMATCH",
             Self::BelowFloor { .. } => "BELOW_FLOOR",
