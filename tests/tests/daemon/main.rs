@@ -12,6 +12,7 @@ mod crypto;
 mod damage;
 mod keys;
 mod lifecycle;
+mod memory;
 mod network;
 mod pin;
 mod policy;

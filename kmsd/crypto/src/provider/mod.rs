@@ -26,6 +26,9 @@ pub mod awslc;
 #[cfg(feature = "purerust")]
 pub mod purerust;
 mod rust_mac;
+mod wiping;
+
+pub(crate) use wiping::Wiping;
 
 /// What is signed. Both forms give signatures of the same mechanism.
 #[derive(Clone, Copy, Debug)]

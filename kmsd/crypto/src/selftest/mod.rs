@@ -16,7 +16,7 @@ use kms_core::mechanism::{Hash, Mechanism};
 
 use crate::CryptoError;
 use crate::material::Material;
-use crate::provider::{CipherParameters, HashStream, NewKey, Provider, SignInput};
+use crate::provider::{CipherParameters, HashStream, NewKey, Provider, SignInput, Wiping};
 
 mod asymmetric;
 mod symmetric;
@@ -81,7 +81,7 @@ impl SelfTests {
 
     fn with(provider: Arc<dyn Provider>, fault: Fault) -> Self {
         Self {
-            provider,
+            provider: Arc::new(Wiping(provider)),
             mechanisms: [const { AtomicBool::new(false) }; Mechanism::ALL.len()],
             hashes: [const { AtomicBool::new(false) }; Hash::ALL.len()],
             failed: OnceLock::new(),
@@ -471,7 +471,7 @@ mod tests {
         ) -> Result<(Vec<u8>, Material), CryptoError> {
             AwsLc.encapsulate(of, public_key)
         }
-        fn hash_stream(&self, hash: Hash) -> Box<dyn provider::HashStream> {
+        fn hash_stream(&self, hash: Hash) -> Box<dyn HashStream> {
             AwsLc.hash_stream(hash)
         }
         fn digest(&self, hash: Hash, data: &[u8]) -> Vec<u8> {
