@@ -136,6 +136,23 @@ impl Daemon {
         ended
     }
 
+    /// Ends it as a failed assertion in a library would, and says how.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn abort(&mut self) -> Ended {
+        self.process.take().unwrap().abort()
+    }
+
+    /// The number of its process.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
+    }
+
     /// The state folder.
     #[must_use]
     pub fn state(&self) -> PathBuf {

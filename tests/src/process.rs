@@ -65,6 +65,22 @@ impl Process {
         }
     }
 
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as a failed assertion in a library would, and says how.
+    ///
+    /// # Panics
+    /// When it does not end within a minute.
+    #[must_use]
+    pub fn abort(mut self) -> Ended {
+        kill_process(Pid::from_child(&self.child), Signal::ABORT).unwrap();
+        self.ended()
+    }
+
     /// Ends it as a power cut would.
     pub fn kill9(mut self) {
         self.end();

@@ -79,6 +79,9 @@ actions! {
     /// Hand in an approver's signature over a proposal. The signature carries the authority, so
     /// whoever may see the proposal may carry it.
     ApproveProposal => PROPOSAL_READERS,
+    /// Do many things with keys in one message. Each is an action of its own; this one is only ever
+    /// refused, when the message itself is malformed.
+    Batch => Gate::Anyone,
     /// Take back one's own proposal.
     CancelProposal => PROPOSAL_READERS,
     /// Mark a version compromised.
@@ -210,6 +213,9 @@ actions! {
     Start => Gate::Daemon,
     /// The daemon ended in order. Recorded by the daemon itself.
     Stop => Gate::Daemon,
+    /// Use a key on data of any length. What it is used for is an action of its own; this one is only
+    /// ever refused, when the message that begins the stream is malformed.
+    Stream => Gate::Anyone,
     /// Stop use of a version for now.
     SuspendKeyVersion => MANAGERS,
     /// Take the last step of a version's life back.

@@ -361,7 +361,44 @@ pub struct Spent {
     grounds: Grounds,
 }
 
+/// What the log is owed when something that was permitted, and takes its time, has ended.
+#[derive(Debug)]
+#[must_use = "the end of what is on record is on record too"]
+pub struct Closing {
+    leaf: Leaf,
+}
+
+impl Closing {
+    /// The leaf that tells of the end: when, after how many bytes, and, without a result, for which
+    /// published reason.
+    pub fn leaf(
+        &self,
+        now: Timestamp,
+        length_bytes: u64,
+        broken_off: Option<&'static str>,
+    ) -> Leaf {
+        let outcome = broken_off.map_or(LeafOutcome::Finished, |_| LeafOutcome::BrokenOff);
+        Leaf {
+            time_ms: now.0,
+            outcome: outcome.into(),
+            reason: broken_off.unwrap_or_default().to_owned(),
+            length_bytes,
+            ..self.leaf.clone()
+        }
+    }
+}
+
 impl Recorded {
+    /// What the log will be owed at the end.
+    pub fn closing(&self) -> Closing {
+        let leaf = Leaf {
+            row_digests: Vec::new(),
+            began_at_index: self.audit_index,
+            ..self.permit.leaf.clone()
+        };
+        Closing { leaf }
+    }
+
     /// Where the leaf stands in the log.
     pub const fn audit_index(&self) -> u64 {
         self.audit_index

@@ -10,6 +10,7 @@ use sha2::Sha256;
 
 use crate::CryptoError;
 use crate::material::Material;
+use crate::stack::wiping_little;
 
 /// Derives a 32-byte key. The label says what for, so that no two uses share a key; the context binds
 /// the name or header that must not be exchanged.
@@ -19,12 +20,14 @@ pub(crate) fn derive(
     label: &str,
     context: &[u8],
 ) -> Result<Material, CryptoError> {
-    let hkdf = Hkdf::<Sha256>::new(Some(salt), parent.expose());
     let label = label.as_bytes();
     let info = [&length_prefix(label), label, &length_prefix(context), context];
-    Material::made_in_place(DERIVED_BYTES, |bytes| {
-        hkdf.expand_multi_info(&info, bytes).map_err(|_| CryptoError::MaterialRefused)?;
-        Ok(DERIVED_BYTES)
+    wiping_little(|| {
+        let hkdf = Hkdf::<Sha256>::new(Some(salt), parent.expose());
+        Material::made_in_place(DERIVED_BYTES, |bytes| {
+            hkdf.expand_multi_info(&info, bytes).map_err(|_| CryptoError::MaterialRefused)?;
+            Ok(DERIVED_BYTES)
+        })
     })
 }
 

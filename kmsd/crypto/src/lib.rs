@@ -26,6 +26,7 @@ pub mod random;
 pub mod release;
 pub mod row;
 pub mod selftest;
+mod stack;
 pub mod statement_key;
 pub mod unlock;
 pub mod vault;

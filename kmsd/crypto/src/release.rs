@@ -23,6 +23,7 @@ use kms_core::transcript::{Recipient, Suite};
 use crate::CryptoError;
 use crate::material::Material;
 use crate::random::LatchedRng;
+use crate::stack::wiping;
 
 /// A released key, readable to the proven recipient alone.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -60,14 +61,16 @@ fn seal_with<K: Kem>(
     let refused = |_| CryptoError::RecipientKeyInvalid;
     let public_key = K::PublicKey::from_bytes(public_key).map_err(refused)?;
     let mut rng = LatchedRng::default();
-    let (enc, ciphertext) = single_shot_seal_with_rng::<AesGcm256, HkdfSha256, K>(
-        &OpModeS::Base,
-        &public_key,
-        info,
-        key.expose(),
-        aad,
-        &mut rng,
-    )
+    let (enc, ciphertext) = wiping(|| {
+        single_shot_seal_with_rng::<AesGcm256, HkdfSha256, K>(
+            &OpModeS::Base,
+            &public_key,
+            info,
+            key.expose(),
+            aad,
+            &mut rng,
+        )
+    })
     .map_err(refused)?;
     rng.check()?;
     Ok(SealedAnswer { enc: enc.to_bytes().to_vec(), ciphertext })

@@ -10,6 +10,7 @@ use kms_core::mechanism::Mechanism;
 
 use crate::CryptoError;
 use crate::material::{MATERIAL_BYTES_MAX, Material};
+use crate::stack::wiping_little;
 
 /// Wraps `key` under the 32-byte `parent`.
 ///
@@ -17,7 +18,7 @@ use crate::material::{MATERIAL_BYTES_MAX, Material};
 /// [`CryptoError::MaterialRefused`] when `parent` is not 32 bytes long or `key` is empty.
 pub fn wrap(parent: &Material, key: &Material) -> Result<Vec<u8>, CryptoError> {
     check_parent(parent)?;
-    by_mechanism(Mechanism::AesKwp, parent, key)
+    wiping_little(|| by_mechanism(Mechanism::AesKwp, parent, key))
 }
 
 /// Opens what [`wrap`] made, straight into locked memory.
@@ -26,7 +27,8 @@ pub fn wrap(parent: &Material, key: &Material) -> Result<Vec<u8>, CryptoError> {
 /// [`CryptoError::WrapRefused`] when `wrapped` was edited or wrapped under another key.
 pub fn unwrap(parent: &Material, wrapped: &[u8]) -> Result<Material, CryptoError> {
     check_parent(parent)?;
-    open_by_mechanism(Mechanism::AesKwp, parent, wrapped).map_err(|error| match error {
+    let opened = wiping_little(|| open_by_mechanism(Mechanism::AesKwp, parent, wrapped));
+    opened.map_err(|error| match error {
         CryptoError::CiphertextRefused => CryptoError::WrapRefused,
         other => other,
     })

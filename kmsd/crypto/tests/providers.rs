@@ -241,6 +241,10 @@ fn digests_agree() {
             let text = draw.text();
             let digest = AwsLc.digest(hash, &text);
             assert_eq!(digest, PureRust.digest(hash, &text));
+            for mut stream in [AwsLc.hash_stream(hash), PureRust.hash_stream(hash)] {
+                text.chunks(77).for_each(|part| stream.update(part));
+                assert_eq!(stream.finish(), digest);
+            }
             assert_eq!(digest.len(), hash.digest_bytes());
         }
     }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use kms_core::id::{Home, Segment};
 use kms_proto::v1;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -94,6 +95,10 @@ struct ServeArgs {
 #[must_use]
 pub fn run() -> ExitCode {
     let Cli { command } = Cli::parse();
+    if let Err(error) = leave_no_image() {
+        eprintln!("kmsd: cannot switch core files off: {error}");
+        return ExitCode::FAILURE;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let ended = match runtime {
         Ok(runtime) => runtime.block_on(dispatch(command)),
@@ -106,6 +111,16 @@ pub fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Keeps the kernel from writing this process into a file when it fails, and other processes of the same
+/// user from reading its memory: the locked arena is in no core file, but the library's copies of opened
+/// keys would be.
+fn leave_no_image() -> rustix::io::Result<()> {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    setrlimit(Resource::Core, none)?;
+    // A handler that the kernel pipes core files to does not ask for the limit.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
 async fn dispatch(command: Command) -> Result<(), ServeError> {

@@ -26,14 +26,10 @@ pub(crate) enum Failure {
     /// The store cannot say whether the change was made.
     #[error("it is not known whether the change was made; ask again with the same request_id")]
     Unknown,
-    /// Another request made a key of that name while this one was at work.
-    #[error("another request made a key of that name meanwhile; choose another name")]
-    NameTakenMeanwhile,
-    /// A retry asks for what was told only once.
-    #[error(
-        "the key was made by the first attempt, whose ciphertext is not kept; make another key"
-    )]
-    NotKept,
+    /// What was permitted turned out to be refused when it was to be done. The pipeline puts that on
+    /// record as well, and tells it as [`Failure::Refused`].
+    #[error("{0}")]
+    Late(Refusal),
     /// The root key was closed between decision and deed.
     #[error("the appliance was sealed meanwhile; open it first (kmsctl seal unseal)")]
     SealedMeanwhile,

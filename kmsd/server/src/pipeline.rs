@@ -10,6 +10,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use kms_core::action::Action;
+use kms_core::audit::Leaf;
 use kms_core::caller::{Authentication, Caller};
 use kms_core::id::{Digest, Home, OperationId, PrincipalName, Resource, Timestamp};
 use kms_core::permit::{self, Grounds, Intent, Other, Permit, Recorded, Refusal, Subject};
@@ -20,7 +21,8 @@ use zeroize::Zeroizing;
 
 use crate::context::{Context, operation_id, random};
 use crate::failure::{Early, Failure};
-use crate::rows::Draft;
+use crate::ops::free;
+use crate::rows::{self, Draft};
 use crate::wire;
 
 /// One operation of the API; one file each under `ops/`.
@@ -301,7 +303,14 @@ async fn steps<O: Operation>(
                 audit_index: recorded.audit_index(),
                 request_salt: stamp.salt.to_vec(),
             };
-            return operation.perform(cx, recorded, stamp, facts, prepared, audit).await;
+            let performed = operation.perform(cx, recorded, stamp, facts, prepared, audit).await;
+            return match performed {
+                // The log says that it was permitted; that it was refused then, it says as well.
+                Err(Failure::Late(refusal)) => {
+                    Err(refuse::<O>(cx, caller, stamp, resource, refusal).await)
+                }
+                performed => performed,
+            };
         }
     }
     Err(refuse::<O>(cx, caller, stamp, resource, Refusal::Stale).await)
@@ -335,6 +344,7 @@ async fn record(
     drafts: Vec<Draft>,
 ) -> Result<Option<Recorded>, Failure> {
     let unrecorded = permit.record(drafts.iter().filter_map(|draft| draft.digest).collect());
+    let slots = rows::slots(&drafts);
     let mut batch = Batch {
         conditions,
         leaves: vec![unrecorded.leaf().to_bytes()],
@@ -350,11 +360,76 @@ async fn record(
     }
     match cx.store.commit(batch).await? {
         // A retry that overtook its first attempt; asked once more, it finds what that one made.
-        Outcome::Committed(Committed { replayed: true, .. }) => Err(Failure::Unknown),
+        Outcome::Committed(Committed { replayed: true, .. }) => {
+            free(cx, &slots).await?;
+            Err(Failure::Unknown)
+        }
         Outcome::Committed(Committed { receipt, .. }) => Ok(Some(unrecorded.on_disk(&receipt)?)),
+        Outcome::Conflict(_) => {
+            free(cx, &slots).await?;
+            Ok(None)
+        }
+        Outcome::Unknown => Err(Failure::Unknown),
+    }
+}
+
+/// Judges anew what was permitted and is still going on. Nothing is recorded, and nothing can be done with
+/// the answer: it is only whether the rules would say the same now.
+///
+/// # Errors
+/// The refusal.
+pub(crate) fn still_permitted(
+    cx: &Context,
+    caller: &Caller,
+    stamp: &Stamp,
+    action: Action,
+    resource: Resource,
+    subject: Subject<'_>,
+) -> Result<(), Refusal> {
+    if !action.works_in_error_state() && cx.self_tests.state().is_err() {
+        return Err(Refusal::SelfTestFailed);
+    }
+    let intent = Intent { now: cx.now(), ..intent(cx, stamp, action, resource, subject) };
+    match permit::decide(caller, &intent, Grounds::default(), None) {
+        Ok(_permit) => Ok(()),
+        Err(denial) => Err(denial.refusal().clone()),
+    }
+}
+
+/// Puts on record how something that was permitted has ended. `None` when a row changed meanwhile by which
+/// it may have ended otherwise.
+///
+/// # Errors
+/// When the store fails.
+pub(crate) async fn record_end(
+    cx: &Context,
+    leaf: &Leaf,
+    conditions: Vec<Condition>,
+) -> Result<Option<u64>, Failure> {
+    let batch = Batch { conditions, leaves: vec![leaf.to_bytes()], ..Batch::default() };
+    match cx.store.commit(batch).await? {
+        Outcome::Committed(Committed { receipt, .. }) => {
+            let index = receipt.index_of(&leaf.hash());
+            Ok(Some(index.ok_or(Failure::Bug("a commit receipt without the committed leaf"))?))
+        }
         Outcome::Conflict(_) => Ok(None),
         Outcome::Unknown => Err(Failure::Unknown),
     }
+}
+
+/// Refuses a message of `action` that is malformed as a whole, on record like every refusal.
+pub(crate) async fn refuse_message(
+    cx: &Context,
+    caller: &Caller,
+    action: Action,
+    wire: &impl Message,
+    refusal: Refusal,
+) -> Failure {
+    let stamp = match Stamp::new(cx, caller, action, wire, &[]) {
+        Ok(stamp) => stamp,
+        Err(failure) => return failure,
+    };
+    refuse_action(cx, caller, &stamp, action, Resource::Appliance, refusal).await
 }
 
 /// Records a refusal in the same log and by the same store as every grant, then tells it.
@@ -380,7 +455,18 @@ async fn refuse<O: Operation>(
     resource: Resource,
     refusal: Refusal,
 ) -> Failure {
-    let intent = intent(cx, stamp, O::ACTION, resource, Subject::Plain);
+    refuse_action(cx, caller, stamp, O::ACTION, resource, refusal).await
+}
+
+async fn refuse_action(
+    cx: &Context,
+    caller: &Caller,
+    stamp: &Stamp,
+    action: Action,
+    resource: Resource,
+    refusal: Refusal,
+) -> Failure {
+    let intent = intent(cx, stamp, action, resource, Subject::Plain);
     match permit::decide(caller, &intent, Grounds::default(), Some(refusal)) {
         Err(denial) => record_denial(cx, denial).await,
         Ok(_) => Failure::Bug("a refusal that was permitted"),

@@ -464,13 +464,27 @@ pub(crate) struct Draft {
     pub(crate) digest: Option<Digest>,
     /// How callers will name the new state.
     pub(crate) etag: String,
+    /// The slot that this row is the first to point at.
+    pub(crate) slot: Option<u64>,
+}
+
+impl Draft {
+    /// The same, being the first to point at `slot`.
+    pub(crate) fn with_slot(self, slot: Option<u64>) -> Self {
+        Self { slot, ..self }
+    }
+}
+
+/// The slots that are pointed at by nothing, should these drafts not be written.
+pub(crate) fn slots(drafts: &[Draft]) -> Vec<u64> {
+    drafts.iter().filter_map(|draft| draft.slot).collect()
 }
 
 /// Drafts that a row must stay as it was read.
 pub(crate) fn keep<T: Record>(row: &Stored<T>) -> Draft {
     let (key, expected) = (row.value.place(), Expected::Revision(row.revision));
     let condition = Condition { key, expected };
-    Draft { condition, write: None, digest: None, etag: row.etag.clone() }
+    Draft { condition, write: None, digest: None, etag: row.etag.clone(), slot: None }
 }
 
 /// Drafts a row that must not exist yet.
@@ -518,5 +532,6 @@ fn draft<T: Record>(
         write: Some(Write::Put { key, value: envelope }),
         digest: Some(digest),
         etag: etag(&value.state_digest(digest)),
+        slot: None,
     })
 }

@@ -34,8 +34,9 @@ pub(crate) fn tell(failure: &Failure) -> Told {
         },
         Failure::Crypto(error) => crypto(error),
         Failure::Store(error) => store(error),
-        Failure::NameTakenMeanwhile | Failure::NotKept => {
-            told(Code::AlreadyExists, "ALREADY_EXISTS", failure.to_string())
+        // The pipeline has put it on record, or could not.
+        Failure::Late(refusal) => {
+            told(refusal_code(refusal), refusal.reason(), refusal.to_string())
         }
         Failure::SealedMeanwhile => told(Code::Unavailable, "SEALED", failure.to_string()),
         Failure::Tampered(_) => told(Code::DataLoss, "ROW_TAMPERED", failure.to_string()),
@@ -48,12 +49,6 @@ pub(crate) fn tell(failure: &Failure) -> Told {
             told(Code::Internal, "INTERNAL", "internal error; see the daemon's log".to_owned())
         }
     }
-}
-
-/// What a message is told that is malformed as a whole, before any operation of it is known.
-pub(crate) fn invalid(message: String) -> Status {
-    let details = ErrorDetails::with_error_info("INVALID_ARGUMENT", DOMAIN, HashMap::new());
-    Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
 impl From<Failure> for Status {
@@ -70,7 +65,7 @@ impl From<Failure> for Status {
 
 const fn refusal_code(refusal: &Refusal) -> Code {
     match refusal {
-        Refusal::AlreadyExists => Code::AlreadyExists,
+        Refusal::AlreadyExists | Refusal::NotKept => Code::AlreadyExists,
         Refusal::InvalidArgument { .. } => Code::InvalidArgument,
         Refusal::Failed => Code::Internal,
         Refusal::NotFound => Code::NotFound,

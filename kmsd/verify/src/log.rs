@@ -294,7 +294,8 @@ impl LogReport {
             match outcome {
                 LeafOutcome::Granted => counts.granted = counts.granted.saturating_add(times),
                 LeafOutcome::Denied => counts.denied = counts.denied.saturating_add(times),
-                LeafOutcome::Unspecified => {}
+                // The stream was counted when it was permitted.
+                LeafOutcome::BrokenOff | LeafOutcome::Finished | LeafOutcome::Unspecified => {}
             }
         }
         if outcome == LeafOutcome::Unspecified {

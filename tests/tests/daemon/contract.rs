@@ -36,6 +36,8 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         quorum_digest: vec![25; 32],
         mechanism: "AES_GCM".to_owned(),
         other_resource: "other".to_owned(),
+        began_at_index: 28,
+        length_bytes: 29,
     };
     let wire = v1::AuditLeaf::decode(rules.to_bytes().as_slice()).unwrap();
     assert_eq!(wire.encode_to_vec(), rules.to_bytes());
@@ -68,6 +70,8 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         quorum_digest,
         mechanism,
         other_resource,
+        began_at_index,
+        length_bytes,
     } = wire;
     let read = Leaf {
         time_ms,
@@ -97,12 +101,16 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         quorum_digest,
         mechanism,
         other_resource,
+        began_at_index,
+        length_bytes,
     };
     assert_eq!(read, rules);
     for (wire, rules) in [
         (v1::AuditOutcome::Unspecified as i32, LeafOutcome::Unspecified as i32),
         (v1::AuditOutcome::Granted as i32, LeafOutcome::Granted as i32),
         (v1::AuditOutcome::Denied as i32, LeafOutcome::Denied as i32),
+        (v1::AuditOutcome::Finished as i32, LeafOutcome::Finished as i32),
+        (v1::AuditOutcome::BrokenOff as i32, LeafOutcome::BrokenOff as i32),
     ] {
         assert_eq!(wire, rules);
     }

@@ -326,7 +326,53 @@ async fn each_item_of_a_batch_is_answered_and_recorded_on_its_own() {
     assert_eq!(leaves.len(), 32, "each has a leaf of its own");
     let items = vec![sign("dev/use-batch"); 129];
     let answer = client.call(client.crypto().batch(v1::BatchRequest { items })).await;
-    refused_for(answer, "INVALID_ARGUMENT");
+    let refusal = refused_for(answer, "INVALID_ARGUMENT");
+    log::assert_recorded(&client, &refusal, "Batch").await;
+}
+
+#[tokio::test]
+async fn what_is_refused_after_it_was_permitted_is_on_record_as_well() {
+    let client = Daemon::shared().client().await;
+    let source = create(&client, {
+        let mut request = key("dev/use-late-source", Algorithm::GenericSecret);
+        request.key.as_mut().unwrap().mechanisms = vec![Mechanism::HkdfSha256.into()];
+        request
+    });
+    let source = source.await.name;
+    // All are permitted before the first of them has made its key.
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let request = v1::DeriveKeyRequest {
+            name: source.clone(),
+            key: key("dev/use-late", Algorithm::Aes256).key,
+            ..Default::default()
+        };
+        let client = client.clone();
+        tasks.spawn(async move { client.call(client.crypto().derive_key(request)).await });
+    }
+    let mut made = 0;
+    while let Some(answer) = tasks.join_next().await {
+        match answer.unwrap() {
+            Ok(_) => made += 1,
+            refused => {
+                let refusal = refused_for(refused, "ALREADY_EXISTS");
+                log::assert_recorded(&client, &refusal, "DeriveKey").await;
+            }
+        }
+    }
+    assert_eq!(made, 1);
+
+    let kem = create_key(&client, "dev/use-late-kem", Algorithm::MlKem768).await.name;
+    let request = v1::EncapsulateKeyRequest {
+        name: kem,
+        key: key("dev/use-late-shared", Algorithm::GenericSecret).key,
+        request_id: vec![6; 16],
+    };
+    client.call(client.crypto().encapsulate_key(request.clone())).await.unwrap();
+    let again = client.call(client.crypto().encapsulate_key(request)).await;
+    let refusal = refused_for(again, "ALREADY_EXISTS");
+    assert!(refusal.message.contains("ciphertext is not kept"), "{}", refusal.message);
+    log::assert_recorded(&client, &refusal, "EncapsulateKey").await;
 }
 
 #[tokio::test]

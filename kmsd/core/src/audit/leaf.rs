@@ -15,6 +15,10 @@ pub enum LeafOutcome {
     Granted = 1,
     /// Refused.
     Denied = 2,
+    /// What was permitted before, and took its time, has come to its end.
+    Finished = 3,
+    /// What was permitted before, and took its time, has ended without a result; the reason says why.
+    BrokenOff = 4,
 }
 
 /// One operation: who did what to which resource, under which rules, and what was decided.
@@ -66,10 +70,10 @@ pub struct Leaf {
     /// Who approved it.
     #[prost(string, repeated, tag = "14")]
     pub approvers: Vec<String>,
-    /// Permitted or refused.
+    /// Permitted or refused, or how something that was permitted has ended.
     #[prost(enumeration = "LeafOutcome", tag = "15")]
     pub outcome: i32,
-    /// The published reason of a refusal; empty when permitted.
+    /// The published reason of a refusal, or of a stream that was broken off; otherwise empty.
     #[prost(string, tag = "16")]
     pub reason: String,
     /// Digests of the sealed rows that this operation wrote, in order.
@@ -107,6 +111,12 @@ pub struct Leaf {
     /// wrapped, to which key a ciphertext was moved; empty without.
     #[prost(string, tag = "27")]
     pub other_resource: String,
+    /// Of a stream that has ended: where the log says that it was permitted.
+    #[prost(uint64, tag = "28")]
+    pub began_at_index: u64,
+    /// Of a stream that has ended: how many bytes of data it has taken.
+    #[prost(uint64, tag = "29")]
+    pub length_bytes: u64,
 }
 
 /// The bytes are not a leaf, or one that was written another way: somebody's edit, or another

@@ -145,6 +145,11 @@ pub enum Refusal {
     /// Only the proposer may cancel or execute.
     #[error("only who made the proposal may do this")]
     NotTheProposer,
+    /// A retry asks for what was told only once.
+    #[error(
+        "the key was made by the first attempt, whose ciphertext is not kept; make another key"
+    )]
+    NotKept,
     /// A stored row is not one that this daemon wrote there, or a key's policies are not those
     /// that its sealing binds.
     #[error("the stored row {row} was edited outside the daemon; restore it from a backup")]
@@ -180,7 +185,7 @@ macro_rules! reasons {
 }
 
 reasons! {
-    Refusal::AlreadyExists => "ALREADY_EXISTS",
+    Refusal::AlreadyExists | Refusal::NotKept => "ALREADY_EXISTS",
     Refusal::Approval(_) => "APPROVAL_REFUSED",
     Refusal::ApprovalMismatch => "APPROVAL_MISMATCH",
     Refusal::BelowFloor { .. } => "BELOW_FLOOR",

@@ -149,8 +149,8 @@ where
 /// A bare scalar as PKCS#8 around RFC 5915, without a public key.
 pub(crate) fn from_scalar(algorithm: Algorithm, scalar: &[u8]) -> Result<Material, CryptoError> {
     let length = scalar.len() as u8;
-    let sec1 = [&[0x30, length + 5, 0x02, 0x01, 0x01, 0x04, length], scalar].concat();
-    key_form::pkcs8(algorithm, &[&sec1])
+    let head = [0x30, length + 5, 0x02, 0x01, 0x01, 0x04, length];
+    key_form::pkcs8(algorithm, &[&head, scalar])
 }
 
 const UNCOMPRESSED: u8 = 4;

@@ -26,6 +26,9 @@ pub mod awslc;
 #[cfg(feature = "purerust")]
 pub mod purerust;
 mod rust_mac;
+mod wiping;
+
+pub(crate) use wiping::Wiping;
 
 /// What is signed. Both forms give signatures of the same mechanism.
 #[derive(Clone, Copy, Debug)]
@@ -169,6 +172,15 @@ pub trait MacStream: Send {
     /// # Errors
     /// [`CryptoError::ProviderFailed`].
     fn finish(self: Box<Self>) -> Result<Vec<u8>, CryptoError>;
+}
+
+/// A digest that is fed bit by bit.
+pub trait HashStream: Send {
+    /// Takes more of the data.
+    fn update(&mut self, bytes: &[u8]);
+
+    /// The digest of all that was taken.
+    fn finish(self: Box<Self>) -> Vec<u8>;
 }
 
 /// A library that carries out the mechanisms.
@@ -321,6 +333,9 @@ pub trait Provider: Send + Sync {
 
     /// Hashes.
     fn digest(&self, hash: Hash, data: &[u8]) -> Vec<u8>;
+
+    /// Begins a digest.
+    fn hash_stream(&self, hash: Hash) -> Box<dyn HashStream>;
 
     /// Makes a tag in one go.
     ///

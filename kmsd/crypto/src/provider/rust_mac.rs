@@ -7,7 +7,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512, Sha512_224, Sha512_256};
 use sha3::{Sha3_224, Sha3_256, Sha3_384, Sha3_512};
 
-use super::MacStream;
+use super::{HashStream, MacStream};
 use crate::CryptoError;
 
 /// Begins an HMAC (FIPS 198-1).
@@ -41,6 +41,35 @@ pub(super) fn digest(hash: Hash, data: &[u8]) -> Vec<u8> {
         Hash::Sha3_256 => Sha3_256::digest(data).to_vec(),
         Hash::Sha3_384 => Sha3_384::digest(data).to_vec(),
         Hash::Sha3_512 => Sha3_512::digest(data).to_vec(),
+    }
+}
+
+/// Begins a digest.
+pub(super) fn hash_stream(hash: Hash) -> Box<dyn HashStream> {
+    match hash {
+        Hash::Sha1 => Box::new(Hashing(Sha1::new())),
+        Hash::Sha224 => Box::new(Hashing(Sha224::new())),
+        Hash::Sha256 => Box::new(Hashing(Sha256::new())),
+        Hash::Sha384 => Box::new(Hashing(Sha384::new())),
+        Hash::Sha512 => Box::new(Hashing(Sha512::new())),
+        Hash::Sha512_224 => Box::new(Hashing(Sha512_224::new())),
+        Hash::Sha512_256 => Box::new(Hashing(Sha512_256::new())),
+        Hash::Sha3_224 => Box::new(Hashing(Sha3_224::new())),
+        Hash::Sha3_256 => Box::new(Hashing(Sha3_256::new())),
+        Hash::Sha3_384 => Box::new(Hashing(Sha3_384::new())),
+        Hash::Sha3_512 => Box::new(Hashing(Sha3_512::new())),
+    }
+}
+
+struct Hashing<H>(H);
+
+impl<H: Digest + Send> HashStream for Hashing<H> {
+    fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(self: Box<Self>) -> Vec<u8> {
+        self.0.finalize().to_vec()
     }
 }
 

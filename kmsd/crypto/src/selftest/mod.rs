@@ -16,7 +16,7 @@ use kms_core::mechanism::{Hash, Mechanism};
 
 use crate::CryptoError;
 use crate::material::Material;
-use crate::provider::{CipherParameters, NewKey, Provider, SignInput};
+use crate::provider::{CipherParameters, HashStream, NewKey, Provider, SignInput, Wiping};
 
 mod asymmetric;
 mod symmetric;
@@ -81,7 +81,7 @@ impl SelfTests {
 
     fn with(provider: Arc<dyn Provider>, fault: Fault) -> Self {
         Self {
-            provider,
+            provider: Arc::new(Wiping(provider)),
             mechanisms: [const { AtomicBool::new(false) }; Mechanism::ALL.len()],
             hashes: [const { AtomicBool::new(false) }; Hash::ALL.len()],
             failed: OnceLock::new(),
@@ -123,6 +123,15 @@ impl SelfTests {
     /// As in [`SelfTests::ensure`].
     pub fn ensure_hash(&self, hash: Hash) -> Result<(), SelfTestFailed> {
         self.once(self.hashes.get(hash as usize), || self.test_hash(hash))
+    }
+
+    /// Begins a digest by a hash function that is tested.
+    ///
+    /// # Errors
+    /// As in [`SelfTests::ensure`].
+    pub fn hash_stream(&self, hash: Hash) -> Result<Box<dyn HashStream>, SelfTestFailed> {
+        self.ensure_hash(hash)?;
+        Ok(self.provider.hash_stream(hash))
     }
 
     /// Tests everything now, whether or not it was tested before.
@@ -461,6 +470,9 @@ mod tests {
             public_key: &[u8],
         ) -> Result<(Vec<u8>, Material), CryptoError> {
             AwsLc.encapsulate(of, public_key)
+        }
+        fn hash_stream(&self, hash: Hash) -> Box<dyn HashStream> {
+            AwsLc.hash_stream(hash)
         }
         fn digest(&self, hash: Hash, data: &[u8]) -> Vec<u8> {
             let mut digest = AwsLc.digest(hash, data);

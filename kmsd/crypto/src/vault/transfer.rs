@@ -27,6 +27,7 @@ use crate::kdf;
 use crate::material::Material;
 use crate::provider::{CipherParameters, NewKey};
 use crate::release;
+use crate::stack::wiping;
 use crate::wrap;
 
 /// An import job as the store holds it.
@@ -103,7 +104,8 @@ impl Vault {
                 self.provider().unwrap(Mechanism::AesKwp, &transport, wrapped).map(Incoming)
             }
             ImportMethod::XWingHkdfSha256Aes256Gcm => {
-                open_hpke(&private, &import_info(job.name), ciphertext).map(Incoming)
+                let info = import_info(job.name);
+                wiping(|| open_hpke(&private, &info, ciphertext)).map(Incoming)
             }
             // A method that this file does not know has made no job.
             _ => Err(CryptoError::CiphertextRefused),

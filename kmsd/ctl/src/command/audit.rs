@@ -149,7 +149,9 @@ async fn leaves(client: &Client, first: u64, size: u64) -> Result<Vec<Vec<u8>>, 
 
 fn entry(index: u64, leaf: Leaf) -> Value {
     let outcome = match leaf.outcome() {
+        LeafOutcome::BrokenOff => "BROKEN_OFF",
         LeafOutcome::Denied => "DENIED",
+        LeafOutcome::Finished => "FINISHED",
         LeafOutcome::Granted => "GRANTED",
         LeafOutcome::Unspecified => "UNSPECIFIED",
     };
@@ -182,6 +184,8 @@ fn entry(index: u64, leaf: Leaf) -> Value {
         "dataset": leaf.dataset,
         "not_established": leaf.not_established,
         "count": leaf.count.max(1),
+        "began_at_index": leaf.began_at_index,
+        "length_bytes": leaf.length_bytes,
     })
 }
 

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use kms_core::action::Action;
 use kms_core::caller::Caller;
 use kms_proto::v1;
 use kms_proto::v1::batch_item::Request as Asked;
@@ -14,6 +15,7 @@ use crate::failure::Failure;
 use crate::ops::{self, Using};
 use crate::pipeline::{self, Operation};
 use crate::status::{Told, tell};
+use crate::wire::invalid;
 
 /// Serves the items of one batch of `caller`.
 ///
@@ -22,11 +24,14 @@ use crate::status::{Told, tell};
 pub(crate) async fn run(
     cx: &Arc<Context>,
     caller: &Caller,
-    items: Vec<v1::BatchItem>,
+    request: v1::BatchRequest,
 ) -> Result<Vec<v1::BatchResult>, Status> {
-    if items.len() > ITEMS_MAX {
-        return Err(crate::status::invalid(format!("items: at most {ITEMS_MAX} are taken")));
+    if request.items.len() > ITEMS_MAX {
+        let refusal = invalid("items", format!("at most {ITEMS_MAX} are taken"));
+        let refused = pipeline::refuse_message(cx, caller, Action::Batch, &request, refusal);
+        return Err(refused.await.into());
     }
+    let items = request.items;
     // Each in a task of its own, which goes on to its end even if the caller hangs up.
     let tasks: Vec<_> = items
         .into_iter()

@@ -149,7 +149,7 @@ service!(CryptoService {
         request: Request<v1::BatchRequest>,
     ) -> Result<Response<v1::BatchResponse>, Status> {
         let caller = self.caller(&request)?;
-        let results = batch::run(&self.cx, &caller, request.into_inner().items).await?;
+        let results = batch::run(&self.cx, &caller, request.into_inner()).await?;
         Ok(Response::new(v1::BatchResponse { results }))
     }
 
@@ -166,9 +166,9 @@ service!(CryptoService {
         &self,
         request: Request<Streaming<v1::StreamRequest>>,
     ) -> Result<Response<super::StreamAnswers>, Status> {
-        let caller = self.caller(&request)?;
+        let (peer, caller) = (Self::peer(&request)?, self.caller(&request)?);
         let (cx, stopping) = (self.cx.clone(), self.stopping.clone());
-        Ok(Response::new(stream::run(cx, caller, request.into_inner(), stopping)))
+        Ok(Response::new(stream::run(cx, peer, caller, request.into_inner(), stopping)))
     }
 });
 

@@ -122,7 +122,9 @@ async fn answer(cx: &Arc<Context>, caller: &Caller, asked: Asked) -> Answered {
         O::Wire: 'static,
         O::Reply: 'static,
     {
-        match pipeline::serve_in_task::<O>(cx, caller, wire).await {
+        // On the heap: one task would otherwise have room for the largest of all operations, and its stack
+        // for all of them.
+        match Box::pin(pipeline::serve_in_task::<O>(cx, caller, wire)).await {
             Ok(reply) => wrap(reply),
             Err(failure) => refused(&failure),
         }

@@ -1,8 +1,12 @@
 //! One operation over data of any length, chunk by chunk, in bounded memory.
+//!
+//! The log tells twice of a stream: that it was permitted, before anything is done, and how it ended,
+//! before its result is given. In between the rules are asked again with every chunk.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use kms_core::action::Action;
 use kms_core::caller::Caller;
 use kms_proto::v1;
 use kms_proto::v1::stream_request::Request as Asked;
@@ -15,87 +19,210 @@ use tonic::{Status, Streaming};
 
 use super::StreamAnswers;
 use crate::context::Context;
-use crate::ops::{self, Running, StreamOf};
+use crate::failure::Failure;
+use crate::identity::{self, Peer};
+use crate::ops::{self, Broken, Running, StreamOf};
 use crate::pipeline;
-use crate::status::invalid;
-use crate::wire::DATA_BYTES_MAX;
+use crate::wire::{self, DATA_BYTES_MAX};
 
-/// Serves the stream `requests` of `caller` to its end, or until the daemon stops.
+/// Serves the stream `requests` of `peer`, who is `caller` now, to its end, or until the daemon stops.
 pub(crate) fn run(
     cx: Arc<Context>,
+    peer: Peer,
     caller: Caller,
     requests: Streaming<v1::StreamRequest>,
     mut stopping: watch::Receiver<bool>,
 ) -> StreamAnswers {
     let (answers, received) = mpsc::channel(ANSWERS_MAX);
     tokio::spawn(async move {
-        let served = async {
-            let served = timeout(STREAM_TIME_MAX, serve(&cx, &caller, requests, &answers)).await;
-            served.unwrap_or_else(|_| {
-                Err(Status::deadline_exceeded("a stream takes an hour at most"))
-            })
-        };
+        let epoch = cx.epoch();
+        let mut flow = Flow { cx, peer, caller, epoch, answers, running: None, length_bytes: 0 };
         let ended = tokio::select! {
-            ended = served => ended,
-            _ = stopping.wait_for(|stop| *stop) => Err(Status::unavailable("the daemon stops")),
+            ended = timeout(STREAM_TIME_MAX, flow.serve(requests)) => ended.unwrap_or_else(|_| {
+                let status = Status::deadline_exceeded("a stream takes an hour at most");
+                Err(End::Told(status, "DEADLINE_EXCEEDED"))
+            }),
+            _ = stopping.wait_for(|stop| *stop) => {
+                Err(End::Told(Status::unavailable("the daemon stops"), "STOPPED"))
+            }
         };
-        if let Err(status) = ended {
+        if let Err(end) = ended {
+            let status = flow.close(end).await;
             // The receiver is gone only when the client is.
-            let _ = answers.send(Err(status)).await;
+            let _ = flow.answers.send(Err(status)).await;
         }
     });
     Box::pin(ReceiverStream::new(received))
 }
 
-type Answers = mpsc::Sender<Result<v1::StreamResponse, Status>>;
+struct Flow {
+    cx: Arc<Context>,
+    peer: Peer,
+    caller: Caller,
+    /// As of when the caller has its rights.
+    epoch: u64,
+    answers: Answers,
+    /// What has begun and not ended.
+    running: Option<Running>,
+    length_bytes: u64,
+}
 
-async fn serve(
-    cx: &Arc<Context>,
-    caller: &Caller,
-    mut requests: Streaming<v1::StreamRequest>,
-    answers: &Answers,
-) -> Result<(), Status> {
-    let Some(Asked::Start(start)) = next(&mut requests).await? else {
-        return Err(invalid("a stream begins with start".to_owned()));
-    };
-    let (started, mut running) = begin(cx, caller, start).await?;
-    // Held to the end, so that nobody has more streams under way than operations.
-    let _slot = cx.slot(caller).await;
-    give(answers, Answered::Started(started)).await?;
-    let mut length_bytes = 0_u64;
-    loop {
-        match next(&mut requests).await? {
-            Some(Asked::Chunk(chunk)) if chunk.len() <= CHUNK_BYTES_MAX => {
-                length_bytes = length_bytes.saturating_add(chunk.len() as u64);
-                give_bytes(answers, running.update(cx, &chunk)?).await?;
+/// Why a stream ends before its time.
+enum End {
+    /// What is asked or done cannot be.
+    Broken(Broken),
+    /// The end is on record, or there is none to be recorded.
+    Closed(Failure),
+    /// What the caller is told, and the log.
+    Told(Status, &'static str),
+}
+
+impl From<Broken> for End {
+    fn from(broken: Broken) -> Self {
+        Self::Broken(broken)
+    }
+}
+
+impl Flow {
+    async fn serve(&mut self, mut requests: Streaming<v1::StreamRequest>) -> Result<(), End> {
+        let first = timeout(BEAT * CHUNK_BEATS_MAX, next(&mut requests)).await;
+        let first = first.unwrap_or_else(|_| Err(too_slow()))?;
+        let Some(Asked::Start(start)) = first else {
+            let problem = "a stream begins with start";
+            let message = v1::StreamRequest { request: first };
+            return Err(malformed(&self.cx, &self.caller, &message, "start", problem).await);
+        };
+        if start.operation.is_none() {
+            let message = v1::StreamRequest { request: Some(Asked::Start(start)) };
+            let problem = "expected one";
+            return Err(malformed(&self.cx, &self.caller, &message, "operation", problem).await);
+        }
+        let (started, running) = begin(&self.cx, &self.caller, start).await.map_err(End::Closed)?;
+        self.running = Some(running);
+        // Held to the end, so that nobody has more streams under way than operations.
+        let cx = self.cx.clone();
+        let _slot = cx.slot(&self.caller).await;
+        give(&self.answers, Answered::Started(started)).await?;
+        loop {
+            let asked = self.next(&mut requests).await?;
+            match asked {
+                Some(Asked::Chunk(chunk)) if chunk.len() <= CHUNK_BYTES_MAX => {
+                    let running = self.running.as_mut().ok_or(GONE)?;
+                    let made = running.update(&self.cx, &self.caller, &chunk).await?;
+                    self.length_bytes = self.length_bytes.saturating_add(chunk.len() as u64);
+                    give_bytes(&self.answers, made).await?;
+                }
+                Some(Asked::Chunk(_)) => {
+                    return Err(invalid("chunk", format!("at most {CHUNK_BYTES_MAX} bytes")));
+                }
+                Some(Asked::Finish(_)) => break,
+                Some(Asked::Start(_)) => {
+                    return Err(invalid("start", "a stream begins with start once"));
+                }
+                // What was not ended has no result: a signature over half a file is one over another file.
+                None => return Err(invalid("finish", "the stream ended without it")),
             }
-            Some(Asked::Chunk(_)) => {
-                return Err(invalid(format!("chunk: at most {CHUNK_BYTES_MAX} bytes are taken")));
+        }
+        let (length_bytes, running) = (self.length_bytes, self.running.take().ok_or(GONE)?);
+        let made = running.finish(&self.cx, &self.caller, length_bytes).await;
+        let (rest, result) = made.map_err(End::Closed)?;
+        give_bytes(&self.answers, rest).await?;
+        give(&self.answers, Answered::Finished(v1::StreamFinished { result, length_bytes })).await
+    }
+
+    /// Waits for the next message. A key is held no longer than a moment after it must not be used any
+    /// more, also when nothing comes.
+    async fn next(
+        &mut self,
+        requests: &mut Streaming<v1::StreamRequest>,
+    ) -> Result<Option<Asked>, End> {
+        for _ in 0..CHUNK_BEATS_MAX {
+            let waited = timeout(BEAT, next(requests)).await;
+            self.caller_anew()?;
+            match waited {
+                Ok(asked) => return asked,
+                Err(_) => {
+                    let running = self.running.as_ref().ok_or(GONE)?;
+                    running.judge(&self.cx, &self.caller).await?;
+                }
             }
-            Some(Asked::Finish(_)) => break,
-            Some(Asked::Start(_)) => {
-                return Err(invalid("a stream begins with start once".to_owned()));
+        }
+        Err(too_slow())
+    }
+
+    /// Finds out anew who the peer is when somebody's rights have changed.
+    fn caller_anew(&mut self) -> Result<(), End> {
+        let epoch = self.cx.epoch();
+        if epoch != self.epoch {
+            self.caller = identity::caller(&self.cx, &self.peer).map_err(Broken::Failed)?;
+            self.epoch = epoch;
+        }
+        Ok(())
+    }
+
+    /// Puts the end on record, if there was a beginning, and gives what the caller is told.
+    async fn close(&mut self, end: End) -> Status {
+        let (cx, length_bytes) = (&self.cx, self.length_bytes);
+        match (end, self.running.take()) {
+            (End::Broken(broken), Some(running)) => {
+                running.break_off(cx, length_bytes, broken).await.into()
             }
-            // What was not ended has no result: a signature over half a file is one over another file.
-            None => return Err(invalid("the stream ended without finish".to_owned())),
+            (End::Broken(Broken::Failed(failure)), None) | (End::Closed(failure), _) => {
+                failure.into()
+            }
+            (End::Broken(Broken::Refused(_)), None) => Failure::Bug("a refusal of nothing").into(),
+            (End::Told(status, reason), running) => {
+                if let Some(running) = running
+                    && let Err(error) = running.end_for(cx, length_bytes, reason).await
+                {
+                    tracing::error!(%error, "the end of a stream is not on record");
+                }
+                status
+            }
         }
     }
-    let (rest, result) = running.finish(cx).await?;
-    give_bytes(answers, rest).await?;
-    give(answers, Answered::Finished(v1::StreamFinished { result, length_bytes })).await
+}
+
+async fn malformed(
+    cx: &Context,
+    caller: &Caller,
+    message: &v1::StreamRequest,
+    field: &'static str,
+    problem: &str,
+) -> End {
+    let refusal = wire::invalid(field, problem);
+    End::Closed(pipeline::refuse_message(cx, caller, Action::Stream, message, refusal).await)
+}
+
+type Answers = mpsc::Sender<Result<v1::StreamResponse, Status>>;
+
+async fn give_bytes(answers: &Answers, bytes: Vec<u8>) -> Result<(), End> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    give(answers, Answered::Chunk(bytes)).await
+}
+
+async fn give(answers: &Answers, answered: Answered) -> Result<(), End> {
+    let sent = answers.send(Ok(v1::StreamResponse { response: Some(answered) })).await;
+    sent.map_err(|_| End::Told(Status::cancelled("the client is gone"), "CANCELLED"))
+}
+
+fn invalid(field: &'static str, problem: impl ToString) -> End {
+    Broken::Refused(wire::invalid(field, problem)).into()
 }
 
 async fn begin(
     cx: &Arc<Context>,
     caller: &Caller,
     start: v1::StreamStart,
-) -> Result<(v1::StreamStarted, Running), Status> {
+) -> Result<(v1::StreamStarted, Running), Failure> {
     macro_rules! begin {
         ($kind:ident) => {
             pipeline::serve_in_task::<StreamOf<ops::$kind>>(cx, caller, start).await
         };
     }
-    let begun = match &start.operation {
+    match &start.operation {
         Some(Wanted::Decrypt(_)) => begin!(OfDecrypt),
         Some(Wanted::Digest(_)) => begin!(OfDigest),
         Some(Wanted::Encrypt(_)) => begin!(OfEncrypt),
@@ -103,32 +230,29 @@ async fn begin(
         Some(Wanted::MacVerify(_)) => begin!(OfMacVerify),
         Some(Wanted::Sign(_)) => begin!(OfSign),
         Some(Wanted::Verify(_)) => begin!(OfVerify),
-        None => return Err(invalid("operation: expected one".to_owned())),
-    };
-    Ok(begun?)
-}
-
-async fn next(requests: &mut Streaming<v1::StreamRequest>) -> Result<Option<Asked>, Status> {
-    let message = timeout(CHUNK_TIME_MAX, requests.message()).await;
-    let message =
-        message.map_err(|_| Status::deadline_exceeded("no chunk came for 30 seconds"))??;
-    Ok(message.and_then(|message| message.request))
-}
-
-async fn give_bytes(answers: &Answers, bytes: Vec<u8>) -> Result<(), Status> {
-    if bytes.is_empty() {
-        return Ok(());
+        None => Err(Failure::Bug("a stream of nothing")),
     }
-    give(answers, Answered::Chunk(bytes)).await
 }
 
-async fn give(answers: &Answers, answered: Answered) -> Result<(), Status> {
-    let answer = v1::StreamResponse { response: Some(answered) };
-    answers.send(Ok(answer)).await.map_err(|_| Status::cancelled("the client is gone"))
+async fn next(requests: &mut Streaming<v1::StreamRequest>) -> Result<Option<Asked>, End> {
+    match requests.message().await {
+        Ok(message) => Ok(message.and_then(|message| message.request)),
+        // The client is gone, or what it sends is no message.
+        Err(status) => Err(End::Told(status, "CANCELLED")),
+    }
 }
 
+fn too_slow() -> End {
+    let status = Status::deadline_exceeded("nothing came for 30 seconds");
+    End::Told(status, "DEADLINE_EXCEEDED")
+}
+
+/// A stream that goes on runs.
+const GONE: End = End::Closed(Failure::Bug("a stream that goes on without running"));
 const CHUNK_BYTES_MAX: usize = DATA_BYTES_MAX;
-const CHUNK_TIME_MAX: Duration = Duration::from_secs(30);
+/// How often the rules are asked while nothing comes, and for how many such times.
+const BEAT: Duration = Duration::from_secs(1);
+const CHUNK_BEATS_MAX: u32 = 30;
 const STREAM_TIME_MAX: Duration = Duration::from_secs(3600);
 /// Most answers that wait for a client to read them.
 const ANSWERS_MAX: usize = 4;

@@ -100,6 +100,17 @@ pub(crate) async fn erase(cx: &Context, slot: u64) -> Result<(), Failure> {
     }
 }
 
+/// Erases slots whose versions did not come about, so that nothing of them is left.
+///
+/// # Errors
+/// When the store fails.
+pub(crate) async fn free(cx: &Context, slots: &[u64]) -> Result<(), Failure> {
+    for slot in slots {
+        cx.store.erase_slot(*slot).await?;
+    }
+    Ok(())
+}
+
 /// Drafts the history of one operation on `key`; `step` is the version's number, and where it stood
 /// before and after.
 ///

@@ -281,8 +281,9 @@ pub(crate) async fn make_version(
     let (slot, material) = match imported {
         true => (None, Generated { sealed: Vec::new(), public_key: Vec::new() }),
         false => {
-            let (slot, secret) = new_slot(cx).await?;
-            (Some(slot), generate(vault, header.clone(), secret).await?)
+            let secret = SlotSecret::generate()?;
+            let made = generate(vault, &header, &secret)?;
+            (Some(put_slot(cx, &secret).await?), made)
         }
     };
     let version = Version {
@@ -299,30 +300,27 @@ pub(crate) async fn make_version(
         public_key: hex_encode(&material.public_key),
         slot,
     };
-    let mut drafts = vec![rows::create(vault, &stamp.operation_id, &version, &material.sealed)?];
+    let row = rows::create(vault, &stamp.operation_id, &version, &material.sealed)?;
+    let mut drafts = vec![row.with_slot(slot)];
     if let Some(at) = version.due_at() {
         drafts.push(due(vault, stamp, at, version.header.version.to_string())?);
     }
     Ok((version, drafts))
 }
 
-/// A new slot and its secret, durable.
+/// Puts a secret into a slot; it is durable then. That comes after the key was made: what is refused takes
+/// no slot.
 ///
 /// # Errors
-/// When there is no randomness, or the store fails.
-pub(crate) async fn new_slot(cx: &Context) -> Result<(u64, SlotSecret), Failure> {
-    let secret = SlotSecret::generate()?;
+/// When the store fails.
+pub(crate) async fn put_slot(cx: &Context, secret: &SlotSecret) -> Result<u64, Failure> {
     let mut bytes = Zeroizing::new([0; 32]);
     bytes.copy_from_slice(secret.expose_to_slot_table());
-    Ok((cx.store.put_slot(bytes).await?, secret))
+    Ok(cx.store.put_slot(bytes).await?)
 }
 
 /// Generates off the network threads where it takes long (RSA).
-async fn generate(
-    vault: &Vault,
-    header: SealHeader,
-    secret: SlotSecret,
-) -> Result<Generated, Failure> {
+fn generate(vault: &Vault, header: &SealHeader, secret: &SlotSecret) -> Result<Generated, Failure> {
     // block_in_place keeps the borrow of the vault; other tasks move to another worker meanwhile.
-    Ok(tokio::task::block_in_place(|| vault.generate(&header, &secret))?)
+    Ok(tokio::task::block_in_place(|| vault.generate(header, secret))?)
 }

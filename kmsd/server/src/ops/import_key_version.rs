@@ -11,11 +11,11 @@ use kms_core::key::{SealHeader, Version};
 use kms_core::lifecycle::Transition;
 use kms_core::permit::{Permit, Recorded, Refusal, Subject};
 use kms_core::transfer::{ImportJob, ImportJobName};
-use kms_crypto::vault::{Generated, ImportJobRef, Vault};
+use kms_crypto::vault::{Generated, ImportJobRef, SlotSecret, Vault};
 use kms_proto::v1;
 
 use super::changes::change_version_to;
-use super::create_key::new_slot;
+use super::create_key::put_slot;
 use super::{Found, VersionFacts, is_retry, load_version};
 use crate::context::Context;
 use crate::failure::{Early, Failure};
@@ -128,7 +128,7 @@ impl Operation for ImportKeyVersion {
             return Ok((version_out(&before.value, &before.etag, stamp.now), Vec::new()));
         }
         let vault = cx.vault()?;
-        let (slot, secret) = new_slot(cx).await?;
+        let secret = SlotSecret::generate()?;
         let (header, made) = match &self.material {
             Handed::PublicKey(key) => public_half(&vault, found, key)?,
             Handed::Sealed { ciphertext, .. } => {
@@ -150,6 +150,7 @@ impl Operation for ImportKeyVersion {
                 })?
             }
         };
+        let slot = Some(put_slot(cx, &secret).await?);
         let undo_window_ms = cx.lifecycle.undo_window_ms;
         let before = &found.version;
         let stepped =
@@ -157,11 +158,14 @@ impl Operation for ImportKeyVersion {
         let after = Version {
             header,
             public_key: hex_encode(&made.public_key),
-            slot: Some(slot),
+            slot,
             ..stepped.map_err(Refusal::from)?
         };
-        let drafts = change_version_to(cx, stamp, Self::ACTION, before, &after, &made.sealed)?;
+        let mut drafts = change_version_to(cx, stamp, Self::ACTION, before, &after, &made.sealed)?;
         let etag = drafts.first().map(|row| row.etag.clone()).unwrap_or_default();
+        if let Some(row) = drafts.first_mut() {
+            row.slot = slot;
+        }
         Ok((version_out(&after, &etag, stamp.now), drafts))
     }
 

@@ -15,13 +15,13 @@ use kms_core::mechanism::Mechanism;
 use kms_core::permit::{Other, Permit, Recorded, Refusal, Subject};
 use kms_core::quorum::QuorumPolicy;
 use kms_crypto::CryptoError;
-use kms_crypto::vault::{Generated, NewVersion, Vault, VersionRef};
+use kms_crypto::vault::{Generated, NewVersion, SlotSecret, Vault, VersionRef};
 use kms_proto::v1;
 use kms_store::{Batch, Committed, Condition, Outcome};
 use prost::Message;
 
-use super::changes::{due, rotation_due};
-use super::create_key::{Place, made, new_slot};
+use super::changes::{due, free, rotation_due};
+use super::create_key::{Place, made, put_slot};
 use super::named;
 use super::using::{USES_JUDGED_ANEW_MAX, UseFacts, may_use};
 use crate::context::Context;
@@ -229,7 +229,7 @@ impl<M: Make> Operation for MakingOf<M> {
             // A copy uses the key in no way, so any will do.
             None => Mechanism::AesKwp,
         };
-        let (new_slot, secret) = new_slot(cx).await?;
+        let secret = SlotSecret::generate()?;
         let making = Making {
             recorded,
             request_digest: &stamp.request_digest,
@@ -255,11 +255,12 @@ impl<M: Make> Operation for MakingOf<M> {
             protections_reserved: 0,
             certificate: String::new(),
             public_key: hex_encode(&generated.public_key),
-            slot: Some(new_slot),
+            slot: Some(put_slot(cx, &secret).await?),
         };
         let id = &stamp.operation_id;
         let key_draft = rows::create(&vault, id, &key, &[])?;
-        let version_draft = rows::create(&vault, id, &version, &generated.sealed)?;
+        let version_draft =
+            rows::create(&vault, id, &version, &generated.sealed)?.with_slot(version.slot);
         let event = made(&vault, stamp, Action::CreateKey, &version)?;
         let rotation = rotation_due(&vault, stamp, &key)?;
         let made = MadeKey {
@@ -290,7 +291,8 @@ impl<M: Make> MakingOf<M> {
         let copies = M::ACTION == Action::CopyKey;
         if copies {
             copied(&mut wire, old, sealed)?;
-        } else if wire.length_bytes == 0 {
+        } else if wire.length_bytes == 0 && wire.algorithm == v1::Algorithm::GenericSecret as i32 {
+            // Every other key has its own length.
             let mechanism = source.mechanism().map_err(|_| Refusal::MechanismRefused)?;
             let length = self.make.length_bytes(mechanism);
             wire.length_bytes = length.and_then(|length| length.try_into().ok()).unwrap_or(0);
@@ -383,15 +385,23 @@ fn inherit_text(field: &'static str, new: &mut String, old: &str) -> Result<(), 
 async fn write(cx: &Context, stamp: &Stamp, drafts: Vec<Draft>) -> Result<(), Failure> {
     let mut batch =
         Batch { idempotency: stamp.idempotency.map(|digest| digest.0), ..Batch::default() };
+    let slots = rows::slots(&drafts);
     for draft in drafts {
         batch.conditions.push(draft.condition);
         batch.writes.extend(draft.write);
     }
     match cx.store.commit(batch).await? {
         // A retry that overtook its first attempt; asked once more, it finds what that one made.
-        Outcome::Committed(Committed { replayed: true, .. }) => Err(Failure::Unknown),
+        Outcome::Committed(Committed { replayed: true, .. }) => {
+            free(cx, &slots).await?;
+            Err(Failure::Unknown)
+        }
         Outcome::Committed(_) => Ok(()),
-        Outcome::Conflict(_) => Err(Failure::NameTakenMeanwhile),
+        // Another request has made a key of that name meanwhile.
+        Outcome::Conflict(_) => {
+            free(cx, &slots).await?;
+            Err(Failure::Late(Refusal::AlreadyExists))
+        }
         Outcome::Unknown => Err(Failure::Unknown),
     }
 }
@@ -414,7 +424,7 @@ async fn again<M: Make>(
         version: Some(version_out(&version.value, &version.etag, stamp.now)),
         audit: Some(audit),
     };
-    M::reply_again(made).ok_or(Failure::NotKept)
+    M::reply_again(made).ok_or(Failure::Late(Refusal::NotKept))
 }
 
 /// What a copy is judged as: it is no use, and counts as none.

@@ -81,7 +81,7 @@ mod writing;
 pub(crate) use agree_key::AgreeKey;
 pub(crate) use approve_proposal::ApproveProposal;
 pub(crate) use cancel_proposal::CancelProposal;
-pub(crate) use changes::erase;
+pub(crate) use changes::{erase, free};
 pub(crate) use compromise_key_version::CompromiseKeyVersion;
 pub(crate) use copy_key::CopyKey;
 pub(crate) use create_binding::CreateBinding;
@@ -145,7 +145,8 @@ pub(crate) use step_key_version::{
     ResumeKeyVersion, SuspendKeyVersion, UndoKeyVersionStep,
 };
 pub(crate) use stream::{
-    OfDecrypt, OfDigest, OfEncrypt, OfMacSign, OfMacVerify, OfSign, OfVerify, Running, StreamOf,
+    Broken, OfDecrypt, OfDigest, OfEncrypt, OfMacSign, OfMacVerify, OfSign, OfVerify, Running,
+    StreamOf,
 };
 pub(crate) use switch_key_version::{DisableKeyVersion, EnableKeyVersion};
 pub(crate) use unseal::Unseal;

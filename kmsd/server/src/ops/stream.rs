@@ -7,22 +7,22 @@ use kms_core::action::Action;
 use kms_core::caller::Caller;
 use kms_core::id::{Digest, Home, Resource, RingName};
 use kms_core::mechanism::{Hash, Mechanism};
-use kms_core::permit::{Permit, Recorded, Refusal, Subject};
+use kms_core::permit::{Closing, Grounds, Manner, Permit, Recorded, Refusal, Subject};
 use kms_crypto::CryptoError;
 use kms_crypto::mechanism::mac;
-use kms_crypto::provider::{MacStream, SignInput};
-use kms_crypto::vault::CipherStream;
+use kms_crypto::provider::{HashStream, MacStream, SignInput};
+use kms_crypto::vault::{CipherStream, stream_iv_bytes};
 use kms_proto::v1;
 use kms_proto::v1::stream_start::Operation as Wanted;
 use kms_store::Condition;
-use sha2::Digest as _;
 
-use super::using::{USES_JUDGED_ANEW_MAX, UseFacts};
-use super::{load_ring, named};
+use super::using::{USES_JUDGED_ANEW_MAX, UseFacts, may_use};
+use super::{load_ring, load_version, named};
 use crate::context::Context;
 use crate::failure::{Early, Failure};
-use crate::pipeline::{Operation, Stamp};
+use crate::pipeline::{Operation, Stamp, record_end, still_permitted};
 use crate::rows::Draft;
+use crate::status::tell;
 use crate::wire::{
     DATA_BYTES_MAX, KeyOrVersion, bounded, hash, invalid, mechanism, mechanism_out, ring_name,
     version_name,
@@ -83,11 +83,18 @@ pub(crate) enum StreamFacts {
 }
 
 /// A stream that was permitted and is on record.
-pub(crate) enum Running {
+pub(crate) struct Running {
+    work: Work,
+    watched: Watched,
+    closing: Closing,
+}
+
+/// What a stream does.
+enum Work {
     /// Encrypts or decrypts.
     Cipher(Box<CipherStream>),
     /// Hashes.
-    Hash(Hasher),
+    Hash(Box<dyn HashStream>),
     /// Makes a message authentication code.
     MacSign(Box<dyn MacStream>),
     /// Checks one.
@@ -97,8 +104,8 @@ pub(crate) enum Running {
 }
 
 /// A signature in the making: the permit is spent when the digest is known.
-pub(crate) struct Signing {
-    hasher: Hasher,
+struct Signing {
+    hasher: Box<dyn HashStream>,
     recorded: Recorded,
     request_digest: Digest,
     facts: UseFacts,
@@ -107,97 +114,198 @@ pub(crate) struct Signing {
     expected: Option<Vec<u8>>,
 }
 
-/// A digest that is fed bit by bit.
-pub(crate) enum Hasher {
-    Sha224(sha2::Sha224),
-    Sha256(sha2::Sha256),
-    Sha384(sha2::Sha384),
-    Sha512(sha2::Sha512),
-    Sha512_224(sha2::Sha512_224),
-    Sha512_256(sha2::Sha512_256),
+/// By what a stream is judged as long as it goes on.
+struct Watched {
+    stamp: Stamp,
+    action: Action,
+    target: Target,
+    mechanism: Option<Mechanism>,
+    callers_iv: bool,
 }
 
-impl Hasher {
-    fn new(hash: Hash) -> Option<Self> {
-        Some(match hash {
-            Hash::Sha224 => Self::Sha224(Default::default()),
-            Hash::Sha256 => Self::Sha256(Default::default()),
-            Hash::Sha384 => Self::Sha384(Default::default()),
-            Hash::Sha512 => Self::Sha512(Default::default()),
-            Hash::Sha512_224 => Self::Sha512_224(Default::default()),
-            Hash::Sha512_256 => Self::Sha512_256(Default::default()),
-            _ => return None,
-        })
-    }
+/// Why a stream ends without a result.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// Its end cannot be put on record, or the daemon failed otherwise.
+    Failed(Failure),
+    /// The rules would not permit it any more.
+    Refused(Refusal),
+}
 
-    fn update(&mut self, data: &[u8]) {
-        match self {
-            Self::Sha224(hasher) => hasher.update(data),
-            Self::Sha256(hasher) => hasher.update(data),
-            Self::Sha384(hasher) => hasher.update(data),
-            Self::Sha512(hasher) => hasher.update(data),
-            Self::Sha512_224(hasher) => hasher.update(data),
-            Self::Sha512_256(hasher) => hasher.update(data),
-        }
+impl From<Failure> for Broken {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
     }
+}
 
-    fn finish(self) -> Vec<u8> {
-        match self {
-            Self::Sha224(hasher) => hasher.finalize().to_vec(),
-            Self::Sha256(hasher) => hasher.finalize().to_vec(),
-            Self::Sha384(hasher) => hasher.finalize().to_vec(),
-            Self::Sha512(hasher) => hasher.finalize().to_vec(),
-            Self::Sha512_224(hasher) => hasher.finalize().to_vec(),
-            Self::Sha512_256(hasher) => hasher.finalize().to_vec(),
+impl From<CryptoError> for Broken {
+    fn from(error: CryptoError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<Early> for Broken {
+    fn from(early: Early) -> Self {
+        match early {
+            Early::Fail(failure) => Self::Failed(failure),
+            Early::Refuse(refusal) => Self::Refused(refusal),
         }
     }
 }
+
+/// What a stream made: the last bytes, and the result where it has one.
+type Made = (Vec<u8>, Option<v1::stream_finished::Result>);
 
 impl Running {
     /// Takes more, and gives what can be given by now.
     ///
     /// # Errors
-    /// [`Failure::Crypto`] for what does not open, [`Failure::SealedMeanwhile`] once the root is closed.
-    pub(crate) fn update(&mut self, cx: &Context, chunk: &[u8]) -> Result<Vec<u8>, Failure> {
-        self.require_open(cx)?;
-        match self {
-            Self::Cipher(stream) => return Ok(stream.update(chunk)?),
-            Self::Hash(hasher) => hasher.update(chunk),
-            Self::MacSign(stream) | Self::MacVerify(stream, _) => stream.update(chunk),
-            Self::Signature(signing) => signing.hasher.update(chunk),
+    /// [`Broken::Refused`] once the rules would not permit it any more, [`Broken::Failed`] for what does not
+    /// open.
+    pub(crate) async fn update(
+        &mut self,
+        cx: &Context,
+        caller: &Caller,
+        chunk: &[u8],
+    ) -> Result<Vec<u8>, Broken> {
+        self.watched.judge(cx, caller).await?;
+        match &mut self.work {
+            Work::Cipher(stream) => return Ok(stream.update(chunk)?),
+            Work::Hash(hasher) => hasher.update(chunk),
+            Work::MacSign(stream) | Work::MacVerify(stream, _) => stream.update(chunk),
+            Work::Signature(signing) => signing.hasher.update(chunk),
         }
         Ok(Vec::new())
     }
 
-    /// Ends the stream: the last bytes, and the result where it has one.
+    /// Whether the rules would permit it still.
     ///
     /// # Errors
-    /// [`Failure::Crypto`] for what does not open or was cut.
+    /// As [`Running::update`].
+    pub(crate) fn judge<'a>(
+        &'a self,
+        cx: &'a Context,
+        caller: &'a Caller,
+    ) -> impl Future<Output = Result<(), Broken>> + use<'a> {
+        // Only what is watched is looked at meanwhile: what a stream works with is for one thread at a time.
+        let watched = &self.watched;
+        async move { watched.judge(cx, caller).await.map(|_| ()) }
+    }
+
+    /// Ends the stream after `length_bytes` of data. That it has ended is on record before this returns,
+    /// and what it made is given only if the rules still permitted it at that point of the record.
+    ///
+    /// # Errors
+    /// As [`Running::update`]; the end is on record then, too, and [`Failure::Refused`] says where.
     pub(crate) async fn finish(
         self,
         cx: &Context,
-    ) -> Result<(Vec<u8>, Option<v1::stream_finished::Result>), Failure> {
-        use v1::stream_finished::Result as Made;
-        self.require_open(cx)?;
+        caller: &Caller,
+        length_bytes: u64,
+    ) -> Result<Made, Failure> {
+        let Self { work, watched, closing } = self;
+        let made = match watched.judge(cx, caller).await {
+            Ok(_) => work.finish(cx).await.map_err(Broken::from),
+            Err(broken) => Err(broken),
+        };
+        let made = match made {
+            Ok(made) => made,
+            Err(broken) => return Err(broken_off(cx, &closing, length_bytes, broken).await),
+        };
+        for _ in 0..=USES_JUDGED_ANEW_MAX {
+            let unchanged = match watched.judge(cx, caller).await {
+                Ok(unchanged) => unchanged,
+                Err(broken) => return Err(broken_off(cx, &closing, length_bytes, broken).await),
+            };
+            let leaf = closing.leaf(cx.now(), length_bytes, None);
+            if record_end(cx, &leaf, unchanged).await?.is_some() {
+                return Ok(made);
+            }
+        }
+        let stale = Broken::Refused(Refusal::Stale);
+        Err(broken_off(cx, &closing, length_bytes, stale).await)
+    }
+
+    /// Puts on record that the stream has ended, after `length_bytes` of data, without a result.
+    pub(crate) async fn break_off(
+        self,
+        cx: &Context,
+        length_bytes: u64,
+        broken: Broken,
+    ) -> Failure {
+        broken_off(cx, &self.closing, length_bytes, broken).await
+    }
+
+    /// As [`Running::break_off`], for `reason`, where it was the other side that ended it.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(crate) async fn end_for(
+        self,
+        cx: &Context,
+        length_bytes: u64,
+        reason: &'static str,
+    ) -> Result<(), Failure> {
+        let leaf = self.closing.leaf(cx.now(), length_bytes, Some(reason));
+        record_end(cx, &leaf, Vec::new()).await.map(|_| ())
+    }
+}
+
+async fn broken_off(cx: &Context, closing: &Closing, length_bytes: u64, broken: Broken) -> Failure {
+    let reason = match &broken {
+        Broken::Failed(failure) => tell(failure).reason,
+        Broken::Refused(refusal) => refusal.reason(),
+    };
+    let leaf = closing.leaf(cx.now(), length_bytes, Some(reason));
+    match (record_end(cx, &leaf, Vec::new()).await, broken) {
+        (Ok(Some(audit_index)), Broken::Refused(refusal)) => {
+            Failure::Refused { refusal, audit_index }
+        }
+        (_, Broken::Failed(failure)) | (Err(failure), Broken::Refused(_)) => failure,
+        (Ok(None), Broken::Refused(_)) => Failure::Bug("a conflict without a condition"),
+    }
+}
+
+impl Watched {
+    /// Whether the rules would permit now what they permitted when the stream began: key and version may
+    /// have been suspended, switched off or destroyed, rights withdrawn, a date passed. Gives what must
+    /// still be true for the answer to hold.
+    async fn judge(&self, cx: &Context, caller: &Caller) -> Result<Vec<Condition>, Broken> {
+        let Self { stamp, action, target, mechanism, callers_iv } = self;
+        match target {
+            Target::Ring(ring, _) => {
+                let found = load_ring(cx, ring).await?;
+                let subject = found.as_ref().map_or(Subject::Absent, |_| Subject::Plain);
+                let resource = Resource::Ring(ring.clone());
+                still_permitted(cx, caller, stamp, *action, resource, subject)
+                    .map_err(Broken::Refused)?;
+                Ok(Vec::new())
+            }
+            Target::Key(name) => {
+                let facts = load_version(cx, name).await?;
+                let manner = Manner { callers_iv: *callers_iv, ..Manner::default() };
+                let subject = facts.subject_used(*mechanism, manner);
+                still_permitted(cx, caller, stamp, *action, facts.resource.clone(), subject)
+                    .map_err(Broken::Refused)?;
+                Ok(facts.unchanged())
+            }
+        }
+    }
+}
+
+impl Work {
+    async fn finish(self, cx: &Context) -> Result<Made, Failure> {
+        use v1::stream_finished::Result as Out;
         let result = match self {
             Self::Cipher(stream) => return Ok((stream.finish()?, None)),
-            Self::Hash(hasher) => Made::Digest(hasher.finish()),
-            Self::MacSign(stream) => Made::Mac(stream.finish()?),
+            Self::Hash(hasher) => Out::Digest(hasher.finish()),
+            Self::MacSign(stream) => Out::Mac(stream.finish()?),
             Self::MacVerify(stream, expected) => {
-                Made::Valid(mac::tags_match(&stream.finish()?, &expected))
+                Out::Valid(mac::tags_match(&stream.finish()?, &expected))
             }
             Self::Signature(signing) => signing.finish(cx).await?,
         };
         Ok((Vec::new(), Some(result)))
-    }
-
-    /// A key that a stream holds is used no longer than the root is open.
-    fn require_open(&self, cx: &Context) -> Result<(), Failure> {
-        match self {
-            Self::Hash(_) => Ok(()),
-            _ if cx.is_sealed() => Err(Failure::SealedMeanwhile),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -301,10 +409,8 @@ impl<K: Kind> Operation for StreamOf<K> {
         _stamp: &Stamp,
     ) -> Result<StreamFacts, Early> {
         let facts = match &self.target {
-            Target::Ring(ring, hash) => {
-                let exists = load_ring(cx, ring).await?.is_some();
-                hasher(*hash)?;
-                return Ok(StreamFacts::Ring(exists));
+            Target::Ring(ring, _) => {
+                return Ok(StreamFacts::Ring(load_ring(cx, ring).await?.is_some()));
             }
             Target::Key(name) => {
                 let usage = K::ACTION.usage().ok_or(Failure::Bug("a use that is none"))?;
@@ -329,6 +435,22 @@ impl<K: Kind> Operation for StreamOf<K> {
             StreamFacts::Ring(true) => Subject::Plain,
             StreamFacts::Ring(false) => Subject::Absent,
         }
+    }
+
+    async fn grounds(
+        &self,
+        _cx: &Context,
+        caller: &Caller,
+        _stamp: &Stamp,
+        facts: &StreamFacts,
+    ) -> Result<Grounds, Early> {
+        let StreamFacts::Key(facts) = facts else { return Ok(Grounds::default()) };
+        // Whoever may not use the key learns nothing of it.
+        let seen = facts.seen().filter(|_| may_use(caller, &facts.resource()));
+        if let Some(Ok(mechanism)) = seen.map(|_| facts.mechanism()) {
+            runs_over_streams(K::ACTION, mechanism)?;
+        }
+        Ok(Grounds::default())
     }
 
     fn unchanged(&self, facts: &StreamFacts) -> Vec<Condition> {
@@ -361,56 +483,75 @@ impl<K: Kind> Operation for StreamOf<K> {
         audit: v1::AuditReference,
     ) -> Result<(v1::StreamStarted, Running), Failure> {
         let mut started = v1::StreamStarted { audit: Some(audit), ..Default::default() };
-        let mut facts = match (facts, &self.target) {
+        let closing = recorded.closing();
+        let Self { target, iv, aad, expected, .. } = self;
+        let (digest, action) = (&stamp.request_digest, K::ACTION);
+        let watched = |target, mechanism| Watched {
+            stamp: stamp.clone(),
+            action,
+            target,
+            mechanism,
+            callers_iv: action == Action::Encrypt && !iv.is_empty(),
+        };
+        let mut facts = match (facts, target) {
             (StreamFacts::Key(facts), _) => *facts,
             (StreamFacts::Ring(_), Target::Ring(ring, hash)) => {
                 let resource = Resource::Ring(ring.clone());
-                let _spent = recorded.spend(K::ACTION, &resource, &stamp.request_digest)?;
-                cx.self_tests.ensure_hash(*hash).map_err(CryptoError::from)?;
+                let _spent = recorded.spend(action, &resource, digest)?;
+                let hasher = cx.self_tests.hash_stream(hash).map_err(CryptoError::from)?;
                 started.name = ring.to_string();
-                let hasher = Hasher::new(*hash).ok_or(Failure::Bug("a hash without a stream"))?;
-                return Ok((started, Running::Hash(hasher)));
+                let watched = watched(Target::Ring(ring, hash), None);
+                return Ok((started, Running { work: Work::Hash(hasher), watched, closing }));
             }
             (StreamFacts::Ring(_), Target::Key(_)) => return Err(Failure::Bug("a key as a ring")),
         };
         facts.keep();
         let mechanism = facts.mechanism()?;
-        started.name = facts.found()?.name();
-        started.mechanism = mechanism_out(mechanism);
-        if matches!(K::ACTION, Action::Sign | Action::Verify) {
-            let hasher = mechanism.hash().and_then(Hasher::new);
-            let expected = (K::ACTION == Action::Verify).then_some(self.expected);
-            let request_digest = stamp.request_digest;
-            let problem = "only mechanisms with a hash function of SHA-2 run over streams";
-            let hasher = hasher.ok_or(CryptoError::InputRefused { problem })?;
-            let signing = Signing { hasher, recorded, request_digest, facts, mechanism, expected };
-            return Ok((started, Running::Signature(Box::new(signing))));
-        }
-        let vault = cx.vault().map_err(|_| Failure::SealedMeanwhile)?;
         let found = facts.found()?;
-        let (slot, public_key) = (found.slot(cx).await?, found.public_key());
-        let version = found.version_ref(&slot, &public_key);
-        let (digest, action) = (&stamp.request_digest, K::ACTION);
-        if matches!(action, Action::MacSign | Action::MacVerify) {
-            let stream = vault.mac_stream(recorded, digest, version, action, mechanism)?;
-            let running = match action {
-                Action::MacSign => Running::MacSign(stream),
-                _ => Running::MacVerify(stream, self.expected),
-            };
-            return Ok((started, running));
-        }
-        let iv = Some(self.iv.as_slice()).filter(|iv| !iv.is_empty());
-        let stream =
-            vault.cipher_stream(recorded, digest, version, action, mechanism, iv, &self.aad)?;
-        started.initialization_vector = stream.iv().to_vec();
-        Ok((started, Running::Cipher(Box::new(stream))))
+        let name = found.version.value.header.version.clone();
+        started.name = name.to_string();
+        started.mechanism = mechanism_out(mechanism);
+        // It goes on with the version that it began with, also when the key is rotated meanwhile.
+        let watched = watched(Target::Key(KeyOrVersion::Version(name)), Some(mechanism));
+        let work = if let Action::Sign | Action::Verify = action {
+            let hash = mechanism.hash().ok_or(Failure::Bug("a stream without a hash function"))?;
+            let hasher = cx.self_tests.hash_stream(hash).map_err(CryptoError::from)?;
+            let expected = (action == Action::Verify).then_some(expected);
+            let request_digest = *digest;
+            let signing = Signing { hasher, recorded, request_digest, facts, mechanism, expected };
+            Work::Signature(Box::new(signing))
+        } else {
+            let vault = cx.vault().map_err(|_| Failure::SealedMeanwhile)?;
+            let (slot, public_key) = (found.slot(cx).await?, found.public_key());
+            let version = found.version_ref(&slot, &public_key);
+            if let Action::MacSign | Action::MacVerify = action {
+                let stream = vault.mac_stream(recorded, digest, version, action, mechanism)?;
+                match action {
+                    Action::MacSign => Work::MacSign(stream),
+                    _ => Work::MacVerify(stream, expected),
+                }
+            } else {
+                let iv = Some(iv.as_slice()).filter(|iv| !iv.is_empty());
+                let stream =
+                    vault.cipher_stream(recorded, digest, version, action, mechanism, iv, &aad)?;
+                started.initialization_vector = stream.iv().to_vec();
+                Work::Cipher(Box::new(stream))
+            }
+        };
+        Ok((started, Running { work, watched, closing }))
     }
 }
 
-fn hasher(hash: Hash) -> Result<(), Refusal> {
-    match Hasher::new(hash) {
-        Some(_) => Ok(()),
-        None => Err(invalid("hash", "only hash functions of SHA-2 run over streams")),
+/// Holds that there are streams of a mechanism.
+fn runs_over_streams(action: Action, mechanism: Mechanism) -> Result<(), Refusal> {
+    match action {
+        Action::Sign | Action::Verify if mechanism.hash().is_none() => {
+            Err(invalid("mechanism", "only mechanisms with a hash function run over streams"))
+        }
+        Action::Decrypt | Action::Encrypt if stream_iv_bytes(mechanism).is_none() => {
+            Err(invalid("mechanism", "there are no streams of this mechanism"))
+        }
+        _ => Ok(()),
     }
 }
 

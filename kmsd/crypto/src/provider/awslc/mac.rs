@@ -8,7 +8,7 @@ use kms_core::mechanism::{Hash, Mechanism};
 
 use crate::CryptoError;
 use crate::material::Material;
-use crate::provider::{DeriveParameters, MacStream, rust_mac};
+use crate::provider::{DeriveParameters, HashStream, MacStream, rust_mac};
 
 pub(super) fn stream(
     mechanism: Mechanism,
@@ -29,7 +29,34 @@ pub(super) fn stream(
 }
 
 pub(super) fn hash(hash: Hash, data: &[u8]) -> Vec<u8> {
-    let algorithm = match hash {
+    match digest_algorithm(hash) {
+        Some(algorithm) => digest::digest(algorithm, data).as_ref().to_vec(),
+        None => rust_mac::digest(hash, data),
+    }
+}
+
+pub(super) fn hash_stream(hash: Hash) -> Box<dyn HashStream> {
+    match digest_algorithm(hash) {
+        Some(algorithm) => Box::new(Hashing(digest::Context::new(algorithm))),
+        None => rust_mac::hash_stream(hash),
+    }
+}
+
+struct Hashing(digest::Context);
+
+impl HashStream for Hashing {
+    fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(self: Box<Self>) -> Vec<u8> {
+        self.0.finish().as_ref().to_vec()
+    }
+}
+
+/// What the library has of its own.
+const fn digest_algorithm(hash: Hash) -> Option<&'static digest::Algorithm> {
+    Some(match hash {
         Hash::Sha1 => &digest::SHA1_FOR_LEGACY_USE_ONLY,
         Hash::Sha224 => &digest::SHA224,
         Hash::Sha256 => &digest::SHA256,
@@ -39,9 +66,8 @@ pub(super) fn hash(hash: Hash, data: &[u8]) -> Vec<u8> {
         Hash::Sha3_256 => &digest::SHA3_256,
         Hash::Sha3_384 => &digest::SHA3_384,
         Hash::Sha3_512 => &digest::SHA3_512,
-        Hash::Sha512_224 | Hash::Sha3_224 => return rust_mac::digest(hash, data),
-    };
-    digest::digest(algorithm, data).as_ref().to_vec()
+        Hash::Sha512_224 | Hash::Sha3_224 => return None,
+    })
 }
 
 pub(super) fn derive(

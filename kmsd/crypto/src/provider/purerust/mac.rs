@@ -29,6 +29,8 @@ pub(super) fn stream(
     }
 }
 
+pub(super) use rust_mac::hash_stream;
+
 pub(super) fn hash(hash: Hash, data: &[u8]) -> Vec<u8> {
     rust_mac::digest(hash, data)
 }

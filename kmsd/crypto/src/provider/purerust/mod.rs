@@ -7,8 +7,8 @@ use kms_core::algorithm::{Algorithm, Usage};
 use kms_core::mechanism::{Hash, Mechanism};
 
 use super::{
-    CipherParameters, Claim, DeriveParameters, Family, MacStream, NewKey, PrivateKey, Provider,
-    SignInput,
+    CipherParameters, Claim, DeriveParameters, Family, HashStream, MacStream, NewKey, PrivateKey,
+    Provider, SignInput,
 };
 use crate::CryptoError;
 use crate::material::Material;
@@ -188,5 +188,9 @@ impl Provider for PureRust {
 
     fn digest(&self, hash: Hash, data: &[u8]) -> Vec<u8> {
         mac::hash(hash, data)
+    }
+
+    fn hash_stream(&self, hash: Hash) -> Box<dyn HashStream> {
+        mac::hash_stream(hash)
     }
 }
