@@ -20,6 +20,7 @@ pub mod filter;
 pub mod id;
 pub mod key;
 pub mod lifecycle;
+pub mod manifest;
 pub mod mechanism;
 pub mod permit;
 pub mod protections;

@@ -17,6 +17,7 @@ pub mod arena;
 pub mod error;
 mod kdf;
 pub mod log_key;
+pub mod manifest;
 pub mod material;
 pub mod mechanism;
 mod passphrase;
