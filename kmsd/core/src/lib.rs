@@ -27,6 +27,7 @@ pub mod protections;
 pub mod quorum;
 pub mod receipt;
 pub mod ring_policy;
+pub mod service;
 pub mod sshsig;
 pub mod statement;
 pub mod step;

@@ -12,7 +12,6 @@
 //! [`provider::Provider`], with a file per family; [`selftest`] does not let a mechanism be used that has
 //! not given its known answers.
 
-mod approved;
 pub mod arena;
 pub mod error;
 mod kdf;
@@ -32,5 +31,4 @@ pub mod unlock;
 pub mod vault;
 pub mod wrap;
 
-pub use approved::approved;
 pub use error::CryptoError;

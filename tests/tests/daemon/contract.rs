@@ -2,6 +2,7 @@
 
 use kms_client::v1;
 use kms_core::audit::{Leaf, LeafOutcome};
+use kms_core::service::ServiceIndicator;
 use prost::Message as _;
 
 /// The rules hash a leaf of their own, clients read the published message: one change to either, and
@@ -36,6 +37,7 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         quorum_digest: vec![25; 32],
         mechanism: "AES_GCM".to_owned(),
         other_resource: "other".to_owned(),
+        service: ServiceIndicator::NotApproved.into(),
     };
     let wire = v1::AuditLeaf::decode(rules.to_bytes().as_slice()).unwrap();
     assert_eq!(wire.encode_to_vec(), rules.to_bytes());
@@ -68,6 +70,7 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         quorum_digest,
         mechanism,
         other_resource,
+        service,
     } = wire;
     let read = Leaf {
         time_ms,
@@ -97,12 +100,21 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         quorum_digest,
         mechanism,
         other_resource,
+        service,
     };
     assert_eq!(read, rules);
     for (wire, rules) in [
         (v1::AuditOutcome::Unspecified as i32, LeafOutcome::Unspecified as i32),
         (v1::AuditOutcome::Granted as i32, LeafOutcome::Granted as i32),
         (v1::AuditOutcome::Denied as i32, LeafOutcome::Denied as i32),
+    ] {
+        assert_eq!(wire, rules);
+    }
+    for (wire, rules) in [
+        (v1::ServiceIndicator::Unspecified as i32, ServiceIndicator::Unspecified as i32),
+        (v1::ServiceIndicator::Approved as i32, ServiceIndicator::Approved as i32),
+        (v1::ServiceIndicator::NotApproved as i32, ServiceIndicator::NotApproved as i32),
+        (v1::ServiceIndicator::NotCryptographic as i32, ServiceIndicator::NotCryptographic as i32),
     ] {
         assert_eq!(wire, rules);
     }

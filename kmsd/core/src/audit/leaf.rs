@@ -4,6 +4,7 @@ use prost::Message;
 
 use super::merkle;
 use crate::id::Digest;
+use crate::service::ServiceIndicator;
 
 /// How an operation was decided.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, prost::Enumeration)]
@@ -107,6 +108,9 @@ pub struct Leaf {
     /// wrapped, to which key a ciphertext was moved; empty without.
     #[prost(string, tag = "27")]
     pub other_resource: String,
+    /// Whether the service that was given is an approved one; unspecified for a refusal.
+    #[prost(enumeration = "ServiceIndicator", tag = "28")]
+    pub service: i32,
 }
 
 /// The bytes are not a leaf, or one that was written another way: somebody's edit, or another

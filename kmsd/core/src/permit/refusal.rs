@@ -95,6 +95,11 @@ pub enum Refusal {
         /// Roles that would do.
         needed: &'static [Role],
     },
+    /// The daemon gives approved services only, and this is none.
+    #[error(
+        "this is no approved service (FIPS 140-3), and this daemon gives no other (crypto.approved_only); use an approved algorithm, mechanism or suite"
+    )]
+    ServiceNotApproved,
     /// The state does not allow this use.
     #[error("a version that is {state} cannot be used so")]
     StateRefuses {
@@ -199,6 +204,7 @@ impl Refusal {
             Self::RowTampered { .. } => "ROW_TAMPERED",
             Self::SelfTestFailed => "SELF_TEST_FAILED",
             Self::Sealed => "SEALED",
+            Self::ServiceNotApproved => "SERVICE_NOT_APPROVED",
             Self::Stale => "STALE",
             Self::StateRefuses { .. } => "STATE_REFUSES",
             Self::TooManyTries => "TOO_MANY_TRIES",
