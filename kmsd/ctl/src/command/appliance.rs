@@ -106,6 +106,7 @@ mod tests {
     #[test]
     fn the_error_state_is_a_no_and_names_what_failed() {
         let failed = v1::SelfTest {
+            in_module: true,
             mechanism: v1::Mechanism::AesGcm.into(),
             outcome: v1::SelfTestOutcome::Failed.into(),
         };
