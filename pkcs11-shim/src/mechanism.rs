@@ -79,6 +79,15 @@ pub(crate) fn require_offered(
     if rows().any(fits) { Ok(()) } else { Err(Rv(CKR_MECHANISM_INVALID)) }
 }
 
+/// Refuses a mechanism whose keys the daemon does not make: those of X25519 where it gives approved
+/// services only. What they are used with, ECDH, is approved with other keys, so that does not tell.
+pub(crate) const fn require_made(kind: CK_MECHANISM_TYPE, approved_only: bool) -> Result<()> {
+    match kind {
+        CKM_EC_MONTGOMERY_KEY_PAIR_GEN if approved_only => Err(Rv(CKR_MECHANISM_INVALID)),
+        _ => Ok(()),
+    }
+}
+
 /// The first line of a mechanism, whatever it is for. Both lines of one take the same parameter.
 pub(crate) fn any_row(kind: CK_MECHANISM_TYPE) -> Option<&'static Row> {
     rows().find(|row| row.kind == kind)
@@ -411,6 +420,14 @@ pub(crate) mod tests {
         sorted.sort_unstable();
         sorted.dedup();
         assert_eq!(sorted.len(), all.len(), "each mechanism is named once");
+    }
+
+    #[test]
+    fn where_only_approved_services_are_given_no_key_of_x25519_is_made() {
+        let made = |kind| require_made(kind, true);
+        assert_eq!(made(CKM_EC_MONTGOMERY_KEY_PAIR_GEN), Err(Rv(CKR_MECHANISM_INVALID)));
+        assert_eq!(require_made(CKM_EC_MONTGOMERY_KEY_PAIR_GEN, false), Ok(()));
+        assert_eq!(made(CKM_EC_KEY_PAIR_GEN), Ok(()));
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(crate) const HOSTILE: Rv = Rv(CKR_DEVICE_ERROR);
 
 /// The one table. What needs the approval of others is "rejected by the user"; what the rules
 /// forbid for this key is "not permitted"; what they forbid at all is "prohibited".
-const REASONS: [(&str, CK_RV); 39] = [
+const REASONS: [(&str, CK_RV); 40] = [
     ("ALREADY_EXISTS", CKR_FUNCTION_FAILED),
     ("APPROVAL_MISMATCH", CKR_FUNCTION_REJECTED),
     ("APPROVAL_REFUSED", CKR_FUNCTION_REJECTED),
@@ -63,6 +63,7 @@ const REASONS: [(&str, CK_RV); 39] = [
     ("ROLE_MISSING", CKR_ACTION_PROHIBITED),
     ("ROW_TAMPERED", CKR_DEVICE_ERROR),
     ("SEALED", CKR_DEVICE_ERROR),
+    ("SERVICE_NOT_APPROVED", CKR_MECHANISM_INVALID),
     ("STALE", CKR_FUNCTION_FAILED),
     ("STATE_REFUSES", CKR_KEY_FUNCTION_NOT_PERMITTED),
     ("STORE_UNAVAILABLE", CKR_DEVICE_ERROR),

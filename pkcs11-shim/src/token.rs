@@ -36,6 +36,8 @@ pub(crate) struct Token {
     pub(crate) compatible: bool,
     /// What keys of the ring may be used with.
     pub(crate) mechanisms: Vec<v1::Mechanism>,
+    /// Whether keys are made of approved algorithms only.
+    pub(crate) approved_only: bool,
     login: Option<Login>,
 }
 
@@ -57,7 +59,8 @@ impl Tokens {
         let mut table = lock(&self.0);
         for wire in listed {
             let compatible = wire.kind() == v1::RingKind::Compatible;
-            let v1::Token { name, label, serial, user_pin_set, kind: _, mechanisms } = wire;
+            let v1::Token { name, label, serial, user_pin_set, kind: _, mechanisms, approved_only } =
+                wire;
             if name.len() > NAME_BYTES_MAX
                 || mechanisms.len() > MECHANISMS_MAX
                 || table.tokens.len() >= TOKENS_MAX
@@ -72,6 +75,7 @@ impl Tokens {
                     token.user_pin_set = user_pin_set;
                     token.compatible = compatible;
                     token.mechanisms = mechanisms;
+                    token.approved_only = approved_only;
                 }
                 None => table.tokens.push(Token {
                     ring: name,
@@ -80,6 +84,7 @@ impl Tokens {
                     user_pin_set,
                     compatible,
                     mechanisms,
+                    approved_only,
                     login: None,
                 }),
             }

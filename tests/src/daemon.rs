@@ -88,6 +88,24 @@ impl Daemon {
         self.process = Some(self.spawn_ready());
     }
 
+    /// Starts it again with `arguments` in place of those before.
+    ///
+    /// # Panics
+    /// When it runs, or does not start.
+    pub fn restart_with(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(ToString::to_string).collect();
+        self.restart();
+    }
+
+    /// Starts it again with `arguments` in place of those before, and expects that it refuses. Says how.
+    ///
+    /// # Panics
+    /// When it runs, or starts.
+    pub fn restart_refused_with(&mut self, arguments: &[&str]) -> Ended {
+        self.arguments = arguments.iter().map(ToString::to_string).collect();
+        self.restart_refused()
+    }
+
     /// Starts it again, and expects that it refuses. Says how.
     ///
     /// # Panics

@@ -256,6 +256,12 @@ impl Mechanism {
         matches!(self, Self::AesGcm | Self::ChaCha20Poly1305)
     }
 
+    /// Whether it is an approved security function (SP 800-140C and D), with keys of an approved
+    /// algorithm: [`crate::service::approved`] holds the two together.
+    pub const fn is_approved(self) -> bool {
+        !matches!(self, Self::ChaCha20Poly1305 | Self::RsaPkcs1 | Self::RsaRaw | Self::XWing)
+    }
+
     /// Whether `usage` can be had by this mechanism.
     pub fn offers(self, usage: Usage) -> bool {
         self.usages().contains(&usage)

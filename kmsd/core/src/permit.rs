@@ -62,6 +62,7 @@ use crate::key::{Commitment, Key, Ring, Version};
 use crate::lifecycle::Transition;
 use crate::mechanism::Mechanism;
 use crate::quorum::Approved;
+use crate::service::{self, Ingredients, ServiceIndicator};
 
 pub use judge::guarding;
 pub use refusal::Refusal;
@@ -81,6 +82,10 @@ pub struct Intent<'a> {
     pub subject: Subject<'a>,
     /// What else is touched, where one request needs leave for two things.
     pub other: Option<Other<'a>>,
+    /// What cryptography it asks for that the rest does not tell.
+    pub ingredients: Ingredients,
+    /// Whether this daemon gives approved services only.
+    pub approved_only: bool,
     /// Where this daemon stands.
     pub region: &'a str,
     /// The time.
@@ -135,6 +140,8 @@ pub struct Manner {
     /// What the line of keys, of which this is one, was put to first; none when it was to neither, or
     /// permits only one of the two.
     pub committed: Option<Commitment>,
+    /// Whether the data comes as a stream, which an AEAD takes in segments.
+    pub segmented: bool,
     /// Which protection with this version this one is, counted from 1; 0 where none are counted.
     pub protection: u64,
 }
@@ -183,8 +190,12 @@ pub fn decide(
     earlier: Option<Refusal>,
 ) -> Result<Permit, Denial> {
     let mut leaf = leaf_of(caller, intent, &grounds);
-    match judge::judge(caller, intent, &grounds, earlier) {
+    let service = service::indicator(intent, &grounds);
+    let judged = judge::judge(caller, intent, &grounds, earlier)
+        .and_then(|role| judge::judge_service(intent, service).map(|()| role));
+    match judged {
         Ok(role) => {
+            leaf.service = service.into();
             leaf.role = role.map(|role| role.to_string()).unwrap_or_default();
             leaf.outcome = LeafOutcome::Granted.into();
             Ok(Permit {
@@ -402,6 +413,11 @@ impl Recorded {
     /// Where the leaf stands in the log.
     pub const fn audit_index(&self) -> u64 {
         self.audit_index
+    }
+
+    /// Whether what was permitted is an approved service.
+    pub fn service(&self) -> ServiceIndicator {
+        self.permit.leaf.service()
     }
 
     /// Compares the permit with what is about to be done and uses it up.

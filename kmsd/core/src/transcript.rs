@@ -61,6 +61,16 @@ impl Suite {
         Self::OFFERED.into_iter().find(|suite| suite.as_str() == name)
     }
 
+    /// Whether every algorithm in it is an approved one: X25519, a half of X-Wing, is not.
+    pub const fn is_approved(self) -> bool {
+        matches!(self, Self::P256HkdfSha256Aes256Gcm)
+    }
+
+    /// The suites that a daemon offers, in order.
+    pub fn offered(approved_only: bool) -> impl Iterator<Item = Self> {
+        Self::OFFERED.into_iter().filter(move |suite| !approved_only || suite.is_approved())
+    }
+
     /// Length of a serialised public key of this suite, in bytes.
     pub const fn public_key_bytes(self) -> usize {
         match self {

@@ -12,11 +12,11 @@
 //! [`provider::Provider`], with a file per family; [`selftest`] does not let a mechanism be used that has
 //! not given its known answers.
 
-mod approved;
 pub mod arena;
 pub mod error;
 mod kdf;
 pub mod log_key;
+pub mod manifest;
 pub mod material;
 pub mod mechanism;
 mod passphrase;
@@ -32,5 +32,4 @@ pub mod unlock;
 pub mod vault;
 pub mod wrap;
 
-pub use approved::approved;
 pub use error::CryptoError;

@@ -4,6 +4,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kms_client::v1;
+use kms_core::service::ServiceIndicator;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -12,10 +13,23 @@ use crate::output::Report;
 
 /// Where an operation stands in the log, beside its result.
 pub(crate) fn audited(report: Report, audit: Option<v1::AuditReference>) -> Report {
-    let Some(v1::AuditReference { audit_index, request_salt }) = audit else { return report };
+    let Some(v1::AuditReference { audit_index, request_salt, service }) = audit else {
+        return report;
+    };
     report
         .with("audit_index", json!(audit_index))
         .with("request_salt", json!(hex::encode(request_salt)))
+        .with("service", json!(service_indicator(service)))
+}
+
+/// Whether a service is an approved one.
+pub(crate) fn service_indicator(number: i32) -> &'static str {
+    match ServiceIndicator::try_from(number) {
+        Ok(ServiceIndicator::Approved) => "APPROVED",
+        Ok(ServiceIndicator::NotApproved) => "NOT_APPROVED",
+        Ok(ServiceIndicator::NotCryptographic) => "NOT_CRYPTOGRAPHIC",
+        Ok(ServiceIndicator::Unspecified) | Err(_) => "UNSPECIFIED",
+    }
 }
 
 pub(crate) fn key_ring(ring: v1::KeyRing) -> Value {
@@ -176,7 +190,8 @@ pub(crate) fn grant(grant: v1::Grant) -> String {
 pub(crate) fn token(token: v1::Token) -> Value {
     let compatible = token.kind() == v1::RingKind::Compatible;
     let mechanisms: Vec<String> = token.mechanisms().map(mechanism).collect();
-    let v1::Token { name, label, serial, user_pin_set, kind: _, mechanisms: _ } = token;
+    let v1::Token { name, label, serial, user_pin_set, kind: _, mechanisms: _, approved_only: _ } =
+        token;
     json!({
         "label": label,
         "serial": serial,

@@ -12,9 +12,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::clock::Clock;
-use crate::config::{Backend, Config, ConfigError, LogFormat};
+use crate::config::{Backend, Config, ConfigError, Integrity, LogFormat};
+use crate::integrity::{self, ManifestCommand};
 use crate::root::Protection;
-use crate::server::{Daemon, Opening, ServeError, read_collateral};
+use crate::server::{Basis, Daemon, Opening, ServeError, read_collateral};
 use crate::setup;
 use crate::store_tool::{self, StoreCommand};
 
@@ -39,6 +40,9 @@ enum Command {
     /// Make a key store, protected by a passphrase, with its first security officer.
     #[command(after_help = INIT_HELP)]
     Init(InitArgs),
+    /// Make or check the signed manifest of the programs.
+    #[command(subcommand)]
+    Manifest(ManifestCommand),
     /// Serve a key store.
     #[command(after_help = SERVE_HELP)]
     Serve(ServeArgs),
@@ -89,6 +93,30 @@ struct ServeArgs {
     /// Log level, in place of the file's.
     #[arg(long, env = "KMSD_LOG")]
     log: Option<String>,
+    /// Give approved services (FIPS 140-3) and no other ones, whatever the file says.
+    #[arg(long, env = "KMSD_APPROVED_ONLY")]
+    approved_only: bool,
+    #[command(flatten)]
+    integrity: IntegrityArgs,
+}
+
+/// The programs that must be what was signed.
+#[derive(Debug, clap::Args)]
+pub(crate) struct IntegrityArgs {
+    /// Signed manifest of the programs, in place of the file's; both go together.
+    #[arg(long, env = "KMSD_MANIFEST", requires = "manifest_key")]
+    manifest: Option<PathBuf>,
+    /// The key that the manifest is signed with, as `kmsd manifest create` has printed it.
+    #[arg(long, env = "KMSD_MANIFEST_KEY", requires = "manifest")]
+    manifest_key: Option<String>,
+}
+
+impl IntegrityArgs {
+    /// What they say, if they say anything.
+    pub(crate) fn integrity(self) -> Option<Integrity> {
+        let Self { manifest, manifest_key } = self;
+        manifest.zip(manifest_key).map(|(manifest, public_key)| Integrity { manifest, public_key })
+    }
 }
 
 /// Runs the command line; 0 on a clean end, 1 when something failed, 2 on wrong usage.
@@ -130,6 +158,7 @@ async fn dispatch(command: Command) -> Result<(), ServeError> {
         #[cfg(feature = "dev")]
         Command::Tour(args) => crate::dev::tour(args).await,
         Command::Init(args) => init(args).await,
+        Command::Manifest(command) => tokio::task::block_in_place(|| integrity::run(command)),
         Command::Serve(args) => serve(args).await,
         Command::Store(command) => tokio::task::block_in_place(|| store_tool::run(command)),
     }
@@ -154,9 +183,18 @@ async fn init(args: InitArgs) -> Result<(), ServeError> {
     let passphrase = read_passphrase(&passphrase_file)?;
     setup::create_store(&state, store, &home, Protection::Passphrase(passphrase.clone())).await?;
     let opening = Opening::Passphrase(passphrase);
-    let (lifecycle, clock) = (Default::default(), Clock::Machine);
-    let daemon =
-        Daemon::open(&state, store, home, Default::default(), lifecycle, clock, opening).await?;
+    let daemon = Daemon::open(Basis {
+        state: state.clone(),
+        backend: store,
+        home,
+        collateral: Default::default(),
+        lifecycle: Default::default(),
+        crypto: Default::default(),
+        integrity: None,
+        clock: Clock::Machine,
+        opening,
+    })
+    .await?;
     let grant = v1::Grant { role: "security-officer".to_owned(), ring: String::new() };
     let user = v1::User {
         name: format!("users/{officer}"),
@@ -173,12 +211,14 @@ async fn init(args: InitArgs) -> Result<(), ServeError> {
 }
 
 async fn serve(args: ServeArgs) -> Result<(), ServeError> {
-    let ServeArgs { config, state, unix, tcp, log } = args;
+    let ServeArgs { config, state, unix, tcp, log, approved_only, integrity } = args;
     let mut config = Config::read(&config)?;
     config.state = state.unwrap_or(config.state);
     config.listen.unix = unix.or(config.listen.unix);
     config.listen.tcp = tcp.or(config.listen.tcp);
     config.log.level = log.unwrap_or(config.log.level);
+    config.crypto.approved_only |= approved_only;
+    config.integrity = integrity.integrity().or(config.integrity);
     let config = config.checked()?;
     start_log(&config.log.level, config.log.format)?;
     let collateral = match &config.attestation.collateral {
@@ -190,9 +230,18 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         None => Opening::Sealed,
     };
     let home = home(&config.tenant, &config.location)?;
-    let (state, backend, lifecycle) = (&config.state, config.store, config.lifecycle);
-    let clock = Clock::Machine;
-    let daemon = Daemon::open(state, backend, home, collateral, lifecycle, clock, opening).await?;
+    let daemon = Daemon::open(Basis {
+        state: config.state.clone(),
+        backend: config.store,
+        home,
+        collateral,
+        lifecycle: config.lifecycle,
+        crypto: config.crypto,
+        integrity: config.integrity.clone(),
+        clock: Clock::Machine,
+        opening,
+    })
+    .await?;
     daemon.serve(&config, stop_signal()?, || println!("ready")).await
 }
 

@@ -30,12 +30,36 @@ pub struct Config {
     /// Attestation.
     #[serde(default)]
     pub attestation: Attestation,
+    /// Cryptography.
+    #[serde(default)]
+    pub crypto: Crypto,
+    /// What the programs must be.
+    pub integrity: Option<Integrity>,
     /// Life of key versions.
     #[serde(default)]
     pub lifecycle: Lifecycle,
     /// Logs.
     #[serde(default)]
     pub log: Log,
+}
+
+/// Which cryptography is done.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Crypto {
+    /// Give approved services (FIPS 140-3) and no other ones.
+    #[serde(default)]
+    pub approved_only: bool,
+}
+
+/// What the programs must be, else nothing is served.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Integrity {
+    /// The signed manifest (`kmsd manifest create`).
+    pub manifest: PathBuf,
+    /// The signed-note verifier key that it is signed with: NAME+KEYID+BASE64.
+    pub public_key: String,
 }
 
 /// How long steps of a version's life can be taken back.

@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::counting::Counts;
 use crate::failure::Failure;
+use crate::integrity::Programs;
 use crate::memo::Memo;
 use crate::metrics::Metrics;
 use crate::pin::{PinGuard, UnsealTries};
@@ -33,6 +34,8 @@ pub(crate) struct Context {
     /// What is known of the library that carries out the mathematics.
     pub(crate) self_tests: Arc<SelfTests>,
     self_tests_run_at: AtomicU64,
+    /// The programs that are checked with the self tests, if any are.
+    pub(crate) programs: Option<Arc<Programs>>,
     /// Tenant and location that short names are read in.
     pub(crate) home: Home,
     /// How the root key opens.
@@ -41,6 +44,8 @@ pub(crate) struct Context {
     pub(crate) log_key: LogKey,
     /// How long steps of a version's life can be taken back.
     pub(crate) lifecycle: Lifecycle,
+    /// Whether approved services alone are given.
+    pub(crate) approved_only: bool,
     /// Tells the time.
     clock: Clock,
     /// Trust roots, endorsements and revocation lists for attestation evidence.
@@ -83,11 +88,13 @@ pub(crate) struct Opened {
 pub(crate) struct Parts {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) self_tests: Arc<SelfTests>,
+    pub(crate) programs: Option<Programs>,
     pub(crate) home: Home,
     pub(crate) seal_method: &'static str,
     pub(crate) log_key: LogKey,
     pub(crate) collateral: Collateral,
     pub(crate) lifecycle: Lifecycle,
+    pub(crate) approved_only: bool,
     pub(crate) clock: Clock,
 }
 
@@ -113,17 +120,29 @@ impl From<config::Lifecycle> for Lifecycle {
 impl Context {
     /// A context whose root is still closed.
     pub(crate) fn sealed(parts: Parts) -> Self {
-        let Parts { store, self_tests, home, seal_method, log_key, collateral, lifecycle, clock } =
-            parts;
-        Self {
+        let Parts {
             store,
             self_tests,
-            self_tests_run_at: AtomicU64::new(0),
+            programs,
             home,
             seal_method,
             log_key,
             collateral,
             lifecycle,
+            approved_only,
+            clock,
+        } = parts;
+        Self {
+            store,
+            self_tests,
+            self_tests_run_at: AtomicU64::new(0),
+            programs: programs.map(Arc::new),
+            home,
+            seal_method,
+            log_key,
+            collateral,
+            lifecycle,
+            approved_only,
             clock,
             challenges: Mutex::default(),
             pins: PinGuard::new(PINS_HASHED_AT_ONCE),
@@ -216,10 +235,18 @@ impl Context {
         self.clock.now()
     }
 
-    /// Runs all self tests. What fails is kept in their state, and from then on refused.
+    /// Runs all self tests, and looks at the programs. What fails is kept in their state, and from then on refused.
     pub(crate) async fn run_self_tests(&self) {
-        let self_tests = self.self_tests.clone();
-        let ended = tokio::task::spawn_blocking(move || self_tests.run()).await;
+        let (self_tests, programs) = (self.self_tests.clone(), self.programs.clone());
+        let now = self.now();
+        let run = move || {
+            if let Some(Err(error)) = programs.map(|programs| programs.check(now)) {
+                tracing::error!(%error, "the programs are not what they must be");
+                self_tests.fail_integrity();
+            }
+            self_tests.run()
+        };
+        let ended = tokio::task::spawn_blocking(run).await;
         match ended {
             Ok(Ok(())) => tracing::info!("all self tests passed"),
             Ok(Err(failed)) => tracing::error!(%failed, "nothing is served any more"),

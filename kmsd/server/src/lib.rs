@@ -18,6 +18,7 @@ mod failure;
 mod grpc;
 mod housekeeper;
 mod identity;
+mod integrity;
 mod listener;
 mod memo;
 mod metrics;
@@ -34,5 +35,6 @@ mod store_tool;
 mod tls;
 mod wire;
 
+pub use integrity::IntegrityError;
 pub use server::ServeError;
 pub use tls::TlsError;

@@ -14,6 +14,7 @@ use kms_core::audit::Leaf;
 use kms_core::caller::{Authentication, Caller};
 use kms_core::id::{Digest, Home, OperationId, PrincipalName, Resource, Timestamp};
 use kms_core::permit::{self, Grounds, Intent, Other, Permit, Recorded, Refusal, Subject};
+use kms_core::service::Ingredients;
 use kms_proto::v1;
 use kms_store::{Batch, Committed, Condition, Outcome};
 use prost::Message;
@@ -80,6 +81,11 @@ pub(crate) trait Operation: Send + Sync + Sized {
     /// What else is touched, where the request needs leave for two things.
     fn other<'a>(&self, _facts: &'a Self::Facts) -> Option<Other<'a>> {
         None
+    }
+
+    /// What cryptography it asks for that action and subjects do not tell.
+    fn ingredients(&self, _facts: &Self::Facts) -> Ingredients {
+        Ingredients::default()
     }
 
     /// Evidence and approvals that came with the request, checked.
@@ -286,6 +292,7 @@ async fn steps<O: Operation>(
         let action = operation.action(&facts);
         let intent = Intent {
             other: operation.other(&facts),
+            ingredients: operation.ingredients(&facts),
             ..intent(cx, stamp, action, resource.clone(), operation.subject(&facts))
         };
         let permit = match permit::decide(caller, &intent, grounds, earlier) {
@@ -302,6 +309,7 @@ async fn steps<O: Operation>(
             let audit = v1::AuditReference {
                 audit_index: recorded.audit_index(),
                 request_salt: stamp.salt.to_vec(),
+                service: recorded.service().into(),
             };
             let performed = operation.perform(cx, recorded, stamp, facts, prepared, audit).await;
             return match performed {
@@ -330,6 +338,8 @@ fn intent<'a>(
         request_digest: stamp.request_digest,
         subject,
         other: None,
+        ingredients: Ingredients::default(),
+        approved_only: cx.approved_only,
         region: cx.home.region.as_str(),
         now: stamp.now,
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kms_attest::collateral::Collateral;
 use kms_core::id::Home;
-use kms_core::mechanism::Mechanism;
+use kms_core::mechanism::{Hash, Mechanism};
 use kms_crypto::provider::awslc::AwsLc;
 use kms_crypto::selftest::SelfTests;
 use kms_crypto::{CryptoError, arena, unlock};
@@ -25,6 +25,7 @@ use crate::config::{self, Backend, Config, ConfigError};
 use crate::context::{Context, Parts};
 use crate::failure::Failure;
 use crate::grpc::{Api, routes};
+use crate::integrity::{IntegrityError, Programs};
 use crate::listener::{self, CONNECTIONS_MAX};
 use crate::{housekeeper, identity, metrics_endpoint, ops, pipeline, root, tls};
 
@@ -68,6 +69,9 @@ pub enum ServeError {
     /// Something in the store or the pipeline failed.
     #[error("{0}")]
     Failed(String),
+    /// A program is not the one that was signed.
+    #[error("integrity: {0}")]
+    Integrity(#[from] IntegrityError),
     /// The store has no root key.
     #[error("{0} holds no key store yet; make one with: kmsd init --state {0}")]
     NotInitialised(PathBuf),
@@ -99,35 +103,66 @@ pub(crate) enum Opening {
     Sealed,
 }
 
+/// What a daemon is opened with.
+pub(crate) struct Basis {
+    /// The folder of its state.
+    pub(crate) state: PathBuf,
+    pub(crate) backend: Backend,
+    pub(crate) home: Home,
+    pub(crate) collateral: Collateral,
+    pub(crate) lifecycle: config::Lifecycle,
+    pub(crate) crypto: config::Crypto,
+    pub(crate) integrity: Option<config::Integrity>,
+    pub(crate) clock: Clock,
+    pub(crate) opening: Opening,
+}
+
 /// An opened store with everything around it, not yet serving.
 pub(crate) struct Daemon {
     pub(crate) cx: Arc<Context>,
 }
 
 impl Daemon {
-    /// Opens the store in `state` and, if `opening` can, its root.
+    /// Opens the store and, if `opening` can, its root. The programs are looked at before that.
     ///
     /// # Errors
     /// [`ServeError`] naming what is wrong.
-    pub(crate) async fn open(
-        state: &Path,
-        backend: Backend,
-        home: Home,
-        collateral: Collateral,
-        lifecycle: config::Lifecycle,
-        clock: Clock,
-        opening: Opening,
-    ) -> Result<Self, ServeError> {
+    pub(crate) async fn open(basis: Basis) -> Result<Self, ServeError> {
+        let Basis {
+            state,
+            backend,
+            home,
+            collateral,
+            lifecycle,
+            crypto,
+            integrity,
+            clock,
+            opening,
+        } = basis;
         let self_tests = self_tests()?;
+        let programs = integrity.as_ref().map(Programs::configured).transpose()?;
+        if let Some(programs) = &programs {
+            tokio::task::block_in_place(|| programs.check(clock.now()))?;
+            tracing::info!(key = programs.key().origin(), "the programs are what was signed");
+        }
         tracing::info!(memory = arena::status()?.as_str(), "key memory");
-        let store = open_store(state, backend).await?;
+        let store = open_store(&state, backend).await?;
         let method = root::method(&*store).await?;
-        let seal_method = method.ok_or_else(|| ServeError::NotInitialised(state.to_owned()))?;
+        let seal_method = method.ok_or_else(|| ServeError::NotInitialised(state))?;
         let log_key = root::log_key(&*store).await?;
         let wrap = root::passphrase_wrap(&*store).await?;
-        let lifecycle = lifecycle.into();
-        let parts =
-            Parts { store, self_tests, home, seal_method, log_key, collateral, lifecycle, clock };
+        let parts = Parts {
+            store,
+            self_tests,
+            programs,
+            home,
+            seal_method,
+            log_key,
+            collateral,
+            lifecycle: lifecycle.into(),
+            approved_only: crypto.approved_only,
+            clock,
+        };
         let cx = Arc::new(Context::sealed(parts));
         match (opening, wrap) {
             #[cfg(feature = "dev")]
@@ -276,6 +311,8 @@ pub(crate) fn self_tests() -> Result<Arc<SelfTests>, ServeError> {
     for mechanism in STANDS_ON {
         self_tests.ensure(mechanism).map_err(CryptoError::from)?;
     }
+    // What files are hashed with.
+    self_tests.ensure_hash(Hash::Sha256).map_err(CryptoError::from)?;
     Ok(Arc::new(self_tests))
 }
 

@@ -56,6 +56,7 @@ pub(crate) fn generate_key_pair(
         kind => kind,
     };
     mechanism::require_offered(kind, CKF_GENERATE_KEY_PAIR, &place.token.mechanisms)?;
+    mechanism::require_made(kind, place.token.approved_only)?;
     place.module.explained(kind, mechanism.without_parameter())?;
     let algorithm = wish::pair_algorithm(kind, [public, private])?;
     let templates = [(Class::Public, public), (Class::Private, private)];

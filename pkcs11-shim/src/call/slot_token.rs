@@ -68,7 +68,10 @@ pub(crate) fn token_info(slot: CK_SLOT_ID) -> Result<CK_TOKEN_INFO> {
 pub(crate) fn mechanism_list(slot: CK_SLOT_ID) -> Result<Vec<CK_MECHANISM_TYPE>> {
     let module = module::current()?;
     require_slot(&module, slot)?;
-    Ok(mechanism::list(&module.tokens.token(slot)?.mechanisms))
+    let token = module.tokens.token(slot)?;
+    let mut list = mechanism::list(&token.mechanisms);
+    list.retain(|kind| mechanism::require_made(*kind, token.approved_only).is_ok());
+    Ok(list)
 }
 
 /// `C_GetMechanismInfo`.
@@ -78,7 +81,9 @@ pub(crate) fn mechanism_info(
 ) -> Result<CK_MECHANISM_INFO> {
     let module = module::current()?;
     require_slot(&module, slot)?;
-    mechanism::info(kind, &module.tokens.token(slot)?.mechanisms)
+    let token = module.tokens.token(slot)?;
+    mechanism::require_made(kind, token.approved_only)?;
+    mechanism::info(kind, &token.mechanisms)
 }
 
 /// `C_WaitForSlotEvent`: slots never change while the module is loaded, so there is no event and

@@ -106,6 +106,7 @@ impl Daemon {
                         v1::RingKind::Hardened.into()
                     },
                     mechanisms: self.ring_mechanisms(),
+                    approved_only: false,
                 };
                 Ok(Said::ListTokens(v1::ListTokensResponse { tokens: vec![token], audit: None }))
             }

@@ -2,6 +2,7 @@
 
 use kms_client::v1;
 use kms_core::audit::{Leaf, LeafOutcome};
+use kms_core::service::ServiceIndicator;
 use prost::Message as _;
 
 /// The rules hash a leaf of their own, clients read the published message: one change to either, and
@@ -38,6 +39,7 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         other_resource: "other".to_owned(),
         began_at_index: 28,
         length_bytes: 29,
+        service: ServiceIndicator::NotApproved.into(),
     };
     let wire = v1::AuditLeaf::decode(rules.to_bytes().as_slice()).unwrap();
     assert_eq!(wire.encode_to_vec(), rules.to_bytes());
@@ -72,6 +74,7 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         other_resource,
         began_at_index,
         length_bytes,
+        service,
     } = wire;
     let read = Leaf {
         time_ms,
@@ -103,6 +106,7 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         other_resource,
         began_at_index,
         length_bytes,
+        service,
     };
     assert_eq!(read, rules);
     for (wire, rules) in [
@@ -111,6 +115,14 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         (v1::AuditOutcome::Denied as i32, LeafOutcome::Denied as i32),
         (v1::AuditOutcome::Finished as i32, LeafOutcome::Finished as i32),
         (v1::AuditOutcome::BrokenOff as i32, LeafOutcome::BrokenOff as i32),
+    ] {
+        assert_eq!(wire, rules);
+    }
+    for (wire, rules) in [
+        (v1::ServiceIndicator::Unspecified as i32, ServiceIndicator::Unspecified as i32),
+        (v1::ServiceIndicator::Approved as i32, ServiceIndicator::Approved as i32),
+        (v1::ServiceIndicator::NotApproved as i32, ServiceIndicator::NotApproved as i32),
+        (v1::ServiceIndicator::NotCryptographic as i32, ServiceIndicator::NotCryptographic as i32),
     ] {
         assert_eq!(wire, rules);
     }

@@ -4,12 +4,14 @@
 // The helpers of a test may unwrap as the test itself does.
 #![allow(clippy::unwrap_used)]
 
+mod approved;
 mod audit;
 mod bad_input;
 mod contract;
 mod crash;
 mod crypto;
 mod damage;
+mod integrity;
 mod keys;
 mod lifecycle;
 mod memory;

@@ -3,7 +3,7 @@
 //! ```text
 //! <origin>\n<size>\n<base64 root>\n
 //! \n
-//! — <key name> base64( key id[4] || signature[64] )\n
+//! — <key name> base64( key id[4] || signature[64] )\n      see [`super::note`]
 //! key id = SHA-256( key name || "\n" || 0x01 || public key )[..4]
 //! ```
 
@@ -13,6 +13,7 @@ use core::str::FromStr;
 use ed25519_dalek::{Signature, VerifyingKey};
 use sha2::{Digest as _, Sha256};
 
+use super::note::{self, NoteError};
 use crate::id::Digest;
 
 /// A head of the log.
@@ -38,6 +39,15 @@ pub enum CheckpointError {
     NotSigned,
 }
 
+impl From<NoteError> for CheckpointError {
+    fn from(error: NoteError) -> Self {
+        match error {
+            NoteError::Malformed => Self::Malformed,
+            NoteError::NotSigned => Self::NotSigned,
+        }
+    }
+}
+
 impl Checkpoint {
     /// The text that is signed.
     pub fn text(&self) -> String {
@@ -46,9 +56,7 @@ impl Checkpoint {
 
     /// Puts text and signature together.
     pub fn signed(&self, key: &LogKey, signature: &[u8; 64]) -> String {
-        let mut blob = key.id().to_vec();
-        blob.extend_from_slice(signature);
-        format!("{}\n\u{2014} {} {}\n", self.text(), key.name, base64::encode(&blob))
+        note::sign(&self.text(), key, signature)
     }
 
     /// Reads a signed checkpoint and checks `key`'s signature. Signatures by other keys
@@ -57,27 +65,8 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError`] when it is malformed or not signed by `key`.
     pub fn verify(note: &str, key: &LogKey) -> Result<Self, CheckpointError> {
-        if note.len() > NOTE_BYTES_MAX || !note.ends_with('\n') {
-            return Err(CheckpointError::Malformed);
-        }
-        let (text, signatures) = note.split_once("\n\n").ok_or(CheckpointError::Malformed)?;
-        if !signatures.split_terminator('\n').all(|line| line.starts_with("\u{2014} ")) {
-            return Err(CheckpointError::Malformed);
-        }
-        let text = format!("{text}\n");
-        let signed = signatures.split_terminator('\n').any(|line| {
-            let mut words = line.strip_prefix("\u{2014} ").into_iter().flat_map(|l| l.split(' '));
-            let (Some(name), Some(blob), None) = (words.next(), words.next(), words.next()) else {
-                return false;
-            };
-            let blob = base64::decode(blob).unwrap_or_default();
-            let Some((id, signature)) = blob.split_first_chunk::<4>() else { return false };
-            name == key.name && *id == key.id() && key.verifies(text.as_bytes(), signature)
-        });
-        if !signed {
-            return Err(CheckpointError::NotSigned);
-        }
-        let checkpoint = Self::parse(&text).ok_or(CheckpointError::Malformed)?;
+        let text = note::open(note, key, |text, signature| key.verifies(text, signature))?;
+        let checkpoint = Self::parse(text).ok_or(CheckpointError::Malformed)?;
         if checkpoint.origin == key.name { Ok(checkpoint) } else { Err(CheckpointError::NotSigned) }
     }
 
@@ -127,7 +116,12 @@ impl LogKey {
         Digest::of(&[b"kms-log-identity", self.name.as_bytes(), self.key.as_bytes()])
     }
 
-    fn id(&self) -> [u8; 4] {
+    /// The public key itself.
+    pub fn public_key(&self) -> &[u8; 32] {
+        self.key.as_bytes()
+    }
+
+    pub(super) fn id(&self) -> [u8; 4] {
         let mut hash = Sha256::new();
         hash.update(self.name.as_bytes());
         hash.update(b"\n\x01");
@@ -166,21 +160,18 @@ impl FromStr for LogKey {
 }
 
 /// Standard base64 with padding, strict on reading.
-mod base64 {
+pub(super) mod base64 {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
 
-    pub(super) fn encode(bytes: &[u8]) -> String {
+    pub(in crate::audit) fn encode(bytes: &[u8]) -> String {
         STANDARD.encode(bytes)
     }
 
-    pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
+    pub(in crate::audit) fn decode(text: &str) -> Option<Vec<u8>> {
         STANDARD.decode(text).ok()
     }
 }
-
-/// Longest signed note that is read.
-const NOTE_BYTES_MAX: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {

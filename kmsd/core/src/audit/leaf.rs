@@ -4,6 +4,7 @@ use prost::Message;
 
 use super::merkle;
 use crate::id::Digest;
+use crate::service::ServiceIndicator;
 
 /// How an operation was decided.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, prost::Enumeration)]
@@ -117,6 +118,9 @@ pub struct Leaf {
     /// Of a stream that has ended: how many bytes of data it has taken.
     #[prost(uint64, tag = "29")]
     pub length_bytes: u64,
+    /// Whether the service that was given is an approved one; unspecified for a refusal.
+    #[prost(enumeration = "ServiceIndicator", tag = "30")]
+    pub service: i32,
 }
 
 /// The bytes are not a leaf, or one that was written another way: somebody's edit, or another

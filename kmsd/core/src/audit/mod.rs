@@ -7,6 +7,7 @@
 pub mod checkpoint;
 mod leaf;
 pub mod merkle;
+pub mod note;
 pub mod tile;
 
 pub use leaf::{Leaf, LeafError, LeafOutcome};

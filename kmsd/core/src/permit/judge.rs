@@ -9,6 +9,7 @@ use crate::lifecycle::{self, Allowance, State};
 use crate::mechanism::Mechanism;
 use crate::quorum::{Approved, QuorumPolicy};
 use crate::ring_policy::RingKind;
+use crate::service::{self, ServiceIndicator};
 
 use super::{Grounds, Intent, Manner, Other, Refusal, Subject};
 
@@ -43,6 +44,16 @@ pub(super) fn judge(
         judge_subject(caller, intent, asked, grounds)?;
     }
     Ok(role)
+}
+
+/// Whether the service may be given that the request amounts to. It is asked last, so that only who might
+/// otherwise have had it hears of it.
+///
+/// # Errors
+/// [`Refusal::ServiceNotApproved`].
+pub(super) fn judge_service(intent: &Intent<'_>, service: ServiceIndicator) -> Result<(), Refusal> {
+    let refused = service == ServiceIndicator::NotApproved && !service::is_let_in(intent.action);
+    if intent.approved_only && refused { Err(Refusal::ServiceNotApproved) } else { Ok(()) }
 }
 
 /// One of the things that a request asks leave for.

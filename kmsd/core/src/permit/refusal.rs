@@ -95,6 +95,11 @@ pub enum Refusal {
         /// Roles that would do.
         needed: &'static [Role],
     },
+    /// The daemon gives approved services only, and this is none.
+    #[error(
+        "this is no approved service (FIPS 140-3), and this daemon gives no other (crypto.approved_only); use an approved algorithm, mechanism or suite"
+    )]
+    ServiceNotApproved,
     /// The state does not allow this use.
     #[error("a version that is {state} cannot be used so")]
     StateRefuses {
@@ -215,6 +220,7 @@ reasons! {
     Refusal::RowTampered { .. } => "ROW_TAMPERED",
     Refusal::SelfTestFailed => "SELF_TEST_FAILED",
     Refusal::Sealed => "SEALED",
+    Refusal::ServiceNotApproved => "SERVICE_NOT_APPROVED",
     Refusal::Stale => "STALE",
     Refusal::StateRefuses { .. } => "STATE_REFUSES",
     Refusal::TooManyTries => "TOO_MANY_TRIES",

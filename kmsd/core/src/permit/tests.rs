@@ -14,6 +14,7 @@ use crate::quorum::{
     QuorumPolicy,
 };
 use crate::ring_policy::{RingKind, RingPolicy};
+use crate::service::{Ingredients, ServiceIndicator};
 
 const VERSION: &str = "tenants/t/locations/l/keyRings/r/keys/k/versions/1";
 
@@ -112,6 +113,8 @@ fn ask(caller: &Caller, action: Action, subject: Subject<'_>) -> Result<(), Refu
         request_digest: Digest([2; 32]),
         subject,
         other: None,
+        ingredients: Ingredients::default(),
+        approved_only: false,
         region: "l",
         now: Timestamp(5),
     };
@@ -278,6 +281,8 @@ fn a_permit_is_good_for_exactly_what_was_asked_and_recorded() {
         request_digest: Digest([2; 32]),
         subject: subject(&key, &version),
         other: None,
+        ingredients: Ingredients::default(),
+        approved_only: false,
         region: "l",
         now: Timestamp(5),
     };
@@ -619,6 +624,8 @@ fn an_approval_is_for_one_action_on_one_resource_under_one_policy() {
             request_digest: Digest([2; 32]),
             subject,
             other: None,
+            ingredients: Ingredients::default(),
+            approved_only: false,
             region: "l",
             now: Timestamp(5),
         };
@@ -636,4 +643,103 @@ fn an_approval_is_for_one_action_on_one_resource_under_one_policy() {
     ] {
         assert_eq!(ask(elsewhere), Err(Refusal::ApprovalMismatch));
     }
+}
+
+/// What the answer says of a use, and whether a daemon that gives approved services only gives it.
+fn service_of(
+    action: Action,
+    subject: Subject<'_>,
+    ingredients: Ingredients,
+) -> (ServiceIndicator, Result<(), Refusal>) {
+    let ask = |approved_only| {
+        let intent = Intent {
+            action,
+            resource: Resource::Version(name()),
+            operation_id: OperationId([1; 16]),
+            request_digest: Digest([2; 32]),
+            subject,
+            other: None,
+            ingredients,
+            approved_only,
+            region: "l",
+            now: Timestamp(5),
+        };
+        let role = match action.gate() {
+            crate::action::Gate::Roles(roles) => roles[0],
+            _ => Role::CryptoUser,
+        };
+        decide(&caller(role, "r"), &intent, Grounds::default(), None)
+    };
+    let permit = ask(false).unwrap();
+    let told = ask(true).map(|_| ()).map_err(|denial| {
+        assert_eq!(denial.leaf.service(), ServiceIndicator::Unspecified);
+        denial.refusal
+    });
+    (permit.leaf.service(), told)
+}
+
+#[test]
+fn approved_services_are_told_from_the_others() {
+    use ServiceIndicator::{Approved, NotApproved, NotCryptographic};
+    let refused = || Err(Refusal::ServiceNotApproved);
+    let plain = |action| service_of(action, Subject::Plain, Ingredients::default());
+    assert_eq!(plain(Action::Digest), (Approved, Ok(())));
+    assert_eq!(plain(Action::GenerateRandom), (Approved, Ok(())));
+    assert_eq!(plain(Action::ListTokens), (NotCryptographic, Ok(())));
+    // Without these nobody would get in, so they are told and not refused.
+    assert_eq!(plain(Action::Unseal), (NotApproved, Ok(())));
+    assert_eq!(plain(Action::LoginToken), (NotApproved, Ok(())));
+    for (algorithm, expected) in [
+        (Algorithm::Aes256, (Approved, Ok(()))),
+        (Algorithm::ChaCha20, (NotApproved, refused())),
+        (Algorithm::XWing, (NotApproved, refused())),
+        (Algorithm::OpaqueSecret, (Approved, Ok(()))),
+    ] {
+        let made = service_of(Action::CreateKey, Subject::Plain, Ingredients::key(algorithm));
+        assert_eq!(made, expected, "{algorithm}");
+    }
+    let x_wing = Ingredients::import(crate::transfer::ImportMethod::XWingHkdfSha256Aes256Gcm);
+    let job = service_of(Action::CreateImportJob, Subject::Plain, x_wing);
+    assert_eq!(job, (NotApproved, refused()));
+}
+
+#[test]
+fn how_a_key_is_used_counts_as_much_as_by_what() {
+    use ServiceIndicator::{Approved, NotApproved, NotCryptographic};
+    let key = Key {
+        algorithm: Algorithm::Aes256,
+        usages: BTreeSet::from([Usage::Encrypt, Usage::Decrypt]),
+        mechanisms: BTreeSet::from([Mechanism::AesGcm, Mechanism::AesCtr]),
+        ..key()
+    };
+    let version = version(&key, State::Active);
+    let compatible = Ring {
+        policy: RingPolicy { kind: RingKind::Compatible, ..RingPolicy::default() },
+        ..RING.clone()
+    };
+    let used = |action, mechanism, manner| {
+        let subject = Subject::Version {
+            ring: &compatible,
+            key: &key,
+            version: &version,
+            transition: None,
+            mechanism: Some(mechanism),
+            manner,
+        };
+        service_of(action, subject, Ingredients::default())
+    };
+    let plain = Manner::default();
+    let brought = Manner { callers_iv: true, ..plain };
+    let segmented = Manner { segmented: true, ..plain };
+    let refused = (NotApproved, Err(Refusal::ServiceNotApproved));
+    let given = (Approved, Ok(()));
+    assert_eq!(used(Action::Encrypt, Mechanism::AesGcm, plain), given);
+    assert_eq!(used(Action::Decrypt, Mechanism::AesGcm, plain), given);
+    assert_eq!(used(Action::Encrypt, Mechanism::AesGcm, brought), refused);
+    assert_eq!(used(Action::Encrypt, Mechanism::AesGcm, segmented), refused);
+    assert_eq!(used(Action::Decrypt, Mechanism::AesGcm, segmented), refused);
+    assert_eq!(used(Action::Encrypt, Mechanism::AesCtr, brought), given);
+    assert_eq!(used(Action::Encrypt, Mechanism::AesCtr, segmented), given);
+    let destroyed = used(Action::SuspendKeyVersion, Mechanism::AesGcm, plain);
+    assert_eq!(destroyed, (NotCryptographic, Ok(())));
 }

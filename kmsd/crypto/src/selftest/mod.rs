@@ -31,6 +31,9 @@ pub enum SelfTestFailed {
         /// Which one.
         hash: Hash,
     },
+    /// A program is not the one that its builder has signed.
+    #[error("the programs are not those of their manifest; install them anew and restart")]
+    Integrity,
     /// A mechanism.
     #[error(
         "the self-test of {mechanism} failed; restart, and if it fails again, replace this machine"
@@ -147,6 +150,11 @@ impl SelfTests {
             self.note(self.test(*mechanism), self.mechanisms.get(*mechanism as usize))?;
         }
         Ok(())
+    }
+
+    /// Puts everything into the error state: the programs are not what they must be.
+    pub fn fail_integrity(&self) {
+        self.fail(SelfTestFailed::Integrity);
     }
 
     /// Puts everything into the error state; for a pair that does not fit together.

@@ -263,6 +263,8 @@ fn recorded_both(
         request_digest: REQUEST,
         subject,
         other,
+        ingredients: Default::default(),
+        approved_only: false,
         region: "l",
         now: Timestamp(5),
     };

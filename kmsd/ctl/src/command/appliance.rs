@@ -50,26 +50,37 @@ fn status(status: v1::ProviderStatus) -> Report {
         error_state,
         self_tests,
         last_run_time,
+        module_version,
+        integrity,
     } = status;
     let row = |test: v1::SelfTest| {
         let outcome = test.outcome().as_str_name();
         json!({
             "mechanism": view::mechanism(test.mechanism()),
+            "in_module": test.in_module,
             "outcome": outcome.trim_start_matches("SELF_TEST_OUTCOME_"),
         })
     };
     let last_run_time = last_run_time.and_then(view::timestamp);
-    let module =
-        if fips_module { "the build of a validated module" } else { "not a validated module" };
+    let module = if fips_module { "a FIPS module, in FIPS mode" } else { "no FIPS module" };
+    let integrity = integrity.map(|v1::ProgramIntegrity { key, last_intact_time }| {
+        json!({ "key": key, "last_intact_time": last_intact_time.and_then(view::timestamp) })
+    });
+    let programs = match &integrity {
+        Some(integrity) => format!("programs as signed by {}", integrity["key"]),
+        None => "programs not checked".to_owned(),
+    };
     let services = if approved_only { "approved services only" } else { "all services" };
-    let summary = format!("\n{provider}, {module}; {services}");
+    let summary = format!("\n{module_version}, {module}; {services}; {programs}");
     let report = Report::rows(
         "self_tests",
-        &["mechanism", "outcome"],
+        &["mechanism", "outcome", "in_module"],
         self_tests.into_iter().map(row).collect(),
     )
     .with("provider", json!(provider))
+    .with("module_version", json!(module_version))
     .with("fips_module", json!(fips_module))
+    .with("integrity", json!(integrity))
     .with("approved_only", json!(approved_only))
     .with("error_state", json!(error_state))
     .with("last_run_time", json!(last_run_time))
@@ -95,6 +106,7 @@ mod tests {
     #[test]
     fn the_error_state_is_a_no_and_names_what_failed() {
         let failed = v1::SelfTest {
+            in_module: true,
             mechanism: v1::Mechanism::AesGcm.into(),
             outcome: v1::SelfTestOutcome::Failed.into(),
         };

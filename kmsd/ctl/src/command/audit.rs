@@ -129,7 +129,7 @@ async fn tail(connection: &Connection, count: u64) -> Result<Report, Failure> {
             index += 1;
         }
     }
-    let columns = &["index", "time", "actor", "action", "resource", "outcome", "reason"];
+    let columns = &["index", "time", "actor", "action", "resource", "outcome", "reason", "service"];
     Ok(Report::rows("entries", columns, rows))
 }
 
@@ -165,6 +165,7 @@ fn entry(index: u64, leaf: Leaf) -> Value {
         "resource": leaf.resource,
         "other_resource": leaf.other_resource,
         "mechanism": leaf.mechanism,
+        "service": view::service_indicator(leaf.service),
         "region": leaf.region,
         "outcome": outcome,
         "reason": leaf.reason,

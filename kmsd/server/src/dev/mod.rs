@@ -18,13 +18,13 @@ use kms_core::id::Home;
 
 use self::folder::Folder;
 pub(crate) use self::tour::{TourArgs, run as tour};
-use crate::cli::{home, start_log, stop_signal};
+use crate::cli::{IntegrityArgs, home, start_log, stop_signal};
 use crate::clock::Clock;
 use crate::config::{
-    Attestation, Backend, Config, Lifecycle, Listen, Log, LogFormat, Seal, TlsFiles,
+    Attestation, Backend, Config, Crypto, Lifecycle, Listen, Log, LogFormat, Seal, TlsFiles,
 };
 use crate::root::Protection;
-use crate::server::{Daemon, Opening, ServeError};
+use crate::server::{Basis, Daemon, Opening, ServeError};
 use crate::setup;
 
 /// Arguments of `kmsd dev`.
@@ -45,6 +45,11 @@ pub(crate) struct Args {
     /// How long a version that is to be destroyed can be restored.
     #[arg(long, default_value_t = crate::config::Lifecycle::default().destroy_delay_seconds)]
     destroy_delay_seconds: u32,
+    /// Give approved services (FIPS 140-3) and no other ones.
+    #[arg(long)]
+    approved_only: bool,
+    #[command(flatten)]
+    integrity: IntegrityArgs,
     /// Do not run the tour on the first start.
     #[arg(long)]
     no_tour: bool,
@@ -58,25 +63,34 @@ pub(crate) struct Args {
 /// # Errors
 /// [`ServeError`] naming what is wrong.
 pub(crate) async fn run(args: Args) -> Result<(), ServeError> {
-    let Args { state, port, metrics_port, clock_offset_file, destroy_delay_seconds, no_tour, log } =
-        args;
+    let Args {
+        state,
+        port,
+        metrics_port,
+        clock_offset_file,
+        destroy_delay_seconds,
+        approved_only,
+        integrity,
+        no_tour,
+        log,
+    } = args;
     start_log(&log, LogFormat::Text)?;
     let folder = Folder::create(&state)?;
     let home = home("default", "local")?;
     let (root_text, attester) = make_identities(&folder, &home).await?;
     let collateral = development_collateral(&attester)?;
     let opening = Opening::DevRoot(root_text);
-    let clock = clock_offset_file.map_or(Clock::Machine, Clock::Moved);
-    let lifecycle = Lifecycle { destroy_delay_seconds, ..Lifecycle::default() };
-    let daemon = Daemon::open(
-        folder.path(),
-        Backend::default(),
+    let daemon = Daemon::open(Basis {
+        state: folder.path().to_owned(),
+        backend: Backend::default(),
         home,
         collateral,
-        lifecycle,
-        clock,
+        lifecycle: Lifecycle { destroy_delay_seconds, ..Lifecycle::default() },
+        crypto: Crypto { approved_only },
+        integrity: integrity.integrity(),
+        clock: clock_offset_file.map_or(Clock::Machine, Clock::Moved),
         opening,
-    )
+    })
     .await?;
     if !folder.is_set_up() {
         people::enrol(&daemon.cx, &folder).await?;
@@ -164,6 +178,8 @@ fn config(folder: &Folder, port: u16, metrics_port: Option<u16>) -> Config {
         }),
         seal: Seal::default(),
         attestation: Attestation::default(),
+        crypto: Crypto::default(),
+        integrity: None,
         lifecycle: Lifecycle::default(),
         log: Log::default(),
     }

@@ -5,6 +5,7 @@ use kms_core::caller::Caller;
 use kms_core::id::{Home, Resource, RingName};
 use kms_core::key::Ring;
 use kms_core::permit::{Permit, Recorded, Refusal, Subject};
+use kms_core::service::Ingredients;
 use kms_core::transfer::{IMPORT_JOB_MS, ImportJob, ImportJobName, ImportMethod};
 use kms_proto::v1;
 
@@ -70,6 +71,10 @@ impl Operation for CreateImportJob {
 
     fn resource(&self, _facts: &JobFacts) -> Resource {
         self.named()
+    }
+
+    fn ingredients(&self, _facts: &JobFacts) -> Ingredients {
+        Ingredients::import(self.method)
     }
 
     fn subject<'a>(&self, facts: &'a JobFacts) -> Subject<'a> {

@@ -8,6 +8,7 @@ use kms_core::key::{Key, Origin, ReleaseRequirement, Ring, SealHeader, Version};
 use kms_core::lifecycle::State;
 use kms_core::permit::{Permit, Recorded, Refusal, Subject};
 use kms_core::quorum::QuorumPolicy;
+use kms_core::service::Ingredients;
 use kms_crypto::vault::{Generated, SlotSecret, Vault};
 use kms_proto::v1;
 use zeroize::Zeroizing;
@@ -151,6 +152,10 @@ impl Operation for CreateKey {
 
     fn resource(&self, _place: &Place) -> Resource {
         self.named()
+    }
+
+    fn ingredients(&self, _place: &Place) -> Ingredients {
+        Ingredients::key(self.key.algorithm)
     }
 
     fn subject<'a>(&self, place: &'a Place) -> Subject<'a> {

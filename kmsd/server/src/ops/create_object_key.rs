@@ -8,6 +8,7 @@ use kms_core::caller::Caller;
 use kms_core::id::{Home, KeyName, Resource, RingName, Timestamp};
 use kms_core::key::{Floors, Key, Pkcs11Attributes, Version};
 use kms_core::permit::{Permit, Recorded, Refusal, Subject};
+use kms_core::service::Ingredients;
 use kms_proto::v1;
 
 use super::create_key::{Beginning, Place, make_key};
@@ -103,6 +104,10 @@ impl Operation for CreateObjectKey {
 
     fn resource(&self, named: &Named) -> Resource {
         Resource::Key(named.name.clone())
+    }
+
+    fn ingredients(&self, _named: &Named) -> Ingredients {
+        Ingredients::key(self.template.algorithm)
     }
 
     fn subject<'a>(&self, named: &'a Named) -> Subject<'a> {

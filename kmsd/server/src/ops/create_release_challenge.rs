@@ -112,7 +112,7 @@ impl Operation for CreateReleaseChallenge {
             expire_time: time_out(expires_at),
             name: version.to_string(),
             log_key: cx.log_key.to_string(),
-            suites: Suite::OFFERED.iter().map(ToString::to_string).collect(),
+            suites: Suite::offered(cx.approved_only).map(|suite| suite.to_string()).collect(),
             audit: Some(audit),
         })
     }

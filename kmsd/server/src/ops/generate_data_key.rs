@@ -5,6 +5,7 @@ use kms_core::action::Action;
 use kms_core::id::Home;
 use kms_core::mechanism::Mechanism;
 use kms_core::permit::Refusal;
+use kms_core::service::Ingredients;
 use kms_core::transcript::{Recipient, Suite};
 use kms_crypto::CryptoError;
 use kms_crypto::vault::Vault;
@@ -59,6 +60,11 @@ impl Use for GenerateDataKey {
 
     fn mechanism(&self) -> Option<Mechanism> {
         self.mechanism
+    }
+
+    fn ingredients(&self) -> Ingredients {
+        let suite = self.recipient.as_ref().map(Recipient::suite);
+        Ingredients { algorithm: None, suite }
     }
 
     fn apply(

@@ -10,6 +10,7 @@ use kms_core::id::{Home, Resource, VersionName};
 use kms_core::key::{SealHeader, Version};
 use kms_core::lifecycle::Transition;
 use kms_core::permit::{Permit, Recorded, Refusal, Subject};
+use kms_core::service::Ingredients;
 use kms_core::transfer::{ImportJob, ImportJobName};
 use kms_crypto::vault::{Generated, ImportJobRef, SlotSecret, Vault};
 use kms_proto::v1;
@@ -109,6 +110,11 @@ impl Operation for ImportKeyVersion {
 
     fn resource(&self, _facts: &ImportFacts) -> Resource {
         self.named()
+    }
+
+    fn ingredients(&self, facts: &ImportFacts) -> Ingredients {
+        let method = facts.job.as_ref().map(|job| job.value.method);
+        method.map(Ingredients::import).unwrap_or_default()
     }
 
     fn subject<'a>(&self, facts: &'a ImportFacts) -> Subject<'a> {

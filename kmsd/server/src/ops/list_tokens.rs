@@ -63,8 +63,10 @@ async fn token(cx: &Context, ring: &Stored<Ring>) -> Result<v1::Token, Early> {
         mechanisms: Mechanism::ALL
             .iter()
             .filter(|mechanism| policy.takes(**mechanism).is_ok())
+            .filter(|mechanism| !cx.approved_only || mechanism.is_approved())
             .map(|mechanism| mechanism_out(*mechanism))
             .collect(),
+        approved_only: cx.approved_only,
     })
 }
 

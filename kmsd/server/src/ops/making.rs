@@ -14,6 +14,7 @@ use kms_core::lifecycle::{Dates, State};
 use kms_core::mechanism::Mechanism;
 use kms_core::permit::{Other, Permit, Recorded, Refusal, Subject};
 use kms_core::quorum::QuorumPolicy;
+use kms_core::service::Ingredients;
 use kms_crypto::CryptoError;
 use kms_crypto::vault::{Generated, NewVersion, SlotSecret, Vault, VersionRef};
 use kms_proto::v1;
@@ -174,6 +175,12 @@ impl<M: Make> Operation for MakingOf<M> {
 
     fn resource(&self, facts: &MakeFacts) -> Resource {
         facts.source.resource()
+    }
+
+    fn ingredients(&self, facts: &MakeFacts) -> Ingredients {
+        let new = facts.new.as_ref().map(|(key, _)| key.algorithm);
+        let existing = || facts.place.existing.as_ref().map(|key| key.value.algorithm);
+        Ingredients { algorithm: new.or_else(existing), suite: None }
     }
 
     fn subject<'a>(&self, facts: &'a MakeFacts) -> Subject<'a> {

@@ -5,6 +5,7 @@ use kms_core::caller::Caller;
 use kms_core::id::Home;
 use kms_core::mechanism::Mechanism;
 use kms_core::permit::Refusal;
+use kms_crypto::provider::awslc::module;
 use kms_proto::v1;
 
 use super::reading::Read;
@@ -81,14 +82,20 @@ fn status(cx: &Context) -> v1::ProviderStatus {
     };
     v1::ProviderStatus {
         provider: cx.self_tests.provider().name().to_owned(),
-        fips_module: false,
-        approved_only: false,
+        fips_module: module::is_fips(),
+        module_version: module::version(),
+        integrity: cx.programs.as_ref().map(|programs| v1::ProgramIntegrity {
+            key: programs.key().to_string(),
+            last_intact_time: time_out(programs.checked_at()),
+        }),
+        approved_only: cx.approved_only,
         error_state: cx.self_tests.state().is_err(),
         self_tests: Mechanism::ALL
             .iter()
             .map(|mechanism| v1::SelfTest {
                 mechanism: mechanism_out(*mechanism),
                 outcome: outcome(*mechanism).into(),
+                in_module: module::carries_out(*mechanism),
             })
             .collect(),
         last_run_time: cx.self_tests_run_at().and_then(time_out),

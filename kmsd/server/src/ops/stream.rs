@@ -430,7 +430,7 @@ impl<K: Kind> Operation for StreamOf<K> {
     fn subject<'a>(&self, facts: &'a StreamFacts) -> Subject<'a> {
         match facts {
             StreamFacts::Key(facts) => {
-                facts.subject(K::ACTION == Action::Encrypt && !self.iv.is_empty())
+                facts.subject_streamed(K::ACTION == Action::Encrypt && !self.iv.is_empty())
             }
             StreamFacts::Ring(true) => Subject::Plain,
             StreamFacts::Ring(false) => Subject::Absent,

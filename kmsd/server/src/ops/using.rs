@@ -9,6 +9,7 @@ use kms_core::mechanism::Mechanism;
 use kms_core::permit::{Grounds, Manner, Permit, Recorded, Refusal, Subject};
 use kms_core::protections;
 use kms_core::ring_policy::RingKind;
+use kms_core::service::Ingredients;
 use kms_crypto::CryptoError;
 use kms_crypto::vault::{Vault, VersionRef};
 use kms_proto::v1;
@@ -46,6 +47,11 @@ pub(crate) trait Use: Send + Sync + Sized {
     /// Whether the caller brings the IV of an encryption.
     fn callers_iv(&self) -> bool {
         false
+    }
+
+    /// What cryptography it asks for besides the key's.
+    fn ingredients(&self) -> Ingredients {
+        Ingredients::default()
     }
 
     /// Whether what the request brings is as long as the mechanism wants it; the mechanism is known only
@@ -121,8 +127,17 @@ impl UseFacts {
 
     /// What the rules are to know.
     pub(crate) fn subject(&self, callers_iv: bool) -> Subject<'_> {
+        self.subject_of(callers_iv, false)
+    }
+
+    /// The same for data that comes as a stream.
+    pub(crate) fn subject_streamed(&self, callers_iv: bool) -> Subject<'_> {
+        self.subject_of(callers_iv, true)
+    }
+
+    fn subject_of(&self, callers_iv: bool, segmented: bool) -> Subject<'_> {
         let protection = self.taken.as_ref().map_or(0, Taken::number);
-        let manner = Manner { callers_iv, committed: self.committed, protection };
+        let manner = Manner { callers_iv, committed: self.committed, segmented, protection };
         self.version.subject_used(self.mechanism, manner)
     }
 
@@ -263,6 +278,10 @@ impl<U: Use> Operation for Using<U> {
 
     fn subject<'a>(&self, facts: &'a UseFacts) -> Subject<'a> {
         facts.subject(self.0.callers_iv())
+    }
+
+    fn ingredients(&self, _facts: &UseFacts) -> Ingredients {
+        self.0.ingredients()
     }
 
     async fn grounds(

@@ -19,6 +19,7 @@ mod edwards;
 mod hash_based;
 mod lattice;
 mod mac;
+pub mod module;
 mod rsa;
 mod wrap;
 
