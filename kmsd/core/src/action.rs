@@ -79,6 +79,8 @@ actions! {
     /// Hand in an approver's signature over a proposal. The signature carries the authority, so
     /// whoever may see the proposal may carry it.
     ApproveProposal => PROPOSAL_READERS,
+    /// Name the set of rows in the log.
+    BindRows => Gate::Daemon,
     /// Take back one's own proposal.
     CancelProposal => PROPOSAL_READERS,
     /// Mark a version compromised.
@@ -266,7 +268,8 @@ impl Action {
     pub const fn works_in_error_state(self) -> bool {
         matches!(
             self,
-            Self::DestroyKeyVersion
+            Self::BindRows
+                | Self::DestroyKeyVersion
                 | Self::GetCheckpoint
                 | Self::GetProviderStatus
                 | Self::GetSealStatus

@@ -36,6 +36,8 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         quorum_digest: vec![25; 32],
         mechanism: "AES_GCM".to_owned(),
         other_resource: "other".to_owned(),
+        row_set_root: vec![28; 32],
+        row_set_sequence: 29,
     };
     let wire = v1::AuditLeaf::decode(rules.to_bytes().as_slice()).unwrap();
     assert_eq!(wire.encode_to_vec(), rules.to_bytes());
@@ -68,6 +70,8 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         quorum_digest,
         mechanism,
         other_resource,
+        row_set_root,
+        row_set_sequence,
     } = wire;
     let read = Leaf {
         time_ms,
@@ -97,6 +101,8 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         quorum_digest,
         mechanism,
         other_resource,
+        row_set_root,
+        row_set_sequence,
     };
     assert_eq!(read, rules);
     for (wire, rules) in [

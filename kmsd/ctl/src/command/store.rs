@@ -58,7 +58,7 @@ const HELP: &str = "\
 The daemon must not run meanwhile. Arguments go to kmsd store as they are.
 
 Examples:
-  kmsctl store check --config /etc/kmsd/kmsd.toml
+  kmsctl store check --state /var/lib/kmsd
   kmsctl store stats --help";
 
 #[cfg(test)]
