@@ -16,6 +16,7 @@ mod lifecycle;
 mod network;
 mod pin;
 mod policy;
+mod power;
 mod quorum;
 mod release;
 mod restart;

@@ -110,7 +110,7 @@ async fn after_ready(folder: Folder, port: u16, touring: bool) {
         "\nserving on unix:{state}/kmsd.sock and https://localhost:{port}; Ctrl-C ends it\n\
          try next, in another terminal:\n  \
          . {state}/env\n  \
-         {kmsctl} key create dev/k1 --algorithm EC_SIGN_P256_SHA256\n  \
+         {kmsctl} key create dev/k1 --algorithm EC_P256\n  \
          {kmsctl} key list dev\n  \
          {kmsctl} audit tail\n  \
          pkcs11-tool --module $KMS_PKCS11_MODULE --token-label $KMS_TOKEN_LABEL --login --pin $KMS_USER_PIN -O"
