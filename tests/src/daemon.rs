@@ -1,5 +1,6 @@
 //! `kmsd dev` in a temporary folder, and connections to it in every role.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -85,7 +86,16 @@ impl Daemon {
     /// When it runs, or does not start.
     pub fn restart(&mut self) {
         assert!(self.process.is_none(), "end it first");
-        self.process = Some(self.spawn_ready());
+        self.process = Some(self.spawn_ready(&[]));
+    }
+
+    /// The same, with something in its environment.
+    ///
+    /// # Panics
+    /// When it runs, or does not start.
+    pub fn restart_with(&mut self, environment: &[(&str, OsString)]) {
+        assert!(self.process.is_none(), "end it first");
+        self.process = Some(self.spawn_ready(environment));
     }
 
     /// Starts it again with `arguments` in place of those before.
@@ -112,20 +122,20 @@ impl Daemon {
     /// When it runs, or starts.
     pub fn restart_refused(&mut self) -> Ended {
         assert!(self.process.is_none(), "end it first");
-        let mut process = self.spawn(free_port());
+        let mut process = self.spawn(free_port(), &[]);
         assert!(!process.wait_for("ready"), "it started");
         process.ended()
     }
 
-    fn spawn_ready(&mut self) -> Process {
+    fn spawn_ready(&mut self, environment: &[(&str, OsString)]) -> Process {
         self.port = free_port();
         self.metrics_port = free_port();
-        let mut process = self.spawn(self.port);
+        let mut process = self.spawn(self.port, environment);
         assert!(process.wait_for("ready"), "kmsd did not start: {}", process.stderr());
         process
     }
 
-    fn spawn(&mut self, port: u16) -> Process {
+    fn spawn(&mut self, port: u16, environment: &[(&str, OsString)]) -> Process {
         self.starts += 1;
         let (port, metrics_port) = (port.to_string(), self.metrics_port.to_string());
         let state = self.state().display().to_string();
@@ -133,7 +143,8 @@ impl Daemon {
             vec!["dev", "--no-tour", "--state", &state, "--port", &port, "--metrics-port"];
         arguments.push(&metrics_port);
         arguments.extend(self.arguments.iter().map(String::as_str));
-        Process::kmsd(&arguments, self.folder.path(), &format!("kmsd-{}", self.starts))
+        let output = format!("kmsd-{}", self.starts);
+        Process::kmsd_with(environment, &arguments, self.folder.path(), &output)
     }
 
     /// Ends it as a power cut would, but for what the kernel still writes.

@@ -1,5 +1,6 @@
 //! A program that ends with the test, however the test ends.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -34,10 +35,25 @@ impl Process {
     /// When the program is not built.
     #[must_use]
     pub fn kmsd(arguments: &[&str], folder: &Path, output: &str) -> Self {
+        Self::kmsd_with(&[], arguments, folder, output)
+    }
+
+    /// The same, with something in its environment.
+    ///
+    /// # Panics
+    /// When the program is not built.
+    #[must_use]
+    pub fn kmsd_with(
+        environment: &[(&str, OsString)],
+        arguments: &[&str],
+        folder: &Path,
+        output: &str,
+    ) -> Self {
         let [stdout, stderr] = ["out", "err"].map(|kind| folder.join(format!("{output}.{kind}")));
         let child = Command::new(program("kmsd"))
             .args(arguments)
             .env_clear()
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(File::create(&stdout).unwrap())
             .stderr(File::create(&stderr).unwrap())

@@ -82,6 +82,8 @@ actions! {
     /// Do many things with keys in one message. Each is an action of its own; this one is only ever
     /// refused, when the message itself is malformed.
     Batch => Gate::Anyone,
+    /// Name the set of rows in the log.
+    BindRows => Gate::Daemon,
     /// Take back one's own proposal.
     CancelProposal => PROPOSAL_READERS,
     /// Mark a version compromised.
@@ -272,7 +274,8 @@ impl Action {
     pub const fn works_in_error_state(self) -> bool {
         matches!(
             self,
-            Self::DestroyKeyVersion
+            Self::BindRows
+                | Self::DestroyKeyVersion
                 | Self::GetCheckpoint
                 | Self::GetProviderStatus
                 | Self::GetSealStatus

@@ -54,7 +54,7 @@ mod judge;
 mod refusal;
 
 use crate::action::Action;
-use crate::audit::{CommitReceipt, Leaf, LeafOutcome};
+use crate::audit::{CommitReceipt, Leaf, LeafOutcome, RowSet};
 use crate::caller::Caller;
 use crate::claims::Appraised;
 use crate::id::{Digest, OperationId, Resource, Timestamp};
@@ -114,6 +114,8 @@ pub enum Subject<'a> {
     Key(&'a Key),
     /// Something without a life cycle.
     Plain,
+    /// All rows of the store, which the leaf is to name.
+    Rows(&'a RowSet),
     /// A version with its key and ring, and what the operation wants of it.
     Version {
         /// The ring.
@@ -234,6 +236,10 @@ fn leaf_of(caller: &Caller, intent: &Intent<'_>, grounds: &Grounds) -> Leaf {
         let usage = intent.action.usage().filter(|usage| !usage.hands_out());
         let mechanism = usage.and_then(|usage| key.mechanism_for(usage, mechanism));
         leaf.mechanism = mechanism.map(|mechanism| mechanism.to_string()).unwrap_or_default();
+    }
+    if let Subject::Rows(RowSet { root, sequence }) = intent.subject {
+        leaf.row_set_root = root.as_bytes().to_vec();
+        leaf.row_set_sequence = *sequence;
     }
     if let Subject::Version { key, .. } | Subject::Key(key) = intent.subject {
         leaf.model.clone_from(&key.model);

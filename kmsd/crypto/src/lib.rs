@@ -23,6 +23,7 @@ mod passphrase;
 pub mod pin;
 pub mod provider;
 pub mod random;
+pub mod record;
 pub mod release;
 pub mod row;
 pub mod selftest;

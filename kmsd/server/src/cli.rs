@@ -204,6 +204,7 @@ async fn init(args: InitArgs) -> Result<(), ServeError> {
         ..v1::User::default()
     };
     setup::enrol(&daemon.cx, user).await?;
+    crate::ops::bind_rows_at_the_end(&daemon.cx).await;
     daemon.cx.store.close().await?;
     println!("made a key store in {}; users/{officer} is its security officer", state.display());
     println!("next: kmsd serve --config FILE (an example stands in the README)");

@@ -196,6 +196,7 @@ impl Context {
     /// Closes the root: the vault and everything it vouched for are dropped.
     pub(crate) fn close(&self) {
         *self.opened.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.store.end_vouching();
         self.memo.clear();
         self.set_users(Vec::new());
     }

@@ -1,5 +1,6 @@
 //! What the daemon does because a time has come: it activates, deactivates and destroys versions on
-//! their dates, and rotates keys by their schedule or when their uses are used up.
+//! their dates, rotates keys by their schedule or when their uses are used up, and names the set of rows
+//! in the log.
 //!
 //! It knows no rules. It reads the marks whose time has come (`rows::Due`), and asks for what is due
 //! through the pipeline, as the daemon's own principal: `decide` grants it because it is due, and the
@@ -7,10 +8,10 @@
 //! step on record and erases what is destroyed.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kms_core::caller::Caller;
-use kms_core::id::{KeyName, Timestamp, VersionName};
+use kms_core::id::{Digest, KeyName, Timestamp, VersionName};
 use kms_core::key::Version;
 use kms_core::lifecycle::{self, Transition};
 use kms_proto::v1;
@@ -27,6 +28,7 @@ use crate::wire::KeyOrVersion;
 pub(crate) async fn run(cx: Arc<Context>, daemon: Caller) {
     let mut beat = tokio::time::interval(BEAT);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut binding = Binding { next: Instant::now() + BIND_PERIOD, last: None };
     loop {
         beat.tick().await;
         // While the root is closed nothing can be read or decided; the marks wait.
@@ -36,6 +38,34 @@ pub(crate) async fn run(cx: Arc<Context>, daemon: Caller) {
         if let Err(failure) = round(&cx, &daemon).await {
             tracing::warn!(%failure, "what is due could not be read; it is tried again");
         }
+        if let Err(failure) = binding.bind_if_due(&cx, &daemon).await {
+            tracing::warn!(%failure, "the log does not name the rows; it is tried again");
+        }
+    }
+}
+
+/// When the log named the rows last.
+struct Binding {
+    next: Instant,
+    /// The root that was named, and the size of the log then.
+    last: Option<(Digest, u64)>,
+}
+
+impl Binding {
+    /// Names the set of rows when they have changed, or when the log has grown so that the leaf before
+    /// would be looked for for long.
+    async fn bind_if_due(&mut self, cx: &Arc<Context>, daemon: &Caller) -> Result<(), Failure> {
+        if Instant::now() < self.next {
+            return Ok(());
+        }
+        self.next = Instant::now() + BIND_PERIOD;
+        let (root, size) = (cx.store.row_set().await?.root, cx.store.log_size().await);
+        let is_named = self.last.is_some_and(|(last, at)| last == root && size < at + BIND_LEAVES);
+        if !is_named {
+            let set = pipeline::serve::<ops::BindRows>(cx, daemon, ()).await?;
+            self.last = Some((set.root, size));
+        }
+        Ok(())
     }
 }
 
@@ -162,6 +192,10 @@ fn failed(early: Early) -> Failure {
 }
 
 const BEAT: Duration = Duration::from_secs(1);
+/// For so long at most what changed is not in a row set that the log names.
+const BIND_PERIOD: Duration = Duration::from_secs(10);
+/// After so many leaves the rows are named again, though none has changed.
+const BIND_LEAVES: u64 = 16_384;
 const PORTION: usize = 100;
 const PORTIONS_MAX: usize = 100;
 const PUT_OFF_MS: u64 = 60 * 60 * 1000;

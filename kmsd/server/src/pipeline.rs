@@ -105,6 +105,11 @@ pub(crate) trait Operation: Send + Sync + Sized {
         Vec::new()
     }
 
+    /// With which record the rows stood as the leaf names them, if it is to name them.
+    fn binds_rows(&self, _facts: &Self::Facts) -> Option<u64> {
+        None
+    }
+
     /// The rows that change together with the record of the decision.
     fn prepare(
         &self,
@@ -225,6 +230,22 @@ pub(crate) async fn serve_in_task<O: Operation>(
     result
 }
 
+/// As [`serve_in_task`], for what the daemon does as a part of another operation, in its place.
+///
+/// # Errors
+/// As [`serve`].
+pub(crate) async fn serve_within<O: Operation>(
+    cx: &Context,
+    daemon: &Caller,
+    wire: O::Wire,
+) -> Result<O::Reply, Failure> {
+    let started = Instant::now();
+    let result = request::<O>(cx, daemon, wire).await;
+    cx.metrics.operation(O::ACTION, &result, started.elapsed());
+    trace(O::ACTION, &result);
+    result
+}
+
 /// What comes of `future`; `None` when it panics.
 async fn caught<R>(future: impl Future<Output = R>) -> Option<R> {
     let mut future = std::pin::pin!(future);
@@ -304,8 +325,9 @@ async fn steps<O: Operation>(
             Err(early) => return Err(end_early::<O>(cx, caller, stamp, resource, early).await),
         };
         let unchanged = operation.unchanged(&facts);
+        let binds = operation.binds_rows(&facts);
         let once = stamp.idempotency.filter(|_| !O::WRITES_LATER);
-        if let Some(recorded) = record(cx, permit, once, unchanged, drafts).await? {
+        if let Some(recorded) = record(cx, permit, (once, binds), unchanged, drafts).await? {
             let audit = v1::AuditReference {
                 audit_index: recorded.audit_index(),
                 request_salt: stamp.salt.to_vec(),
@@ -349,7 +371,7 @@ fn intent<'a>(
 async fn record(
     cx: &Context,
     permit: Permit,
-    once: Option<Digest>,
+    (once, binds_rows): (Option<Digest>, Option<u64>),
     conditions: Vec<Condition>,
     drafts: Vec<Draft>,
 ) -> Result<Option<Recorded>, Failure> {
@@ -362,6 +384,7 @@ async fn record(
         idempotency: once
             .filter(|_| drafts.iter().any(|draft| draft.write.is_some()))
             .map(|digest| digest.0),
+        binds_rows,
         ..Batch::default()
     };
     for draft in drafts {

@@ -6,13 +6,15 @@
 use std::sync::Arc;
 
 use kms_core::audit::checkpoint::LogKey;
-use kms_core::id::{Home, Segment};
+use kms_core::id::{Digest, Home, Segment};
+use kms_crypto::log_key::LogSigner;
+use kms_crypto::record::RecordKey;
 use kms_crypto::selftest::SelfTests;
 #[cfg(feature = "dev")]
 use kms_crypto::unlock::DevFile;
 use kms_crypto::unlock::{Argon2Cost, PassphraseWrap, RootKey, wrap_by_passphrase};
 use kms_crypto::vault::Vault;
-use kms_store::{Batch, Condition, Expected, Outcome, Store, Write};
+use kms_store::{Batch, Condition, Expected, Outcome, Store, Voucher, Write};
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -82,6 +84,7 @@ pub(crate) async fn create(
         }
     };
     let vault = Vault::with_self_tests(root, self_tests)?;
+    store.begin_vouching(voucher(&vault)?).await?;
     let wrapped = vault.create_log_key()?;
     let public_key = vault.open_log_key(&wrapped)?.public_key();
     let id: [u8; 8] = random()?;
@@ -167,6 +170,24 @@ pub(crate) async fn open(cx: &Context, root: RootKey) -> Result<(), Failure> {
         let problem = "the audit log's name or key was edited outside the daemon";
         return Err(Failure::Tampered(problem.to_owned()));
     }
+    // Before anything else is believed, and before any key is opened for anybody.
+    cx.store.begin_vouching(voucher(&vault)?).await?;
+    let opened = Parts { vault, log_signer };
+    let finished = finish(cx, opened).await;
+    if finished.is_err() {
+        cx.store.end_vouching();
+    }
+    finished
+}
+
+/// What is open when the rows are believed.
+struct Parts {
+    vault: Arc<Vault>,
+    log_signer: Arc<LogSigner>,
+}
+
+/// Reads the rest and puts everything in place.
+async fn finish(cx: &Context, Parts { vault, log_signer }: Parts) -> Result<(), Failure> {
     let statement = get::<StatementRow>(&*cx.store, STATEMENT).await?;
     let statement = statement.ok_or(Failure::Bug("a store without a statement key"))?;
     let statement_signer = Arc::new(vault.open_statement_key(&unhex(&statement.wrapped_key)?)?);
@@ -177,6 +198,24 @@ pub(crate) async fn open(cx: &Context, root: RootKey) -> Result<(), Failure> {
     }
     cx.open(Opened { vault, log_signer, statement_signer }, users);
     Ok(())
+}
+
+/// Vouches for what the store writes while the root is open.
+struct RecordVoucher(RecordKey);
+
+impl Voucher for RecordVoucher {
+    fn vouch(&self, digest: &Digest) -> [u8; 32] {
+        // A word that could not be made is none: zeros vouch for nothing.
+        self.0.vouch(digest).unwrap_or([0; 32])
+    }
+
+    fn is_vouched(&self, digest: &Digest, vouch: &[u8; 32]) -> bool {
+        self.0.is_vouched(digest, vouch)
+    }
+}
+
+fn voucher(vault: &Vault) -> Result<Arc<dyn Voucher>, Failure> {
+    Ok(Arc::new(RecordVoucher(vault.record_key()?)))
 }
 
 async fn all<T: rows::Record>(

@@ -224,6 +224,7 @@ impl Daemon {
         ready();
         drain(&cx, stop, connections).await?;
         tasks.shutdown().await;
+        ops::bind_rows_at_the_end(&cx).await;
         pipeline::serve::<ops::Stop>(&cx, &daemon, ()).await?;
         cx.store.close().await?;
         if let Some(path) = &config.listen.unix {

@@ -124,6 +124,14 @@ fn crypto(error: &CryptoError) -> Told {
 
 fn store(error: &StoreError) -> Told {
     tracing::error!(%error, "the store failed");
+    match error {
+        StoreError::NotVouched => return told(Code::Unavailable, "SEALED", error.to_string()),
+        // Who unseals must hear of it: nothing else is served until somebody acts.
+        StoreError::RowsDisagree { .. } => {
+            return told(Code::DataLoss, "ROW_TAMPERED", error.to_string());
+        }
+        _ => {}
+    }
     told(
         Code::Unavailable,
         "STORE_UNAVAILABLE",

@@ -107,6 +107,8 @@ fn figures(report: &Report) -> Vec<(&'static str, Value)> {
         ("row_bytes", json!(report.row_bytes)),
         ("row_set_root", json!(report.row_set.map(|set| set.root.to_string()))),
         ("row_set_sequence", json!(report.row_set.map(|set| set.sequence))),
+        ("named_row_set_root", json!(report.named_row_set.map(|set| set.root.to_string()))),
+        ("named_row_set_sequence", json!(report.named_row_set.map(|set| set.sequence))),
         ("leaves", json!(report.leaves)),
         ("leaf_bytes", json!(report.leaf_bytes)),
         ("segments", json!(report.segments)),

@@ -98,6 +98,12 @@ pub enum StoreError {
         /// How many leaves there are.
         size: u64,
     },
+    /// The caller's mistake: nobody vouches for what is written (the root key is closed), and without
+    /// that no row changes. Nothing was done.
+    #[error(
+        "no row changes while nobody vouches for it; open the root key first (kmsctl seal unseal)"
+    )]
+    NotVouched,
     /// The operator's mistake: a store of the other backend is in the folder.
     #[error("{} holds a store of the other backend; set `store` in the configuration to the one that made it", path.display())]
     OtherBackend {
@@ -112,6 +118,14 @@ pub enum StoreError {
     /// store has stopped; start the daemon again, which makes the index anew. Nothing is lost.
     #[error("{0}; restart the daemon, which makes the index anew")]
     RowDisagrees(Disagreement),
+    /// Somebody at the disk: the rows are not those that the log names, or rows were changed that
+    /// nobody vouched for. No key is opened on such rows.
+    #[error("the rows are not those that the log names{}; restore the state folder from a backup, and keep the present one for examination", told(.rows))]
+    RowsDisagree {
+        /// Those that are known to be others, as far as they can be named; what is said of each is
+        /// for people.
+        rows: Vec<String>,
+    },
     /// The environment, or somebody at the disk: the slot's checksum is wrong.
     #[error("slot {slot} is damaged; restore the state folder from a backup")]
     SlotDamaged {
@@ -147,6 +161,11 @@ pub enum StoreError {
         /// Which.
         slot: u64,
     },
+}
+
+/// The rows that are known, for people.
+fn told(rows: &[String]) -> String {
+    if rows.is_empty() { String::new() } else { format!(": {}", rows.join("; ")) }
 }
 
 /// A row of the index that is not the row of the truth.

@@ -31,10 +31,10 @@
 //!
 //! # What deliberately does not exist
 //!
-//! - No proof that the truth is the newest one. Its checksums find damage, not somebody who rewrites
-//!   the whole folder or puts an old one in its place. That is for the root of the row set
-//!   ([`Store::row_set`]), which the daemon names in leaves of its signed log and compares at the
-//!   next start ([`Store::row_set_at`]).
+//! - No proof that the truth is the newest one: an old copy of the whole folder is consistent in
+//!   itself. That the rows are of one piece with the log is proven when somebody vouches
+//!   ([`Store::begin_vouching`]); the store by itself has checksums, which find damage and not somebody
+//!   who makes them anew.
 //! - No sealing: whoever commits has sealed the value before.
 
 mod batch;
@@ -50,6 +50,7 @@ mod redb;
 mod row_set;
 pub mod sled;
 mod store;
+mod vouch;
 mod watch;
 
 pub use batch::{
@@ -57,9 +58,10 @@ pub use batch::{
     LEAF_BYTES_MAX, Outcome, Row, VALUE_BYTES_MAX, Write,
 };
 pub use error::{BatchFault, Damage, Disagreement, RowFault, StoreError};
+pub use kms_core::audit::RowSet;
 pub use memory::MemoryStore;
-pub use row_set::RowSet;
 pub use store::{IDEMPOTENCY_MAX, PAGE_BYTES_MAX, SCAN_MAX, Store};
+pub use vouch::Voucher;
 pub use watch::{Change, Watch};
 
 #[cfg(any(test, feature = "redb"))]

@@ -23,15 +23,6 @@ use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::batch::RowChange;
 
-/// All rows as they stood with one record.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct RowSet {
-    /// The digest of the set.
-    pub root: Digest,
-    /// The record that changed a row last; 0 before the first.
-    pub sequence: u64,
-}
-
 /// A row's digest, for a deleted one too.
 pub(crate) fn row_digest(revision: u64, value: Option<&[u8]>) -> Digest {
     let mut hash = Sha256::new();

@@ -1,11 +1,14 @@
 //! The trait that the daemon holds; a backend is one implementation of it.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use kms_core::audit::Leaf;
 use kms_core::audit::merkle::Frontier;
 use kms_core::id::Digest;
 use zeroize::Zeroizing;
 
-use crate::{Batch, Committed, Outcome, Row, RowSet, Stats, StoreError, Watch};
+use crate::{Batch, Committed, Outcome, Row, RowSet, Stats, StoreError, Voucher, Watch};
 
 /// Most entries in one page of [`Store::scan`] or [`Store::leaves`].
 pub const SCAN_MAX: usize = 1000;
@@ -92,7 +95,7 @@ pub trait Store: Send + Sync {
         Ok(Stats { leaves: self.log_size().await, ..Stats::default() })
     }
 
-    /// The set of all rows as it stands. Whoever writes its root and sequence into a leaf commits
+    /// The set of all rows as it stands, with the latest record. Whoever writes its root and sequence into a leaf commits
     /// that leaf with [`Batch::binds_rows`].
     ///
     /// # Errors
@@ -107,6 +110,42 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// What reading the journal and the snapshots comes to.
     async fn row_set_at(&self, sequence: u64) -> Result<Option<Digest>, StoreError>;
+
+    /// Holds the rows against the row set that the log names last, and from then on has `voucher` vouch
+    /// for what is written. Where somebody ever did, no row changes before this or after
+    /// [`end_vouching`](Self::end_vouching).
+    ///
+    /// A backend without a journal compares the roots alone, and writes no word of anybody.
+    ///
+    /// # Errors
+    /// [`StoreError::RowsDisagree`] when the rows are others, are changed by records that nobody vouches
+    /// for, or cannot be compared; then nothing has begun. What reading comes to.
+    async fn begin_vouching(&self, voucher: Arc<dyn Voucher>) -> Result<(), StoreError> {
+        let _writes_no_word = voucher;
+        let mut end = self.log_size().await;
+        while end > 0 {
+            let begin = end.saturating_sub(SCAN_MAX as u64);
+            let (mut next, mut newest) = (begin, None);
+            while next < end {
+                let limit = usize::try_from(end - next).unwrap_or(SCAN_MAX);
+                let leaves = self.leaves(next, limit).await?;
+                next += leaves.len() as u64;
+                let mut named =
+                    leaves.iter().filter_map(|leaf| Leaf::from_bytes(leaf).ok()?.row_set());
+                newest = named.next_back().or(newest);
+            }
+            if let Some(RowSet { root, sequence }) = newest {
+                let found = self.row_set_at(sequence).await?;
+                let same = found == Some(root);
+                return if same { Ok(()) } else { Err(StoreError::RowsDisagree { rows: vec![] }) };
+            }
+            end = begin;
+        }
+        Ok(())
+    }
+
+    /// Lets go of who vouched.
+    fn end_vouching(&self) {}
 
     /// Keeps a secret where it can be erased, durable before the number is returned.
     ///

@@ -3,8 +3,12 @@
 //! The writer is this same test program, started again with a folder in its environment. What this
 //! cannot show is a power loss, since the kernel keeps what a killed process wrote; the tests of
 //! torn records stand for that.
+//!
+//! 20 rounds, or 1,000 with `KMS_LONG=1`, under eight writers.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails here fails")]
+
+mod naming;
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader};
@@ -17,8 +21,9 @@ use kms_store::{Batch, Outcome, SCAN_MAX, Settings, Store, Write, open_with};
 use zeroize::Zeroizing;
 
 const FOLDER: &str = "KMS_STORE_KILL_FOLDER";
-const ROUNDS: u32 = 5;
-const WRITERS: u32 = 4;
+const WRITERS: u32 = 8;
+/// Every how many rounds everything is looked at that was ever acknowledged, and the index made anew.
+const WHOLE_EVERY: u32 = 20;
 /// Small segments, so that a kill may also meet the beginning of one, or a snapshot.
 const SEGMENT_BYTES: u64 = 128 * 1024;
 const SNAPSHOT_ROW_BYTES: u64 = 64 * 1024;
@@ -34,15 +39,42 @@ fn settings() -> Settings {
 #[test]
 fn acknowledged_writes_survive_a_kill() {
     let folder = tempfile::tempdir().unwrap();
+    let rounds = if std::env::var_os("KMS_LONG").is_some() { 1000 } else { 20 };
     let mut acknowledged: HashMap<String, u64> = HashMap::new();
-    for round in 0..ROUNDS {
-        let before = acknowledged.len();
-        write_until_killed(folder.path(), 200 + 150 * round as usize, &mut acknowledged);
-        assert!(acknowledged.len() >= before + 200, "the writer wrote too little to tell");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(check(folder.path(), &acknowledged));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for round in 1..=rounds {
+        let mut of_this_round = HashMap::new();
+        // Not always at the same moment.
+        write_until_killed(folder.path(), 60 + 7 * (round as usize % 23), &mut of_this_round);
+        assert!(of_this_round.len() >= 60, "the writer wrote too little to tell");
+        runtime.block_on(check_some(folder.path(), &of_this_round));
+        acknowledged.extend(of_this_round);
+        if round % WHOLE_EVERY == 0 {
+            runtime.block_on(check(folder.path(), &acknowledged));
+        }
     }
-    println!("{} acknowledged writes, none lost", acknowledged.len());
+    println!("kill: {rounds} rounds, {} acknowledged writes, none lost", acknowledged.len());
+}
+
+/// Looks at what was acknowledged in the round before.
+async fn check_some(folder: &Path, acknowledged: &HashMap<String, u64>) {
+    let (store, opened) = open_with(folder, &settings()).unwrap();
+    assert!(!opened.rebuilt_index, "a kill does not cost the index");
+    naming::begin(&store).await.expect("the rows are those that the log names");
+    let head = store.log_frontier().await;
+    for (key, index) in acknowledged {
+        let row = store.get(key).await.unwrap().unwrap_or_else(|| panic!("{key} is lost"));
+        let slot = u64::from_be_bytes(row.value[..8].try_into().unwrap());
+        assert_eq!(store.read_slot(slot).await.unwrap()[..4], slot_mark(key));
+        let leaf = store.leaves(*index, 1).await.unwrap().remove(0);
+        assert_eq!(leaf, key.as_bytes(), "the leaf of {key}");
+        let path = store.inclusion_proof(*index, head.size()).await.unwrap();
+        assert!(verify_inclusion(&leaf_hash(&leaf), *index, head.size(), &path, &head.root()));
+    }
+    // Sometimes the next writer meets a store that was closed, sometimes one that was not.
+    if acknowledged.len().is_multiple_of(2) {
+        store.close().await.unwrap();
+    }
 }
 
 /// Starts a writer, kills it after so many acknowledgements, and takes down all of them.
@@ -78,6 +110,7 @@ fn write_until_killed(folder: &Path, after: usize, acknowledged: &mut HashMap<St
 async fn check(folder: &Path, acknowledged: &HashMap<String, u64>) {
     let (store, opened) = open_with(folder, &settings()).unwrap();
     assert!(!opened.rebuilt_index, "a kill does not cost the index");
+    naming::begin(&store).await.expect("the rows are those that the log names");
     let rows = rows(&store).await;
     let keys: HashSet<&str> = rows.iter().map(|(key, _)| key.as_str()).collect();
     let leaves = verified_leaves(&store).await;
@@ -139,7 +172,9 @@ fn the_writer_that_is_killed() {
     runtime.block_on(async {
         let (store, _) = open_with(Path::new(&folder), &settings()).unwrap();
         let store: Arc<dyn Store> = Arc::new(store);
+        naming::begin(&*store).await.unwrap();
         let mut writers = tokio::task::JoinSet::new();
+        writers.spawn(naming::name_rows_forever(store.clone()));
         for writer in 0..WRITERS {
             writers.spawn(write_forever(store.clone(), writer));
         }

@@ -40,6 +40,8 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         began_at_index: 28,
         length_bytes: 29,
         service: ServiceIndicator::NotApproved.into(),
+        row_set_root: vec![31; 32],
+        row_set_sequence: 32,
     };
     let wire = v1::AuditLeaf::decode(rules.to_bytes().as_slice()).unwrap();
     assert_eq!(wire.encode_to_vec(), rules.to_bytes());
@@ -75,6 +77,8 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         began_at_index,
         length_bytes,
         service,
+        row_set_root,
+        row_set_sequence,
     } = wire;
     let read = Leaf {
         time_ms,
@@ -107,6 +111,8 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         began_at_index,
         length_bytes,
         service,
+        row_set_root,
+        row_set_sequence,
     };
     assert_eq!(read, rules);
     for (wire, rules) in [

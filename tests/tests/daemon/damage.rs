@@ -4,12 +4,10 @@
 use std::fs;
 use std::path::PathBuf;
 
-use kms_client::v1::{self, Algorithm};
-use kms_client::{Client, Code};
-use kms_store::{Batch, Outcome, Store as _, Write};
+use kms_client::v1::Algorithm;
 use kms_tests::process::Process;
-use kms_tests::request::{create_key, sign, step};
-use kms_tests::{Daemon, daemon, log, refused_for};
+use kms_tests::request::{create_key, sign};
+use kms_tests::{Daemon, daemon, log};
 
 #[tokio::test]
 async fn a_flipped_bit_in_the_journal_stops_the_start_and_names_the_segment() {
@@ -111,82 +109,3 @@ fn drop_running(mut daemon: Daemon, with: impl FnOnce(&std::path::Path)) {
     daemon.terminate();
     with(daemon.state().parent().unwrap());
 }
-
-#[tokio::test]
-async fn rows_that_somebody_edited_are_refused_by_name_and_others_are_served() {
-    let mut daemon = Daemon::start();
-    let client = daemon.client().await;
-    let names = ["edited", "rolled-back", "swapped", "twin", "sound"];
-    for name in names {
-        create_key(&client, &format!("dev/{name}"), Algorithm::EcP256).await;
-    }
-    create_key(&client, "dev/revived", Algorithm::EcP256).await;
-    drop(client);
-
-    // Somebody with the disk keeps a copy, waits, and puts old rows and others' in their place.
-    let key = |name: &str| format!("key/{RING}/keys/{name}");
-    let revived = format!("version/{RING}/keys/revived/versions/0000000001");
-    daemon.terminate();
-    let copied = rows(&daemon, &[key("rolled-back"), revived.clone()]).await;
-    daemon.restart();
-    let client = daemon.client().await;
-    let changed = v1::Key {
-        name: "dev/rolled-back".to_owned(),
-        pkcs11_label: "changed".to_owned(),
-        ..Default::default()
-    };
-    let update_fields = vec!["pkcs11_label".to_owned()];
-    let request = v1::UpdateKeyRequest { key: Some(changed), update_fields, ..Default::default() };
-    client.call(client.keys().update_key(request)).await.unwrap();
-    step(&client, "Suspend", "dev/revived@1").await.unwrap();
-    drop(client);
-    daemon.terminate();
-    let [mut edited, twin] = rows(&daemon, &[key("edited"), key("twin")]).await.try_into().unwrap();
-    let middle = edited.len() / 2;
-    edited[middle] ^= 1;
-    put(&daemon, key("edited"), edited).await;
-    put(&daemon, key("rolled-back"), copied[0].clone()).await;
-    put(&daemon, key("swapped"), twin).await;
-    put(&daemon, revived, copied[1].clone()).await;
-    daemon.restart();
-
-    let client = daemon.client().await;
-    for name in ["edited", "rolled-back", "swapped"] {
-        let request = v1::GetKeyRequest { name: format!("dev/{name}") };
-        let refusal = refused_for(client.call(client.keys().get_key(request)).await, TAMPERED);
-        assert_eq!(refusal.code, Code::DataLoss);
-        assert!(refusal.message.contains(&key(name)), "{}", refusal.message);
-        log::assert_recorded(&client, &refusal, "GetKey").await;
-        assert_tampered(&client, name).await;
-    }
-    assert_tampered(&client, "revived").await;
-    for name in ["twin", "sound"] {
-        sign(&client, &format!("dev/{name}"), b"served").await.unwrap();
-    }
-    log::Export::fetch(&client).await.assert_whole(None);
-}
-
-async fn assert_tampered(client: &Client, name: &str) {
-    let refusal = refused_for(sign(client, &format!("dev/{name}"), b"x").await, TAMPERED);
-    log::assert_recorded(client, &refusal, "Sign").await;
-}
-
-async fn rows(daemon: &Daemon, keys: &[String]) -> Vec<Vec<u8>> {
-    let (store, _) = kms_store::open(&daemon.state().join("store")).unwrap();
-    let mut values = Vec::new();
-    for key in keys {
-        values.push(store.get(key).await.unwrap().unwrap().value);
-    }
-    store.close().await.unwrap();
-    values
-}
-
-async fn put(daemon: &Daemon, key: String, value: Vec<u8>) {
-    let (store, _) = kms_store::open(&daemon.state().join("store")).unwrap();
-    let batch = Batch { writes: vec![Write::Put { key, value }], ..Batch::default() };
-    assert!(matches!(store.commit(batch).await.unwrap(), Outcome::Committed(_)));
-    store.close().await.unwrap();
-}
-
-const RING: &str = "tenants/default/locations/local/keyRings/dev";
-const TAMPERED: &str = "ROW_TAMPERED";

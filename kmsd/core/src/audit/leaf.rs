@@ -2,7 +2,8 @@
 
 use prost::Message;
 
-use super::merkle;
+use super::{RowSet, merkle};
+use crate::action::Action;
 use crate::id::Digest;
 use crate::service::ServiceIndicator;
 
@@ -121,6 +122,12 @@ pub struct Leaf {
     /// Whether the service that was given is an approved one; unspecified for a refusal.
     #[prost(enumeration = "ServiceIndicator", tag = "30")]
     pub service: i32,
+    /// The root over all rows of the store, where the operation is to name it; empty elsewhere.
+    #[prost(bytes = "vec", tag = "31")]
+    pub row_set_root: Vec<u8>,
+    /// With which record of the store the rows stood so.
+    #[prost(uint64, tag = "32")]
+    pub row_set_sequence: u64,
 }
 
 /// The bytes are not a leaf, or one that was written another way: somebody's edit, or another
@@ -142,6 +149,14 @@ impl Leaf {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, LeafError> {
         let leaf = Self::decode(bytes).map_err(|_| LeafError)?;
         if leaf.to_bytes() == bytes { Ok(leaf) } else { Err(LeafError) }
+    }
+
+    /// The set of rows that the leaf names, if the daemon wrote it to name one.
+    pub fn row_set(&self) -> Option<RowSet> {
+        let names_it = self.action == Action::BindRows.as_str()
+            && self.outcome == i32::from(LeafOutcome::Granted);
+        let root = Digest::try_from(self.row_set_root.as_slice()).ok()?;
+        names_it.then_some(RowSet { root, sequence: self.row_set_sequence })
     }
 
     /// The leaf hash (RFC 6962 §2.1).

@@ -14,6 +14,15 @@ pub use leaf::{Leaf, LeafError, LeafOutcome};
 
 use crate::id::Digest;
 
+/// All rows of the store as they stood with one record.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RowSet {
+    /// The digest of the set.
+    pub root: Digest,
+    /// The record: no row was changed between it and the moment at which the root was taken.
+    pub sequence: u64,
+}
+
 /// The store's word that leaves are on disk. Made by the backends of `kms-store` alone, after the
 /// sync; the layering test holds them to it.
 #[derive(Clone, Debug, Eq, PartialEq)]

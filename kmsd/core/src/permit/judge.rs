@@ -83,7 +83,7 @@ fn judge_subject(
     let (ring, key, version, transition, mechanism, manner) = match asked.subject {
         Subject::Absent => return Err(Refusal::NotFound),
         // A quorum guards what is done to a version and nothing else.
-        Subject::Key(_) | Subject::Plain => return Ok(()),
+        Subject::Key(_) | Subject::Plain | Subject::Rows(_) => return Ok(()),
         Subject::Version { ring, key, version, transition, mechanism, manner } => {
             (ring, key, version, transition, mechanism, manner)
         }

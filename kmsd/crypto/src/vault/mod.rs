@@ -49,6 +49,7 @@ use crate::kdf::{self, DERIVED_BYTES};
 use crate::log_key::{LogSigner, SEED_BYTES};
 use crate::material::Material;
 use crate::provider::{self, NewKey, Provider};
+use crate::record::RecordKey;
 use crate::row::{self, OpenedRow};
 use crate::selftest::SelfTests;
 use crate::statement_key::StatementSigner;
@@ -373,6 +374,14 @@ impl Vault {
         sealed: &[u8],
     ) -> Result<Vec<u8>, CryptoError> {
         row::protect(&self.row_key, row_key, revision, operation_id, body, sealed)
+    }
+
+    /// The key by which the daemon vouches for what the store writes.
+    ///
+    /// # Errors
+    /// [`CryptoError::MaterialRefused`] when it cannot be derived.
+    pub fn record_key(&self) -> Result<RecordKey, CryptoError> {
+        RecordKey::new(kdf::derive(self.root.material(), b"", "kms-record", b"")?)
     }
 
     /// Takes a row out of its envelope.

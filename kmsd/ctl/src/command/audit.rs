@@ -164,6 +164,8 @@ fn entry(index: u64, leaf: Leaf) -> Value {
         "action": leaf.action,
         "resource": leaf.resource,
         "other_resource": leaf.other_resource,
+        "row_set_root": hex::encode(&leaf.row_set_root),
+        "row_set_sequence": leaf.row_set_sequence,
         "mechanism": leaf.mechanism,
         "service": view::service_indicator(leaf.service),
         "region": leaf.region,

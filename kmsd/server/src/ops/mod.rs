@@ -2,6 +2,7 @@
 
 mod agree_key;
 mod approve_proposal;
+mod bind_rows;
 mod cancel_proposal;
 mod changes;
 mod compromise_key_version;
@@ -80,6 +81,7 @@ mod writing;
 
 pub(crate) use agree_key::AgreeKey;
 pub(crate) use approve_proposal::ApproveProposal;
+pub(crate) use bind_rows::{BindRows, bind_rows_at_the_end};
 pub(crate) use cancel_proposal::CancelProposal;
 pub(crate) use changes::{erase, free};
 pub(crate) use compromise_key_version::CompromiseKeyVersion;

@@ -6,6 +6,7 @@ use kms_core::id::Home;
 use kms_core::permit::Refusal;
 use kms_proto::v1;
 
+use super::bind_rows::bind_rows_at_the_end;
 use super::reading::Read;
 use crate::context::Context;
 use crate::failure::{Early, Failure};
@@ -35,6 +36,7 @@ impl Read for Seal {
         (): (),
         audit: v1::AuditReference,
     ) -> Result<v1::SealResponse, Failure> {
+        bind_rows_at_the_end(cx).await;
         cx.close();
         tracing::warn!("the root key is closed");
         Ok(v1::SealResponse { sealed: true, audit: Some(audit) })

@@ -232,7 +232,7 @@ impl Store for MemoryStore {
 
     async fn row_set(&self) -> Result<RowSet, StoreError> {
         let mut state = self.state()?;
-        Ok(RowSet { root: state.buckets.root(), sequence: state.rows_sequence })
+        Ok(RowSet { root: state.buckets.root(), sequence: state.sequence })
     }
 
     async fn row_set_at(&self, sequence: u64) -> Result<Option<Digest>, StoreError> {

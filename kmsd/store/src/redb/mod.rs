@@ -277,8 +277,11 @@ impl Store for RedbStore {
     }
 
     async fn row_set(&self) -> Result<RowSet, StoreError> {
-        let latest = self.shared.read(|reading| reading.row_set_at(u64::MAX))?;
-        latest.ok_or(StoreError::Poisoned)
+        self.shared.read(|reading| {
+            let sequence = reading.meta()?.commits;
+            let latest = reading.row_set_at(sequence)?.ok_or(Fault::Entry)?;
+            Ok(RowSet { sequence, ..latest })
+        })
     }
 
     async fn row_set_at(&self, sequence: u64) -> Result<Option<Digest>, StoreError> {

@@ -93,7 +93,7 @@ impl Applier {
         let first_leaf = self.log.size();
         let (mut tiles, mut bundles, mut names) = (vec![], vec![], vec![]);
         let Record { rows: RowPart { rows, buckets: _ }, log, rows_are_gone: _ } = record;
-        let LogPart { batches, slots: _, bound: _ } = log;
+        let LogPart { batches, slots: _, bound: _, vouch: _ } = log;
         let mut placed = Vec::with_capacity(batches.len());
         for Applied { leaves, idempotency } in batches {
             let batch_first = self.log.size();

@@ -17,6 +17,7 @@ use super::recovery::{FoundIndex, Truth};
 use super::shared::Shared;
 use super::slots::Slots;
 use super::snapshot::{self, Head, RowsReader};
+use super::trust::{Compared, Named, named_by};
 use super::{Opened, Settings, open};
 use crate::{Damage, Disagreement, RowSet, StoreError};
 
@@ -38,6 +39,9 @@ pub struct Report {
     pub log: Option<Frontier>,
     /// The set of rows, unless something of it is damaged.
     pub row_set: Option<RowSet>,
+    /// The row set that the newest leaf names which names one. The rows are held against it; whether
+    /// the leaf is the daemon's own only the daemon can tell, which holds the key.
+    pub named_row_set: Option<RowSet>,
     /// Segments of the journal that hold rows.
     pub segments: u64,
     /// Segments that were reduced to their leaves.
@@ -177,8 +181,14 @@ fn check_truth(
 ) -> Result<(), StoreError> {
     let Truth { head, verified, mut rows, slots, later, .. } = truth;
     report.torn_tail_bytes = verified.discarded_tail_bytes;
-    report.row_set = Some(RowSet { root: rows.buckets.root(), sequence: rows.sequence });
+    report.row_set = Some(RowSet { root: rows.buckets.root(), sequence: rows.sequence() });
     check_records(folder, &verified.store, verified.end, report)?;
+    let compared = report.named_row_set.map_or(Ok(()), |set| {
+        let named = Some(Named { leaf: 0, set });
+        let (store, end) = (verified.store, verified.chain);
+        Compared { folder, store, named, voucher: None, end }.judge()
+    });
+    note(report, compared)?;
     let counted = count_rows(folder, head.as_ref(), report);
     note(report, counted)?;
     let checked = check_slots(folder, &verified.store, slots, report);
@@ -238,6 +248,7 @@ fn count_leaves(record: &Record, log: &mut Option<Frontier>, report: &mut Report
     for leaf in record.log.batches.iter().flat_map(|batch| &batch.leaves) {
         report.leaves += 1;
         report.leaf_bytes += leaf.len() as u64;
+        report.named_row_set = named_by(leaf).or(report.named_row_set);
         if let Some(log) = log {
             log.append(leaf_hash(leaf));
         }

@@ -22,7 +22,7 @@ use super::shared::Shared;
 use super::snapshotter::Snapshotter;
 use crate::batch::{Decision, RowState, decide};
 use crate::row_set::{State, encode_states};
-use crate::{BATCH_BYTES_MAX, Batch, Committed, Outcome, StoreError};
+use crate::{BATCH_BYTES_MAX, Batch, Committed, Outcome, StoreError, Voucher};
 
 /// What the committer is asked.
 pub(crate) enum Job {
@@ -100,7 +100,9 @@ impl Committer {
             let refusal = || if closed { StoreError::Closed } else { StoreError::Poisoned };
             return group.answer_all(|| Err(refusal()));
         }
-        let mut decided = Decided::default();
+        let voucher = self.shared.vouching.voucher();
+        let may_change_rows = voucher.is_some() || !self.shared.vouching.is_required();
+        let mut decided = Decided { may_change_rows, ..Decided::default() };
         for (batch, answer) in group.jobs {
             let verdict = decided.decide(batch, &self.shared);
             decided.verdicts.push((verdict, answer));
@@ -110,7 +112,7 @@ impl Committer {
             return answer_each(verdicts, &[]);
         }
         self.bound = self.bound.max(bound);
-        match self.write(record, changed) {
+        match self.write(record, changed, voucher.as_deref()) {
             Ok(placed) => {
                 answer_each(verdicts, &placed);
                 self.snapshot_if_due();
@@ -132,18 +134,18 @@ impl Committer {
         &mut self,
         mut record: Record,
         changed: Vec<Vec<String>>,
+        voucher: Option<&dyn Voucher>,
     ) -> Result<Vec<Placed>, StoreError> {
         record.log.slots = self.shared.slots_given();
         record.log.bound = self.bound;
         let states = self.bucket_states(&record.rows)?;
         record.rows.buckets = encode_states(states.iter().map(|(bucket, state)| (*bucket, state)));
-        let (chain, at) = self.journal.append(&record)?;
+        let (chain, at) = self.journal.append(&record, voucher)?;
         self.snapshotter.bound(self.bound);
-        if !record.rows.rows.is_empty() {
-            let mut rows = self.shared.rows();
-            states.iter().for_each(|(bucket, state)| rows.buckets.set(*bucket, *state));
-            rows.sequence = chain.sequence;
-        }
+        let mut rows = self.shared.rows();
+        states.iter().for_each(|(bucket, state)| rows.buckets.set(*bucket, *state));
+        rows.end = Some(chain);
+        drop(rows);
         let (update, placed) = self.applier.take(record, chain, at);
         self.marker = update.marker;
         let mut proof = self.shared.proof();
@@ -223,8 +225,9 @@ impl Committer {
         let changed = self.journal.row_bytes;
         let joined = self.snapshotter.finish(None);
         self.judge_snapshot(joined);
-        let is_due =
-            self.snapshot_at_close && changed > 0 && changed * 16 >= self.snapshotter.rows_bytes();
+        let rows_bytes = self.snapshotter.rows_bytes();
+        let is_worth_it = changed * 16 >= rows_bytes || rows_bytes <= SMALL_SNAPSHOT_BYTES;
+        let is_due = self.snapshot_at_close && changed > 0 && is_worth_it;
         if is_due && self.shared.check().is_ok() {
             let taken = self.finish_segment();
             let taken = taken.and_then(|until| self.snapshotter.finish(Some(until)));
@@ -311,6 +314,7 @@ struct Decided {
     /// The keys that each batch changes.
     changed: Vec<Vec<String>>,
     bound: u64,
+    may_change_rows: bool,
 }
 
 impl Decided {
@@ -339,6 +343,9 @@ impl Decided {
             Decision::Apply(rows) => rows,
             Decision::Conflict(keys) => return Ok(Verdict::Known(Ok(Outcome::Conflict(keys)))),
         };
+        if !self.may_change_rows && (!rows.is_empty() || binds_rows.is_some()) {
+            return Err(StoreError::NotVouched);
+        }
         self.rows.extend(rows.iter().map(|row| (row.key.clone(), row.state())));
         let place = self.record.log.batches.len();
         self.names.extend(idempotency.map(|name| (name, place)));
@@ -390,5 +397,7 @@ fn reply(answer: Answer, outcome: Result<Outcome, StoreError>) {
 const QUEUE_MAX: usize = 4096;
 /// After how many bytes of records a snapshot is due, though few rows have changed.
 const SNAPSHOT_RECORD_BYTES: u64 = 256 * 1024 * 1024;
+/// A snapshot of so many bytes is written at once, however little has changed.
+const SMALL_SNAPSHOT_BYTES: u64 = 64 * 1024;
 /// How many batches make one record at most.
 const GROUP_MAX: usize = 1024;

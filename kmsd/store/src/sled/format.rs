@@ -32,6 +32,7 @@ use kms_core::id::Digest;
 use prost::Message;
 use sha2::{Digest as _, Sha256};
 
+use crate::Voucher;
 use crate::batch::RowChange;
 
 /// Names one store for ever.
@@ -67,6 +68,10 @@ pub(crate) struct LogPart {
     /// The latest sequence whose row set a leaf up to here names.
     #[prost(uint64, tag = "3")]
     pub(crate) bound: u64,
+    /// The word of whoever vouches for the record, over its hash without this field; the last field,
+    /// 32 bytes, or none.
+    #[prost(bytes = "vec", tag = "4")]
+    pub(crate) vouch: Vec<u8>,
 }
 
 /// What one batch appended.
@@ -191,6 +196,26 @@ impl Framed<'_> {
         Some(Record { rows, log, rows_are_gone })
     }
 
+    /// Whether `voucher` has vouched for it.
+    pub(crate) fn is_vouched(&self, store: &StoreId, voucher: &dyn Voucher) -> bool {
+        let Some((log, field)) = self.log.split_last_chunk::<VOUCH_FIELD_BYTES>() else {
+            return false;
+        };
+        let Some(vouch) = field.strip_prefix(&VOUCH_TAG).and_then(|vouch| vouch.try_into().ok())
+        else {
+            return false;
+        };
+        let Chain { sequence, hash: _ } = self.chain;
+        let (previous, digest) = (&self.previous, &self.rows_digest);
+        let hash = record_hash(store, sequence, previous, self.rows_bytes, digest, log);
+        voucher.is_vouched(&Digest(hash.finalize().into()), vouch)
+    }
+
+    /// Whether it changes rows, also if they are gone from it.
+    pub(crate) const fn has_rows(&self) -> bool {
+        self.rows_bytes > 0
+    }
+
     /// The same record without its rows, byte for byte.
     pub(crate) fn reduce(&self, store: &StoreId) -> Option<Vec<u8>> {
         let length = u32::try_from(DIGEST_BYTES + self.log.len()).ok()?;
@@ -280,17 +305,28 @@ impl Head {
     }
 }
 
-/// Writes the record that follows `before`, and says where the chain stands with it.
-/// `None` when the body is longer than a record may be.
-pub(crate) fn frame(store: &StoreId, before: &Chain, record: &Record) -> Option<(Vec<u8>, Chain)> {
+/// Writes the record that follows `before`, with the word of `voucher` if there is one, and says where
+/// the chain stands with it. `None` when the body is longer than a record may be.
+pub(crate) fn frame(
+    store: &StoreId,
+    before: &Chain,
+    record: &Record,
+    voucher: Option<&dyn Voucher>,
+) -> Option<(Vec<u8>, Chain)> {
     let Record { rows, log, rows_are_gone: _ } = record;
-    let (rows, log) = (rows.encode_to_vec(), log.encode_to_vec());
-    let length = u32::try_from(rows.len() + log.len()).ok()?;
+    let (rows, mut log) = (rows.encode_to_vec(), log.encode_to_vec());
     let rows_bytes = u32::try_from(rows.len()).ok()?;
     let sequence = before.sequence.checked_add(1)?;
     let rows_digest = Digest(Sha256::digest(&rows).into());
-    let hash = record_hash(store, sequence, &before.hash, rows_bytes, &rows_digest, &log);
-    let chain = Chain { sequence, hash };
+    let mut hash = record_hash(store, sequence, &before.hash, rows_bytes, &rows_digest, &log);
+    if let Some(voucher) = voucher {
+        let vouch = voucher.vouch(&Digest(hash.clone().finalize().into()));
+        let field = [&VOUCH_TAG[..], &vouch].concat();
+        hash.update(&field);
+        log.extend(field);
+    }
+    let length = u32::try_from(rows.len() + log.len()).ok()?;
+    let chain = Chain { sequence, hash: Digest(hash.finalize().into()) };
     let head = Head { magic: RECORD_MAGIC, length, chain, previous: before.hash, rows_bytes };
     let mut bytes = head.encode(store);
     bytes.extend_from_slice(&rows);
@@ -312,7 +348,8 @@ pub(crate) fn unframe<'a>(store: &StoreId, bytes: &'a [u8]) -> Option<Framed<'a>
         let (rows, log) = body.split_at_checked(usize::try_from(rows_bytes).ok()?)?;
         (Some(rows), Digest(Sha256::digest(rows).into()), log)
     };
-    let right = record_hash(store, sequence, &previous, rows_bytes, &rows_digest, log) == hash;
+    let found = record_hash(store, sequence, &previous, rows_bytes, &rows_digest, log).finalize();
+    let right = found[..] == hash.as_bytes()[..];
     let chain = Chain { sequence, hash };
     let original_bytes = head.original_bytes();
     let bytes = whole.len();
@@ -340,7 +377,7 @@ fn record_hash(
     rows_bytes: u32,
     rows_digest: &Digest,
     log: &[u8],
-) -> Digest {
+) -> Sha256 {
     let mut hash = Sha256::new();
     hash.update(b"kms-store-record-2");
     hash.update(store);
@@ -349,7 +386,7 @@ fn record_hash(
     hash.update(rows_bytes.to_be_bytes());
     hash.update(rows_digest.as_bytes());
     hash.update(log);
-    Digest(hash.finalize().into())
+    hash
 }
 
 fn head_crc(store: &StoreId, fields: &[u8]) -> u32 {
@@ -386,13 +423,16 @@ pub(crate) const RECORD_HEAD_BYTES: usize = 88;
 /// Records begin at multiples of this.
 pub(crate) const ALIGNMENT: usize = 8;
 /// What this build writes and reads.
-pub(crate) const FORMAT_VERSION: u32 = 2;
+pub(crate) const FORMAT_VERSION: u32 = 3;
 
 const SEGMENT_MAGIC: &[u8; 8] = b"KMSJRNL\n";
 const REDUCED_MAGIC: &[u8; 8] = b"KMSJLOG\n";
 const RECORD_MAGIC: &[u8; 4] = b"KREC";
 const REDUCED_RECORD_MAGIC: &[u8; 4] = b"KLOG";
 const DIGEST_BYTES: usize = 32;
+/// Tag and length of [`LogPart::vouch`], as protobuf writes them.
+const VOUCH_TAG: [u8; 2] = [4 << 3 | 2, 32];
+const VOUCH_FIELD_BYTES: usize = 34;
 
 #[cfg(test)]
 mod tests {
@@ -404,7 +444,7 @@ mod tests {
         let change = RowChange { key: "k".into(), revision: 1, value: Some(value.to_vec()) };
         let rows = if value.is_empty() { vec![] } else { vec![change] };
         let batch = Applied { leaves: vec![leaf.to_vec()], idempotency: vec![] };
-        let log = LogPart { batches: vec![batch], slots: 3, bound: 0 };
+        let log = LogPart { batches: vec![batch], slots: 3, bound: 0, vouch: vec![] };
         Record { rows: RowPart { rows, buckets: vec![] }, log, rows_are_gone: false }
     }
 
@@ -413,7 +453,7 @@ mod tests {
         let before = Chain::genesis(&STORE);
         for (value, leaf) in [("", "leaf"), ("1", ""), ("12345678", "1"), ("123456789", "12")] {
             let record = record(value.as_bytes(), leaf.as_bytes());
-            let (whole, chain) = frame(&STORE, &before, &record).unwrap();
+            let (whole, chain) = frame(&STORE, &before, &record, None).unwrap();
             let reduced = unframe(&STORE, &whole).unwrap().reduce(&STORE).unwrap();
             for (bytes, has_rows) in [(&whole, true), (&reduced, false)] {
                 assert_eq!(bytes.len() % ALIGNMENT, 0);

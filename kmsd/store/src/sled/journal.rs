@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kms_core::id::Digest;
 
@@ -13,7 +14,7 @@ use super::format::{
     RecordHead, Reduced, SegmentHeader, StoreId, frame, is_zero, unframe,
 };
 use crate::batch::RowChange;
-use crate::{Damage, StoreError};
+use crate::{Damage, StoreError, Voucher};
 
 /// Where a record begins.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -273,8 +274,12 @@ impl Journal {
     /// # Errors
     /// [`StoreError::DiskFull`] or [`StoreError::BatchRefused`] when nothing was written. After any
     /// other error nobody knows what is on the disk, and the journal must not be used again.
-    pub(crate) fn append(&mut self, record: &Record) -> Result<(Chain, Location), StoreError> {
-        let framed = frame(&self.store, &self.chain, record);
+    pub(crate) fn append(
+        &mut self,
+        record: &Record,
+        voucher: Option<&dyn Voucher>,
+    ) -> Result<(Chain, Location), StoreError> {
+        let framed = frame(&self.store, &self.chain, record, voucher);
         let (bytes, chain) = framed.ok_or(crate::BatchFault::Bytes)?;
         if self.at.offset + bytes.len() as u64 > self.capacity {
             self.rotate(bytes.len() as u64)?;
@@ -350,6 +355,10 @@ pub(crate) struct Stored {
     /// Where the next one begins, if not in the next segment.
     pub(crate) next: Location,
     pub(crate) record: Record,
+    /// Whether it changes rows, also if they are gone from it.
+    pub(crate) has_rows: bool,
+    /// Whether the reader's voucher has vouched for it.
+    pub(crate) is_vouched: bool,
 }
 
 /// The reading end: walks from record to record, verifying each.
@@ -361,6 +370,7 @@ pub(crate) struct Reader {
     store: StoreId,
     /// What stands from here on is not for reading.
     end: Option<Location>,
+    voucher: Option<Arc<dyn Voucher>>,
     open: Option<OpenSegment>,
 }
 
@@ -376,12 +386,17 @@ struct OpenSegment {
 
 impl Reader {
     pub(crate) fn new(folder: &Path, store: StoreId) -> Self {
-        Self { folder: folder.to_owned(), store, end: None, open: None }
+        Self { folder: folder.to_owned(), store, end: None, voucher: None, open: None }
     }
 
     /// A reader that goes no further than `end`.
     pub(crate) fn until(folder: &Path, store: StoreId, end: Location) -> Self {
         Self { end: Some(end), ..Self::new(folder, store) }
+    }
+
+    /// The same, and it says of each record whether `voucher` has vouched for it.
+    pub(crate) fn asking(self, voucher: Option<Arc<dyn Voucher>>) -> Self {
+        Self { voucher, ..self }
     }
 
     /// The record at `at`, or the first of the next segment when the segment ends there; `None` at
@@ -435,7 +450,17 @@ impl Reader {
             // The next read most likely begins where this one ended.
             table[0] = (next.offset, next_offset);
         }
-        Ok(Some(Stored { previous: framed.previous, chain: framed.chain, at, next, record }))
+        let asked = self.voucher.as_deref();
+        let is_vouched = asked.is_some_and(|voucher| framed.is_vouched(&self.store, voucher));
+        Ok(Some(Stored {
+            previous: framed.previous,
+            chain: framed.chain,
+            at,
+            next,
+            record,
+            has_rows: framed.has_rows(),
+            is_vouched,
+        }))
     }
 }
 
@@ -608,6 +633,16 @@ fn read_segment(path: &Path) -> Result<Vec<u8>, StoreError> {
         return Err(damaged(path, 0, Damage::Header));
     }
     fs::read(path).map_err(StoreError::io("read", path))
+}
+
+/// Where the chain stood when segment `number` began; `None` when there is no such segment.
+pub(crate) fn before_segment(folder: &Path, number: u64) -> Result<Option<Chain>, StoreError> {
+    let Some(kinds) = list(folder)?.get(&number).copied() else { return Ok(None) };
+    let path = kinds.path(folder, number);
+    let file = File::open(&path).map_err(StoreError::io("open", &path))?;
+    let mut bytes = vec![0; HEADER_BYTES];
+    read_at(&file, &path, &mut bytes, 0)?;
+    read_header(&path, &bytes).map(|header| Some(header.before))
 }
 
 fn read_header(path: &Path, bytes: &[u8]) -> Result<SegmentHeader, StoreError> {

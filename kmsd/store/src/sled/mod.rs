@@ -21,6 +21,9 @@ mod snapshot;
 mod snapshotter;
 #[cfg(test)]
 mod tests;
+mod trust;
+#[cfg(test)]
+mod trust_tests;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,7 +40,9 @@ pub use self::check::{Report, Stats, check, rebuild};
 use self::committer::{Answer, Job};
 use self::shared::Shared;
 use crate::store::check_limit;
-use crate::{Batch, Committed, Disagreement, Outcome, Row, RowSet, Store, StoreError, Watch};
+use crate::{
+    Batch, Committed, Disagreement, Outcome, Row, RowSet, Store, StoreError, Voucher, Watch,
+};
 
 /// What came to light when the store opened. The daemon writes it into the log.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -235,6 +240,14 @@ impl Store for SledStore {
     async fn row_set_at(&self, sequence: u64) -> Result<Option<Digest>, StoreError> {
         self.blocking(move |shared| snapshotter::row_set_at(&shared.folder, shared.store, sequence))
             .await
+    }
+
+    async fn begin_vouching(&self, voucher: Arc<dyn Voucher>) -> Result<(), StoreError> {
+        self.blocking(move |shared| trust::begin_vouching(shared, voucher)).await
+    }
+
+    fn end_vouching(&self) {
+        self.shared.vouching.set(None);
     }
 
     async fn put_slot(&self, secret: Zeroizing<[u8; 32]>) -> Result<u64, StoreError> {

@@ -29,6 +29,7 @@ use super::{Opened, Settings, SledStore};
 use crate::batch::RowChange;
 use crate::log::{Log, Tiles};
 use crate::row_set::{Recount, decode_states};
+use crate::vouch::Vouching;
 use crate::{Damage, StoreError};
 
 /// Opens the store in `path`.
@@ -79,6 +80,8 @@ pub(crate) struct Truth {
     record_bytes: u64,
     /// The rows that changed since the snapshot.
     pub(crate) later: BTreeMap<String, Digest>,
+    /// Whether anybody ever vouched for a record.
+    is_vouched: bool,
     /// Snapshots that did not read well.
     damaged_snapshots: u64,
 }
@@ -134,19 +137,19 @@ impl Truth {
             Err(StoreError::JournalDamaged { segment, offset, damage })
         };
         let mut rows = Rows::default();
-        let (mut slots, mut bound) = (0, 0);
+        let (mut slots, mut bound, mut is_vouched) = (0, 0, false);
         if let Some(head) = &head {
             head.buckets.filled().for_each(|(bucket, state)| rows.buckets.set(bucket, *state));
-            (rows.sequence, slots, bound) = (head.rows_sequence, head.slots, head.bound);
+            (slots, bound, is_vouched) = (head.slots, head.bound, head.is_vouched);
         }
         let (mut row_bytes, mut record_bytes, mut later) = (0, 0, BTreeMap::new());
-        let mut each = |record: Record, chain: Chain, bytes: usize| {
+        let mut each = |record: Record, _: Chain, bytes: usize| {
             (slots, bound) = (record.log.slots, record.log.bound);
+            is_vouched |= !record.log.vouch.is_empty();
             record_bytes += bytes as u64;
             let Some(states) = decode_states(&record.rows.buckets) else { return false };
             states.for_each(|(bucket, state)| rows.buckets.set(bucket, state));
             for row in record.rows.rows {
-                rows.sequence = chain.sequence;
                 row_bytes += row.bytes();
                 let digest = row.digest();
                 later.insert(row.key, digest);
@@ -167,6 +170,7 @@ impl Truth {
             return damaged(verified.end.segment, verified.end.offset, Damage::EndMissing);
         }
         let damaged_snapshots = 0;
+        rows.end = Some(verified.chain);
         Ok(Some(Self {
             head,
             verified,
@@ -176,6 +180,7 @@ impl Truth {
             row_bytes,
             record_bytes,
             later,
+            is_vouched,
             damaged_snapshots,
         }))
     }
@@ -204,9 +209,10 @@ fn create(
     let (index, applier) = new_index(&folder, store, settings)?;
     let opened = Opened { created: true, ..Opened::default() };
     let (log, marker) = (applier.log.clone(), applier.marker(Chain::genesis(&store)));
-    let snapshotter = Snapshotter::new(folder.clone(), store, None, 0);
+    let vouching = Arc::new(Vouching::default());
+    let snapshotter = Snapshotter::new(folder.clone(), store, None, 0, vouching.clone());
     let (pending, rows) = (Pending::default(), Rows::default());
-    let contents = Contents { log, pending, rows, proof: None };
+    let contents = Contents { log, pending, rows, proof: None, vouching };
     let shared = Arc::new(Shared::new(folder, store, index, slots, contents));
     let Settings { snapshot_row_bytes, snapshot_at_close, .. } = *settings;
     let committer = Committer {
@@ -234,10 +240,13 @@ fn resume(
     let Truth { head, verified, rows, slots, bound, row_bytes, record_bytes, later, .. } = truth;
     let store = verified.store;
     let slots = open_slots(&folder, &verified, slots)?;
-    let snapshot = head
-        .as_ref()
-        .map(|head| RowsReader::open(&folder.snapshots(), store, &head.rows).map(Arc::new));
-    let snapshot = snapshot.transpose()?;
+    let vouching = Arc::new(Vouching::default());
+    if truth.is_vouched {
+        vouching.require();
+    }
+    let open = |head: &Head| RowsReader::open(&folder.snapshots(), store, &head.rows);
+    let snapshot = head.as_ref().map(open).transpose()?;
+    let snapshot = snapshot.map(|rows| Arc::new(rows.asking(&vouching)));
     let proof = Proof::new(snapshot.clone(), later);
     let mut disagreements = Vec::new();
     let mut whole = None;
@@ -285,13 +294,13 @@ fn resume(
     };
     let (log, marker) = (applier.log.clone(), applier.marker(verified.chain));
     let is_proven = proof.is_none();
-    let contents = Contents { log, pending, rows, proof };
+    let contents = Contents { log, pending, rows, proof, vouching: vouching.clone() };
     let shared = Arc::new(Shared::new(folder.clone(), store, index, slots, contents));
     if !is_proven {
         prove_in_background(shared.clone(), head.as_ref())?;
     }
     let Settings { snapshot_row_bytes, snapshot_at_close, .. } = *settings;
-    let snapshotter = Snapshotter::new(folder, store, head, bound);
+    let snapshotter = Snapshotter::new(folder, store, head, bound, vouching);
     let committer = Committer {
         journal,
         applier,

@@ -1,7 +1,7 @@
 //! What readers and the committer have in common.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use kms_core::audit::CommitReceipt;
 use kms_core::audit::merkle::{self, Frontier};
@@ -11,15 +11,17 @@ use zeroize::Zeroizing;
 
 use super::applier::{Pending, Update};
 use super::folder::Folder;
-use super::format::StoreId;
+use super::format::{Chain, StoreId};
 use super::guard;
 use super::index::{Bundle, Index, IndexFault, Marker};
 use super::journal::Reader;
 use super::proof::Proof;
 use super::slots::{SlotFile, Slots};
+use crate::RowSet;
 use crate::log::{Log, Tiles};
-use crate::row_set::{Buckets, RowSet};
+use crate::row_set::Buckets;
 use crate::store::Page;
+use crate::vouch::Vouching;
 use crate::watch::Changes;
 use crate::{Committed, Row, StoreError};
 
@@ -43,6 +45,8 @@ pub(crate) struct Shared {
     /// For reading a slot while another is being written.
     slot_file: SlotFile,
     pub(crate) changes: Changes,
+    /// Who vouches for what is written.
+    pub(crate) vouching: Arc<Vouching>,
     /// How many slots have been given out, for the committer, who must not wait for the table.
     slots_given: AtomicU64,
     health: AtomicU8,
@@ -56,7 +60,7 @@ impl Shared {
         slots: Slots,
         contents: Contents,
     ) -> Self {
-        let Contents { log, pending, rows, proof } = contents;
+        let Contents { log, pending, rows, proof, vouching } = contents;
         let is_proven = AtomicBool::new(proof.is_none());
         let slots_given = AtomicU64::new(slots.given());
         let slot_file = slots.file();
@@ -72,6 +76,7 @@ impl Shared {
             is_proven,
             slot_file,
             changes: Changes::new(),
+            vouching,
             slots_given,
             health: AtomicU8::new(HEALTHY),
         }
@@ -262,10 +267,15 @@ impl Shared {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Where the journal ends.
+    pub(crate) fn end(&self) -> Chain {
+        self.rows().end.unwrap_or_else(|| Chain::genesis(&self.store))
+    }
+
     pub(crate) fn row_set(&self) -> Result<RowSet, StoreError> {
         self.check()?;
         let mut rows = self.rows();
-        Ok(RowSet { root: rows.buckets.root(), sequence: rows.sequence })
+        Ok(RowSet { root: rows.buckets.root(), sequence: rows.sequence() })
     }
 
     /// What came of the batch of that name.
@@ -324,13 +334,21 @@ pub(crate) struct Contents {
     pub(crate) pending: Pending,
     pub(crate) rows: Rows,
     pub(crate) proof: Option<Proof>,
+    pub(crate) vouching: Arc<Vouching>,
 }
 
-/// The set of rows with the record that changed it last.
+/// The set of rows.
 #[derive(Default)]
 pub(crate) struct Rows {
     pub(crate) buckets: Buckets,
-    pub(crate) sequence: u64,
+    /// The latest record, whether it changed a row or not; none before the first.
+    pub(crate) end: Option<Chain>,
+}
+
+impl Rows {
+    pub(crate) fn sequence(&self) -> u64 {
+        self.end.map_or(0, |end| end.sequence)
+    }
 }
 
 impl Tiles for Shared {

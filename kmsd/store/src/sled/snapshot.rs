@@ -5,15 +5,20 @@
 //! snapshots/N.head   what the journal comes to at the end of segment N, and which rows belong to it
 //!
 //! rows   = "KMSROWS\n" || version[4] || store[16] || number[8] || block* || table
-//! block  = length[4] || crc32c( store || number || offset[8] || body )[4] || body
+//! block  = length of body[4] || crc32c( store || number || offset[8] || all after )[4] || vouch[32]
+//!          || rows[4] || mark[8]* || body
 //! body   = row*, about 64 KiB
 //! row    = key length[2] || key || revision[8] || 1 || value length[4] || value
 //!        | key length[2] || key || revision[8] || 0
+//! mark   = the first bytes of SHA-256( key || digest of the row ), for each row
 //! table  = ( offset[8] || first key length[2] || first key )* || rows[8] || payload bytes[8]
-//!          || offset of the table[8] || crc32c[4]
+//!          || offset of the table[8] || vouch[32] || crc32c[4]
+//! vouch  = the word of whoever vouches over the marks of a block or what is before it in the table,
+//!          with store, number and offset; zeros where nobody does
 //! head   = "KMSHEAD\n" || version[4] || store[16] || number[8] || sequence[8] || its hash[32]
 //!          || slots[8] || bound[8] || sequence of the rows[8] || number of the rows file[8]
-//!          || its length[8] || its SHA-256[32] || bucket states || SHA-256( all before )
+//!          || its length[8] || its SHA-256[32] || whether it is vouched for[1] || bucket states
+//!          || SHA-256( all before )
 //! ```
 //!
 //! A head is renamed into place after its rows are on disk, and so a head that is there vouches for
@@ -24,6 +29,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kms_core::id::Digest;
 use rustix::fs::{Advice, fadvise};
@@ -34,7 +40,8 @@ use super::format::{Chain, FORMAT_VERSION, Fields, StoreId};
 use super::journal::Base;
 use crate::batch::RowChange;
 use crate::row_set::{Buckets, decode_states, encode_states};
-use crate::{Damage, KEY_BYTES_MAX, StoreError, VALUE_BYTES_MAX};
+use crate::vouch::Vouching;
+use crate::{Damage, KEY_BYTES_MAX, StoreError, VALUE_BYTES_MAX, Voucher};
 
 /// What the journal comes to at the end of a segment.
 pub(crate) struct Head {
@@ -47,6 +54,8 @@ pub(crate) struct Head {
     /// The record that changed a row last.
     pub(crate) rows_sequence: u64,
     pub(crate) rows: RowsFile,
+    /// Whether anybody ever vouched for a record.
+    pub(crate) is_vouched: bool,
     pub(crate) buckets: Buckets,
 }
 
@@ -61,7 +70,7 @@ pub(crate) struct RowsFile {
 impl Head {
     /// Puts the head into its place, on disk when this returns.
     pub(crate) fn write(&self, folder: &Path) -> Result<(), StoreError> {
-        let Self { store, base, slots, bound, rows_sequence, rows, buckets } = self;
+        let Self { store, base, slots, bound, rows_sequence, rows, is_vouched, buckets } = self;
         let mut bytes = HEAD_MAGIC.to_vec();
         bytes.extend(FORMAT_VERSION.to_be_bytes());
         bytes.extend_from_slice(store);
@@ -71,6 +80,7 @@ impl Head {
             bytes.extend(field.to_be_bytes());
         }
         bytes.extend_from_slice(rows.digest.as_bytes());
+        bytes.push(u8::from(*is_vouched));
         bytes.extend(encode_states(buckets.filled()));
         bytes.extend(Sha256::digest(&bytes));
         let path = head_path(folder, base.segment);
@@ -105,13 +115,15 @@ impl Head {
         let (slots, bound, rows_sequence) = (fields.u64(), fields.u64(), fields.u64());
         let rows =
             RowsFile { number: fields.u64(), bytes: fields.u64(), digest: Digest(fields.take()) };
+        let [is_vouched] = fields.take();
         if base.segment != number || base.segment == 0 {
             return Err(damaged(Damage::SegmentOrder));
         }
         let mut buckets = Buckets::default();
         let states = decode_states(states).ok_or_else(bad)?;
         states.for_each(|(bucket, state)| buckets.set(bucket, state));
-        Ok(Self { store, base, slots, bound, rows_sequence, rows, buckets })
+        let is_vouched = is_vouched != 0;
+        Ok(Self { store, base, slots, bound, rows_sequence, rows, is_vouched, buckets })
     }
 }
 
@@ -165,14 +177,21 @@ pub(crate) struct RowsWriter {
     digest: Sha256,
     offset: u64,
     block: Vec<u8>,
+    marks: Vec<u8>,
     table: Vec<u8>,
     rows: u64,
     payload_bytes: u64,
     unsynced: u64,
+    vouching: Arc<Vouching>,
 }
 
 impl RowsWriter {
-    pub(crate) fn create(folder: &Path, store: StoreId, number: u64) -> Result<Self, StoreError> {
+    pub(crate) fn create(
+        folder: &Path,
+        store: StoreId,
+        number: u64,
+        vouching: Arc<Vouching>,
+    ) -> Result<Self, StoreError> {
         let path = rows_path(folder, number);
         let part = path.with_extension("part");
         remove_if_present(&part)?;
@@ -186,10 +205,12 @@ impl RowsWriter {
             digest: Sha256::new(),
             offset: 0,
             block: Vec::with_capacity(2 * BLOCK_BYTES),
+            marks: Vec::new(),
             table: Vec::new(),
             rows: 0,
             payload_bytes: 0,
             unsynced: 0,
+            vouching,
         };
         let mut head = ROWS_MAGIC.to_vec();
         head.extend(FORMAT_VERSION.to_be_bytes());
@@ -215,6 +236,7 @@ impl RowsWriter {
             self.block.extend((value.len() as u32).to_be_bytes());
             self.block.extend_from_slice(value);
         }
+        self.marks.extend(mark_of(row));
         self.rows += 1;
         self.payload_bytes += row.bytes();
         if self.block.len() >= BLOCK_BYTES { self.end_block() } else { Ok(()) }
@@ -227,6 +249,8 @@ impl RowsWriter {
         for field in [self.rows, self.payload_bytes, self.offset] {
             table.extend(field.to_be_bytes());
         }
+        let vouched = vouched_digest(&self.store, self.number, self.offset, &table);
+        table.extend(self.vouching.vouch(&vouched)?);
         table.extend(crc32c::crc32c(&table).to_be_bytes());
         self.write(&table)?;
         self.file.flush().map_err(full_or_io("write", &self.part))?;
@@ -243,9 +267,16 @@ impl RowsWriter {
             return Ok(());
         }
         let body = core::mem::take(&mut self.block);
+        let marks = core::mem::take(&mut self.marks);
+        let vouched = vouched_digest(&self.store, self.number, self.offset, &marks);
+        let mut rest = self.vouching.vouch(&vouched)?.to_vec();
+        rest.extend(((marks.len() / MARK_BYTES) as u32).to_be_bytes());
+        rest.extend(marks);
+        let crc = block_crc(&self.store, self.number, self.offset, &rest);
         let mut head = (body.len() as u32).to_be_bytes().to_vec();
-        head.extend(block_crc(&self.store, self.number, self.offset, &body).to_be_bytes());
+        head.extend(crc32c::crc32c_append(crc, &body).to_be_bytes());
         self.write(&head)?;
+        self.write(&rest)?;
         self.write(&body)?;
         self.block = body;
         self.block.clear();
@@ -279,6 +310,19 @@ pub(crate) struct RowsReader {
     /// Where the blocks end.
     end: u64,
     pub(crate) rows: u64,
+    /// What the table says, as it is vouched for, and the word for it.
+    table: (Digest, [u8; VOUCH_BYTES]),
+    /// Whom to ask about the blocks.
+    vouching: Option<Arc<Vouching>>,
+}
+
+/// A block as it was read.
+struct Block {
+    rows: Vec<RowChange>,
+    marks: Vec<[u8; MARK_BYTES]>,
+    /// What is vouched for, and the word for it.
+    vouch: (Digest, [u8; VOUCH_BYTES]),
+    next: u64,
 }
 
 impl RowsReader {
@@ -313,9 +357,53 @@ impl RowsReader {
         if crc32c::crc32c(entries).to_be_bytes() != crc {
             return Err(bad(end));
         }
-        let entries = &entries[..entries.len() - (ROWS_TAIL_BYTES as usize - 4)];
+        let (vouched, vouch) = entries.split_last_chunk().ok_or_else(|| bad(end))?;
+        let number = rows.number;
+        let table = (vouched_digest(&store, number, end, vouched), *vouch);
+        let entries = &vouched[..vouched.len() - 3 * 8];
         let blocks = decode_blocks(entries).ok_or_else(|| bad(end))?;
-        Ok(Self { file, path, store, number: rows.number, blocks, end, rows: count })
+        Ok(Self { file, path, store, number, blocks, end, rows: count, table, vouching: None })
+    }
+
+    /// A reader that gives no row of a block which nobody vouches for, while there is somebody to ask.
+    pub(crate) fn asking(self, vouching: &Arc<Vouching>) -> Self {
+        Self { vouching: Some(vouching.clone()), ..self }
+    }
+
+    /// What is not as `voucher` vouched for it: for people, and up to a bound. Without a voucher the
+    /// rows are held against their marks alone.
+    ///
+    /// # Errors
+    /// [`StoreError::SnapshotDamaged`].
+    pub(crate) fn untrue(
+        &self,
+        voucher: Option<&dyn Voucher>,
+        max: usize,
+    ) -> Result<Vec<String>, StoreError> {
+        let is_vouched = |(digest, vouch): &(Digest, [u8; VOUCH_BYTES])| {
+            voucher.is_none_or(|voucher| voucher.is_vouched(digest, vouch))
+        };
+        let (mut told, mut at) = (Vec::new(), HEADER_BYTES);
+        while at < self.end && told.len() < max {
+            let block = self.read_block(at)?;
+            told.extend(block.misfits());
+            if !is_vouched(&block.vouch)
+                && let (Some(first), Some(last)) = (block.rows.first(), block.rows.last())
+            {
+                told.push(format!("one or more of the rows from {} to {}", first.key, last.key));
+            }
+            at = block.next;
+        }
+        if told.is_empty() && !is_vouched(&self.table) {
+            told.push("the table of the rows was changed".to_owned());
+        }
+        told.truncate(max);
+        Ok(told)
+    }
+
+    /// Whether the table, and with it which blocks there are, is as `voucher` vouched for it.
+    pub(crate) fn table_is_vouched(&self, voucher: &dyn Voucher) -> bool {
+        voucher.is_vouched(&self.table.0, &self.table.1)
     }
 
     /// Reads all of it and holds it against the digest in the head. The kernel is asked to forget
@@ -371,23 +459,97 @@ impl RowsReader {
 
     /// The rows of the block at `offset`, and where the next one begins.
     fn block(&self, offset: u64) -> Result<(Vec<RowChange>, u64), StoreError> {
+        let block = self.read_block(offset)?;
+        if let Some(voucher) = self.vouching.as_ref().and_then(|vouching| vouching.voucher()) {
+            let (digest, vouch) = &block.vouch;
+            let misfits = block.misfits();
+            if !misfits.is_empty() || !voucher.is_vouched(digest, vouch) {
+                tracing::error!(rows = ?misfits, "nobody vouches for a block of the snapshot");
+                return Err(snapshot_damaged(&self.path, offset, Damage::RowSet));
+            }
+        }
+        Ok((block.rows, block.next))
+    }
+
+    fn read_block(&self, offset: u64) -> Result<Block, StoreError> {
         let bad = || snapshot_damaged(&self.path, offset, Damage::Record);
         let room = self.end.checked_sub(offset + BLOCK_HEAD_BYTES).ok_or_else(bad)?;
         let mut head = [0; BLOCK_HEAD_BYTES as usize];
         read_at(&self.file, &self.path, &mut head, offset)?;
         let mut fields = Fields(&head);
         let (length, crc) = (u64::from(fields.u32()), fields.u32());
-        if length > room.min(BLOCK_BYTES_MAX as u64) {
+        let (vouch, count) = (fields.take(), u64::from(fields.u32()));
+        if length > BLOCK_BYTES_MAX as u64 || count * ROW_BYTES_MIN as u64 > length {
             return Err(bad());
         }
-        let mut body = vec![0; length as usize];
-        read_at(&self.file, &self.path, &mut body, offset + BLOCK_HEAD_BYTES)?;
-        if block_crc(&self.store, self.number, offset, &body) != crc {
+        let marks_bytes = count as usize * MARK_BYTES;
+        let rest_bytes = marks_bytes as u64 + length;
+        if rest_bytes > room {
             return Err(bad());
         }
-        let rows = decode_rows(&body).ok_or_else(bad)?;
-        Ok((rows, offset + BLOCK_HEAD_BYTES + length))
+        let mut rest = vec![0; rest_bytes as usize];
+        read_at(&self.file, &self.path, &mut rest, offset + BLOCK_HEAD_BYTES)?;
+        let found = block_crc(&self.store, self.number, offset, &head[8..]);
+        if crc32c::crc32c_append(found, &rest) != crc {
+            return Err(bad());
+        }
+        let (marks, body) = rest.split_at(marks_bytes);
+        let vouched = vouched_digest(&self.store, self.number, offset, marks);
+        Ok(Block {
+            rows: decode_rows(body).ok_or_else(bad)?,
+            marks: marks.as_chunks().0.to_vec(),
+            vouch: (vouched, vouch),
+            next: offset + BLOCK_HEAD_BYTES + rest_bytes,
+        })
     }
+}
+
+impl Block {
+    /// The rows that are not those which were marked, for people.
+    fn misfits(&self) -> Vec<String> {
+        let (mut told, mut expected) = (Vec::new(), self.marks.as_slice());
+        let mut before: Option<&str> = None;
+        for row in &self.rows {
+            let key = row.key.as_str();
+            match expected.iter().position(|mark| *mark == mark_of(row)) {
+                Some(missing) => {
+                    // One that was replaced has been told of; one that is gone has not.
+                    if missing > 0 && before.is_none_or(|before| !told_of(&told, before)) {
+                        told.push(missing_after(before, missing));
+                    }
+                    expected = &expected[missing + 1..];
+                }
+                None => told.push(format!("{key} is another row than was written there")),
+            }
+            before = Some(key);
+        }
+        if !expected.is_empty() && before.is_none_or(|before| !told_of(&told, before)) {
+            told.push(missing_after(before, expected.len()));
+        }
+        told
+    }
+}
+
+fn told_of(told: &[String], key: &str) -> bool {
+    told.last().is_some_and(|last| last.strip_prefix(key).is_some_and(|rest| rest.starts_with(' ')))
+}
+
+fn missing_after(before: Option<&str>, count: usize) -> String {
+    match before {
+        Some(before) => format!("{count} missing after {before}"),
+        None => format!("{count} missing at the beginning of a block"),
+    }
+}
+
+/// What tells a row from every other one, among those of its block.
+fn mark_of(row: &RowChange) -> [u8; MARK_BYTES] {
+    let digest = Digest::of(&[row.key.as_bytes(), row.digest().as_bytes()]);
+    core::array::from_fn(|at| digest.as_bytes()[at])
+}
+
+fn vouched_digest(store: &StoreId, number: u64, offset: u64, what: &[u8]) -> Digest {
+    let (number, offset) = (number.to_be_bytes(), offset.to_be_bytes());
+    Digest::of(&[b"kms-store-snapshot", store, &number, &offset, what])
 }
 
 /// Walks over rows, ascending by key.
@@ -500,13 +662,70 @@ pub(crate) fn rows_path(folder: &Path, number: u64) -> PathBuf {
 const HEAD_MAGIC: &[u8; 8] = b"KMSHEAD\n";
 const ROWS_MAGIC: &[u8; 8] = b"KMSROWS\n";
 /// Fields of a head before the bucket states.
-const HEAD_BYTES: usize = 8 + 4 + 16 + 8 + 40 + 5 * 8 + 32;
+const HEAD_BYTES: usize = 8 + 4 + 16 + 8 + 40 + 5 * 8 + 32 + 1;
 /// Fields of a file of rows before the first block.
 const HEADER_BYTES: u64 = 8 + 4 + 16 + 8;
-const ROWS_TAIL_BYTES: u64 = 3 * 8 + 4;
-const BLOCK_HEAD_BYTES: u64 = 8;
+const ROWS_TAIL_BYTES: u64 = 3 * 8 + VOUCH_BYTES as u64 + 4;
+const BLOCK_HEAD_BYTES: u64 = 4 + 4 + VOUCH_BYTES as u64 + 4;
+const VOUCH_BYTES: usize = 32;
+const MARK_BYTES: usize = 8;
 /// A block ends after the row with which it has so many bytes.
 const BLOCK_BYTES: usize = 64 * 1024;
 const BLOCK_BYTES_MAX: usize = BLOCK_BYTES + VALUE_BYTES_MAX + KEY_BYTES_MAX + 64;
+/// A row takes up more than so many bytes.
+const ROW_BYTES_MIN: usize = 2 + 8;
 /// After how many bytes what was written is synced.
 const SYNC_BYTES: u64 = 8 * 1024 * 1024;
+
+/// What somebody at the disk does who keeps what he cannot make.
+#[cfg(test)]
+mod forging {
+    use super::*;
+
+    /// The words and marks of a file with one block.
+    pub(crate) struct Parts {
+        marks: Vec<u8>,
+        block: [u8; VOUCH_BYTES],
+        table: [u8; VOUCH_BYTES],
+    }
+
+    impl RowsReader {
+        pub(crate) fn parts_of_one_block(&self) -> Parts {
+            let block = self.read_block(HEADER_BYTES).unwrap();
+            assert_eq!(block.next, self.end);
+            Parts { marks: block.marks.concat(), block: block.vouch.1, table: self.table.1 }
+        }
+
+        /// The bytes of the file with the last byte of the last row changed, and its checksum right.
+        pub(crate) fn with_last_row_changed(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+            let at = *self.blocks.last_key_value().unwrap().1 as usize;
+            let end = self.end as usize;
+            bytes[end - 1] ^= 1;
+            let crc = block_crc(&self.store, self.number, at as u64, &bytes[at + 8..end]);
+            bytes[at + 4..at + 8].copy_from_slice(&crc.to_be_bytes());
+            bytes
+        }
+    }
+
+    impl RowsWriter {
+        /// Has the one block and the table carry these, whatever the rows are now.
+        pub(crate) fn parrot(&mut self, parts: Parts) {
+            struct Parrot([u8; VOUCH_BYTES], [u8; VOUCH_BYTES], std::sync::atomic::AtomicBool);
+            impl Voucher for Parrot {
+                fn vouch(&self, _: &Digest) -> [u8; VOUCH_BYTES] {
+                    match self.2.swap(true, std::sync::atomic::Ordering::Relaxed) {
+                        false => self.0,
+                        true => self.1,
+                    }
+                }
+
+                fn is_vouched(&self, _: &Digest, _: &[u8; VOUCH_BYTES]) -> bool {
+                    false
+                }
+            }
+            let Parts { marks, block, table } = parts;
+            self.marks = marks;
+            self.vouching.set(Some(Arc::new(Parrot(block, table, false.into()))));
+        }
+    }
+}

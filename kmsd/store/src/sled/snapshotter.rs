@@ -21,6 +21,7 @@ use super::journal::{self, Base, Location, Reader};
 use super::snapshot::{self, Head, RowsFile, RowsReader, RowsWriter};
 use crate::batch::RowChange;
 use crate::row_set::{Buckets, State, decode_states};
+use crate::vouch::Vouching;
 use crate::{Damage, StoreError};
 
 /// Who takes snapshots, one at a time.
@@ -31,6 +32,7 @@ pub(crate) struct Snapshotter {
     head: Option<Head>,
     running: Option<JoinHandle<Taken>>,
     signals: Arc<Signals>,
+    vouching: Arc<Vouching>,
 }
 
 /// The latest snapshot that is there afterwards, and what came of taking it.
@@ -45,10 +47,16 @@ struct Signals {
 }
 
 impl Snapshotter {
-    pub(crate) fn new(folder: Folder, store: StoreId, head: Option<Head>, bound: u64) -> Self {
+    pub(crate) fn new(
+        folder: Folder,
+        store: StoreId,
+        head: Option<Head>,
+        bound: u64,
+        vouching: Arc<Vouching>,
+    ) -> Self {
         let signals = Arc::new(Signals::default());
         signals.bound.store(bound, Ordering::Relaxed);
-        Self { folder, store, head, running: None, signals }
+        Self { folder, store, head, running: None, signals, vouching }
     }
 
     /// Tells that the log now names the row set of this sequence.
@@ -77,6 +85,7 @@ impl Snapshotter {
             folder: self.folder.clone(),
             store: self.store,
             signals: self.signals.clone(),
+            vouching: self.vouching.clone(),
             until,
         };
         let path = self.folder.path().to_owned();
@@ -111,6 +120,7 @@ struct Work {
     folder: Folder,
     store: StoreId,
     signals: Arc<Signals>,
+    vouching: Arc<Vouching>,
     until: u64,
 }
 
@@ -119,8 +129,12 @@ impl Work {
         while head.as_ref().map_or(0, |head| head.base.segment) < self.until {
             match self.take(head.as_ref()) {
                 Ok(next) => {
-                    self.wait_until_bound(&next);
+                    let is_bound = self.wait_until_bound(&next);
                     head = Some(next);
+                    if !is_bound {
+                        // The next one lets go of what this one does not.
+                        return (head, Ok(()));
+                    }
                 }
                 Err(error) => return (head, Err(error)),
             }
@@ -146,15 +160,15 @@ impl Work {
 
     fn write_rows(&self, before: Option<&Head>, changes: &Changes) -> Result<RowsFile, StoreError> {
         let folder = self.folder.snapshots();
-        let old =
-            before.map(|head| RowsReader::open(&folder, self.store, &head.rows)).transpose()?;
+        let open = |head: &Head| RowsReader::open(&folder, self.store, &head.rows);
+        let old = before.map(open).transpose()?.map(|old| old.asking(&self.vouching));
         if let Some(before) = before
             && changes.rows.is_empty()
         {
             return Ok(before.rows);
         }
         let number = changes.head.base.segment;
-        let mut writer = RowsWriter::create(&folder, self.store, number)?;
+        let mut writer = RowsWriter::create(&folder, self.store, number, self.vouching.clone())?;
         let mut replaced: Vec<(&str, Option<Digest>, Digest)> = Vec::new();
         let mut old_rows = old.as_ref().map(|old| old.rows_from(None));
         let mut next_old = || old_rows.as_mut().map_or(Ok(None), snapshot::RowsFrom::next);
@@ -201,20 +215,28 @@ impl Work {
         Err(journal::damaged(&path, 0, Damage::RowSet))
     }
 
-    /// Waits a while until the log names a row set that the new snapshot can be compared at.
-    /// Without that, what a restart finds in the log would be older than the snapshot.
-    fn wait_until_bound(&self, head: &Head) {
+    /// Waits until the log names a row set that the new snapshot can be compared at. Without that,
+    /// what a restart finds in the log would be older than the snapshot. Where somebody vouches, a
+    /// start compares and refuses what it cannot compare: there it is waited for until the end, and
+    /// told whether it was worth it.
+    fn wait_until_bound(&self, head: &Head) -> bool {
         let deadline = Instant::now() + BOUND_PATIENCE;
         let bound = || self.signals.bound.load(Ordering::Relaxed);
         let is_closing = || self.signals.closing.load(Ordering::Relaxed);
+        let is_compared = self.vouching.is_required();
+        let mut is_told = false;
         // A store whose row sets nobody names has nothing to wait for.
-        while bound() > 0 && bound() < head.rows_sequence && !is_closing() {
-            if Instant::now() > deadline {
+        while (is_compared || bound() > 0) && bound() < head.rows_sequence && !is_closing() {
+            if Instant::now() > deadline && !is_told {
                 tracing::warn!("the log does not name the row set that the snapshot holds");
-                return;
+                if !is_compared {
+                    return true;
+                }
+                is_told = true;
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+        !is_compared || bound() >= head.rows_sequence
     }
 
     /// Lets go of what the snapshot makes needless.
@@ -269,8 +291,10 @@ impl Changes {
             if stored.record.rows_are_gone {
                 return Err(bad(Damage::RowsMissing));
             }
-            let Head { base, slots, bound, rows_sequence, buckets, .. } = &mut changes.head;
+            let Head { base, slots, bound, rows_sequence, is_vouched, buckets, .. } =
+                &mut changes.head;
             base.chain = stored.chain;
+            *is_vouched |= !stored.record.log.vouch.is_empty();
             (*slots, *bound) = (stored.record.log.slots, stored.record.log.bound);
             let states = decode_states(&stored.record.rows.buckets);
             let states = states.ok_or_else(|| bad(Damage::Unreadable))?;
@@ -300,6 +324,7 @@ impl Changes {
             bound: before.map_or(0, |head| head.bound),
             rows_sequence: before.map_or(0, |head| head.rows_sequence),
             rows: nothing,
+            is_vouched: before.is_some_and(|head| head.is_vouched),
             buckets,
         };
         Self { head, rows: BTreeMap::new() }

@@ -85,7 +85,7 @@ async fn filled() -> (TempDir, Content) {
 }
 
 /// Copies a closed store.
-fn copy(from: &Path) -> TempDir {
+pub(super) fn copy(from: &Path) -> TempDir {
     fn copy_into(from: &Path, to: &Path) {
         for entry in fs::read_dir(from).unwrap() {
             let entry = entry.unwrap();
@@ -881,12 +881,12 @@ async fn a_store_of_an_earlier_build_is_refused_by_its_format() {
     bytes[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&crc.to_be_bytes());
     fs::write(&path, bytes).unwrap();
     let error = refusal(folder.path());
-    assert!(matches!(error, StoreError::FormatUnknown { found: 1, expected: 2, .. }));
-    assert!(error.to_string().contains("format 1, this release reads format 2"), "{error}");
+    assert!(matches!(error, StoreError::FormatUnknown { found: 1, expected: 3, .. }));
+    assert!(error.to_string().contains("format 1, this release reads format 3"), "{error}");
 }
 
 /// What somebody at the disk does to a row of the index, with all its checksums right.
-fn edit_index(path: &Path, edit: impl FnOnce(&::sled::Db)) {
+pub(super) fn edit_index(path: &Path, edit: impl FnOnce(&::sled::Db)) {
     let db = ::sled::Config::new().path(path.join("index")).open().unwrap();
     edit(&db);
     db.flush().unwrap();
@@ -896,7 +896,7 @@ fn edit_index(path: &Path, edit: impl FnOnce(&::sled::Db)) {
 }
 
 /// An entry as the index would hold it.
-fn entry(key: &str, revision: u64, value: &[u8]) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn entry(key: &str, revision: u64, value: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let key = [b"r", key.as_bytes()].concat();
     let payload = [&revision.to_be_bytes()[..], &[1], value].concat();
     let crc = crc32c::crc32c_append(crc32c::crc32c(&key), &payload);

@@ -11,6 +11,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails here fails")]
 
 mod disk;
+#[path = "../naming/mod.rs"]
+mod naming;
 mod victim;
 
 use std::collections::{HashMap, HashSet};
@@ -260,6 +262,9 @@ fn check_store(folder: &Path, told: &Told, open: Open<'_>) -> (usize, Result<(),
             Ok(store) => store,
             Err(error) => return (told.acknowledged.len(), Err(error)),
         };
+        if let Err(error) = naming::begin(&*store).await {
+            return (told.acknowledged.len(), Err(error));
+        }
         let (rows, leaves) = (rows(&*store).await, verified_leaves(&*store).await);
         let mut lost = 0;
         for (key, (leaf, slot)) in &told.acknowledged {

@@ -47,11 +47,14 @@ fn the_victim() {
     runtime.block_on(async {
         for spell in 0..u32::MAX {
             let store = open(which.to_str().unwrap(), folder);
+            crate::naming::begin(&*store).await.unwrap();
+            let naming = tokio::spawn(crate::naming::name_rows_forever(store.clone()));
             let mut writers = tokio::task::JoinSet::new();
             for writer in 0..WRITERS {
                 writers.spawn(write(store.clone(), spell, writer));
             }
             writers.join_all().await;
+            naming.abort();
             store.close().await.unwrap();
         }
     });
