@@ -148,6 +148,8 @@ const fn kind(action: Action) -> Kind {
         | Action::GetKeyStatement => Kind::Approved,
         Action::LoginToken | Action::SetTokenPin | Action::Unseal => Kind::Remembered,
         Action::ActivateKeyVersion
+        | Action::Batch
+        | Action::BindRows
         | Action::CancelProposal
         | Action::CompromiseKeyVersion
         | Action::CreateBinding
@@ -188,6 +190,7 @@ const fn kind(action: Action) -> Kind {
         | Action::SetKeyVersionDates
         | Action::Start
         | Action::Stop
+        | Action::Stream
         | Action::SuspendKeyVersion
         | Action::UndoKeyVersionStep
         | Action::UpdateKey
@@ -227,7 +230,7 @@ pub(crate) fn indicator(intent: &Intent<'_>, grounds: &Grounds) -> ServiceIndica
 
 fn subject_approved(action: Action, subject: Subject<'_>) -> bool {
     let (key, mechanism, manner) = match subject {
-        Subject::Absent | Subject::Plain => return true,
+        Subject::Absent | Subject::Plain | Subject::Rows(_) => return true,
         Subject::Key(key) => return kept_approved(key.algorithm),
         Subject::Version { key, mechanism, manner, .. } => (key, mechanism, manner),
     };
