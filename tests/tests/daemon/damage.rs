@@ -175,7 +175,7 @@ async fn rows(daemon: &Daemon, keys: &[String]) -> Vec<Vec<u8>> {
     let (store, _) = kms_store::open(&daemon.state().join("store")).unwrap();
     let mut values = Vec::new();
     for key in keys {
-        values.push(store.get(key).await.unwrap().unwrap().value);
+        values.push(store.get(key).await.unwrap().unwrap().value.to_vec());
     }
     store.close().await.unwrap();
     values
