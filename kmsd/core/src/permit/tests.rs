@@ -280,7 +280,7 @@ fn a_permit_is_good_for_exactly_what_was_asked_and_recorded() {
     };
     let user = caller(Role::CryptoUser, "r");
     let permit = || decide(&user, &intent, Grounds::default(), None).unwrap().record(vec![]);
-    let hash = permit().leaf().hash();
+    let hash = *permit().leaf_hash();
     let receipt = CommitReceipt::durable(40, vec![Digest([0; 32]), hash]);
     let recorded = || permit().on_disk(&receipt).unwrap();
     assert_eq!(recorded().audit_index(), 41);

@@ -92,7 +92,7 @@ async fn begin(
 ) -> Result<(v1::StreamStarted, Running), Status> {
     macro_rules! begin {
         ($kind:ident) => {
-            pipeline::serve_in_task::<StreamOf<ops::$kind>>(cx, caller, start).await
+            pipeline::serve_in_task::<StreamOf<ops::$kind>>(cx, caller, None, start).await
         };
     }
     let begun = match &start.operation {

@@ -306,15 +306,25 @@ pub(crate) async fn make_version(
     Ok((version, drafts))
 }
 
-/// A new slot and its secret, durable.
+/// A new slot and its secret, durable. Some are made at once, so that a new key most often waits for one sync
+/// and not for two.
 ///
 /// # Errors
 /// When there is no randomness, or the store fails.
 pub(crate) async fn new_slot(cx: &Context) -> Result<(u64, SlotSecret), Failure> {
-    let secret = SlotSecret::generate()?;
-    let mut bytes = Zeroizing::new([0; 32]);
-    bytes.copy_from_slice(secret.expose_to_slot_table());
-    Ok((cx.store.put_slot(bytes).await?, secret))
+    let mut ready = cx.slots_ready.lock().await;
+    if ready.is_empty() {
+        let secrets: Vec<_> =
+            (0..SLOTS_AT_ONCE).map(|_| SlotSecret::generate()).collect::<Result<_, _>>()?;
+        let copied = |secret: &SlotSecret| {
+            let mut bytes = Zeroizing::new([0; 32]);
+            bytes.copy_from_slice(secret.expose_to_slot_table());
+            bytes
+        };
+        let slots = cx.store.put_slots(secrets.iter().map(copied).collect()).await?;
+        ready.extend(slots.into_iter().zip(secrets));
+    }
+    ready.pop().ok_or(Failure::Bug("no slot was made"))
 }
 
 /// Generates off the network threads where it takes long (RSA).
@@ -326,3 +336,6 @@ async fn generate(
     // block_in_place keeps the borrow of the vault; other tasks move to another worker meanwhile.
     Ok(tokio::task::block_in_place(|| vault.generate(&header, &secret))?)
 }
+
+/// How many slots are made when there is none.
+const SLOTS_AT_ONCE: usize = 16;
