@@ -16,6 +16,7 @@ mod network;
 mod pin;
 mod policy;
 mod quorum;
+mod races;
 mod release;
 mod restart;
 mod roles;
