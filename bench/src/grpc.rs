@@ -1,11 +1,11 @@
-//! P-256 signatures over gRPC: one call each, or many in flight on one session stream.
+//! P-256 signatures over gRPC: one call each, some in each call, or many in flight on one session stream.
 //!
 //! The client is one thread, so that on two cores the daemon has at least one of its own.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use kms_client::v1::{self, session_request, session_response};
+use kms_client::v1::{self, batch_item, batch_result, session_request, session_response};
 use kms_client::{Client, ClientError, Config};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -43,6 +43,30 @@ impl Signer {
             let mut callers = JoinSet::new();
             for _ in 0..in_flight {
                 callers.spawn(keep_signing(self.client.clone(), self.key.clone(), end));
+            }
+            let mut latencies = Vec::new();
+            while let Some(done) = callers.join_next().await {
+                latencies.extend(done.map_err(|_| BenchError::Protocol("a caller panicked"))??);
+            }
+            watch.stop(latencies)
+        })
+    }
+
+    /// Calls of `items` signatures each, `in_flight` calls at a time, for as long as `time`. What is told
+    /// of one signature's time is that of its call.
+    pub(crate) fn batches(
+        &self,
+        items: usize,
+        in_flight: usize,
+        time: Duration,
+    ) -> Result<Sample, BenchError> {
+        self.runtime.block_on(async {
+            sign(&self.client, &self.key).await?;
+            let watch = Watch::process();
+            let end = Instant::now() + time;
+            let mut callers = JoinSet::new();
+            for _ in 0..in_flight {
+                callers.spawn(keep_batching(self.client.clone(), self.key.clone(), items, end));
             }
             let mut latencies = Vec::new();
             while let Some(done) = callers.join_next().await {
@@ -111,6 +135,32 @@ async fn keep_signing(
         let started = Instant::now();
         sign(&client, &key).await?;
         latencies.push(started.elapsed());
+    }
+    Ok(latencies)
+}
+
+async fn keep_batching(
+    client: Client,
+    key: String,
+    count: usize,
+    end: Instant,
+) -> Result<Vec<Duration>, BenchError> {
+    let mut latencies = Vec::new();
+    while Instant::now() < end {
+        let started = Instant::now();
+        let item = || v1::BatchItem { request: Some(batch_item::Request::Sign(request(&key))) };
+        let items = std::iter::repeat_with(item).take(count).collect();
+        let answer = client.call(client.crypto().batch(v1::BatchRequest { items })).await?;
+        for result in answer.results {
+            match result.response {
+                Some(batch_result::Response::Sign(answer)) => is_signature(&answer.signature)?,
+                Some(batch_result::Response::Error(error)) => {
+                    return Err(ClientError::from(error).into());
+                }
+                _ => return Err(BenchError::Protocol("another answer than a signature")),
+            }
+            latencies.push(started.elapsed());
+        }
     }
     Ok(latencies)
 }

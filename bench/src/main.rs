@@ -11,6 +11,7 @@ mod grpc;
 mod machine;
 mod measure;
 mod module;
+mod primitive;
 mod raw;
 mod report;
 mod rounds;
@@ -42,7 +43,7 @@ enum Command {
 /// What one run measures.
 #[derive(Debug, clap::Args)]
 struct RunArguments {
-    /// Rounds over all cases; the figures are medians of them. A round takes about 8 seconds.
+    /// Rounds over all cases; the figures are medians of them. A round takes about 11 seconds.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(5..=9))]
     rounds: u32,
     /// Measure only the cases whose recorded names contain this, for example `stream`, so that a

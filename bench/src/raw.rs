@@ -1,13 +1,9 @@
-//! The floor: what the library and the disk do when nothing is around them.
+//! The floor: what the disk does when nothing is around it.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use aws_lc_rs::digest::{Digest, SHA256};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 
 use crate::error::BenchError;
 use crate::measure::{Extent, Sample, Watch};
@@ -15,57 +11,18 @@ use crate::measure::{Extent, Sample, Watch};
 /// What is measured raw.
 #[derive(Debug)]
 pub(crate) struct Raw {
-    signer: EcdsaKeyPair,
-    sealer: LessSafeKey,
-    plaintext: Vec<u8>,
     appended: File,
     preallocated: File,
     path: PathBuf,
 }
 
 impl Raw {
-    /// Makes keys, and files in `folder`, which must be on the daemon's disk.
+    /// Makes files in `folder`, which must be on the daemon's disk.
     pub(crate) fn new(folder: &Path) -> Result<Self, BenchError> {
-        let signer = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING);
-        let key = UnboundKey::new(&AES_256_GCM, &[0x42; 32]);
         let path = folder.join("appended");
         let appended = OpenOptions::new().append(true).create_new(true).open(&path);
         let preallocated = preallocate(&folder.join("preallocated"))?;
-        Ok(Self {
-            signer: signer.map_err(|_| BenchError::Library("key generation"))?,
-            sealer: LessSafeKey::new(key.map_err(|_| BenchError::Library("AES key"))?),
-            plaintext: vec![0x17; PLAINTEXT_BYTES],
-            appended: appended.map_err(BenchError::file(&path))?,
-            preallocated,
-            path,
-        })
-    }
-
-    /// P-256 signatures of a digest.
-    pub(crate) fn sign(&self, extent: Extent) -> Result<Sample, BenchError> {
-        let digest = Digest::import_less_safe(&DIGEST, &SHA256)
-            .map_err(|_| BenchError::Library("SHA-256"))?;
-        let watch = Watch::thread();
-        let latencies = extent.time(|| {
-            let signature = self.signer.sign_digest(&digest);
-            std::hint::black_box(signature).map_err(|_| BenchError::Library("signing"))?;
-            Ok(())
-        })?;
-        watch.stop(latencies)
-    }
-
-    /// AES-256-GCM of 64 KiB, with the copy that every caller of a PKCS#11 module pays as well.
-    pub(crate) fn encrypt(&self, extent: Extent) -> Result<Sample, BenchError> {
-        let watch = Watch::thread();
-        let latencies = extent.time(|| {
-            // The key is used for nothing, so that one nonce does no harm.
-            let (nonce, mut data) = (Nonce::assume_unique_for_key([0; 12]), self.plaintext.clone());
-            let sealed = self.sealer.seal_in_place_append_tag(nonce, Aad::empty(), &mut data);
-            sealed.map_err(|_| BenchError::Library("AES-GCM"))?;
-            std::hint::black_box(data);
-            Ok(())
-        })?;
-        watch.stop(latencies)
+        Ok(Self { appended: appended.map_err(BenchError::file(&path))?, preallocated, path })
     }
 
     /// Appends of 600 bytes, each followed by its own `fdatasync`.
@@ -117,11 +74,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut raw = Raw::new(folder.path()).unwrap();
         let extent = Extent { operations_max: 3, time_max: std::time::Duration::from_secs(10) };
-        let signed = raw.sign(extent).unwrap();
-        let encrypted = raw.encrypt(extent).unwrap();
         let synced = raw.append_and_sync(extent).unwrap();
         let in_place = raw.write_in_place_and_sync(extent).unwrap();
-        for sample in [signed, encrypted, synced, in_place] {
+        for sample in [synced, in_place] {
             assert_eq!(sample.operations, 3);
             assert!(sample.p50_us > 0.0 && sample.rate > 0.0, "{sample:?}");
         }

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use crate::cases::{Case, Comparison, Goal};
+use crate::cases::{Case, Comparison, Goal, RAW_SIGN};
 use crate::error::BenchError;
 use crate::machine::Machine;
 use crate::measure::{Sample, median};
@@ -217,7 +217,7 @@ fn notes(measured: &Measured) -> String {
 
 /// CPU time over wall time of the raw library's loop, which never waits of its own accord.
 fn core_share(measured: &Measured) -> Option<f64> {
-    let samples = measured.samples.get(&Case::RawSign)?;
+    let samples = measured.samples.get(&RAW_SIGN)?;
     median(samples.iter().map(|sample| sample.rate * sample.own_cpu_us / 1e6).collect())
 }
 
@@ -251,7 +251,7 @@ mod tests {
 
     fn measured(softhsm: bool) -> Measured {
         let mut samples = std::collections::BTreeMap::from([
-            (Case::RawSign, vec![sample(20.0, None); 3]),
+            (RAW_SIGN, vec![sample(20.0, None); 3]),
             (Case::RawSync, vec![sample(100.0, None); 3]),
             (Case::OursSign1, [300.0, 200.0, 90.0].map(|p50| sample(p50, Some(50.0))).to_vec()),
         ]);
@@ -297,7 +297,7 @@ mod tests {
         let mut run = measured(false);
         run.samples.insert(Case::Unix128, vec![sample(10.0, None); 3]);
         assert!(table(&run).contains("goal ≥ 8: cannot be told, not quiet"));
-        for sample in run.samples.get_mut(&Case::RawSign).unwrap() {
+        for sample in run.samples.get_mut(&RAW_SIGN).unwrap() {
             sample.own_cpu_us = sample.p50_us;
         }
         assert!(table(&run).contains("goal ≥ 8: met"));

@@ -20,6 +20,7 @@ use crate::machine::{self, Machine};
 use crate::measure::{Extent, Sample};
 use crate::module::client::{Module, Setup};
 use crate::module::{Order, Work};
+use crate::primitive::Primitives;
 use crate::raw::Raw;
 
 /// What a run gave.
@@ -77,6 +78,7 @@ struct Bench {
     softhsm: Option<Module>,
     unix: Signer,
     tls: Signer,
+    primitives: Primitives,
     raw: Raw,
     daemon: Daemon,
     _work: TempDir,
@@ -105,16 +107,17 @@ impl Bench {
             None => None,
         };
         let raw = Raw::new(work.path())?;
-        Ok(Self { ours, softhsm, unix, tls, raw, daemon, _work: work })
+        let primitives = Primitives::new()?;
+        Ok(Self { ours, softhsm, unix, tls, primitives, raw, daemon, _work: work })
     }
 
     /// One case in one round; none for a peer that is not installed.
     fn measure(&mut self, case: Case) -> Result<Option<Sample>, BenchError> {
-        let Self { ours, softhsm, unix, tls, raw, daemon, _work } = self;
+        let Self { ours, softhsm, unix, tls, primitives, raw, daemon, _work } = self;
         let mut peer = |order| softhsm.as_mut().map(|module| module.work(order)).transpose();
         let (sample, used) = match case {
-            Case::RawSign => return raw.sign(SHORT).map(Some),
-            Case::RawEncrypt => return raw.encrypt(SHORT).map(Some),
+            Case::Raw(which) => return primitives.raw(which, SHORT).map(Some),
+            Case::Provider(which) => return primitives.provider(which, SHORT).map(Some),
             Case::RawSync => return raw.append_and_sync(LONG).map(Some),
             Case::RawSyncInPlace => return raw.write_in_place_and_sync(LONG).map(Some),
             Case::SoftHsmSign1 => return peer(order(Work::Sign, 1, LONG)),
@@ -125,6 +128,7 @@ impl Bench {
             Case::Unix16 => daemon.cpu_during(|| unix.unary(16, GRPC_TIME)),
             Case::Unix128 => daemon.cpu_during(|| unix.unary(128, GRPC_TIME)),
             Case::Tls128 => daemon.cpu_during(|| tls.unary(128, GRPC_TIME)),
+            Case::TlsBatch32 => daemon.cpu_during(|| tls.batches(32, 4, GRPC_TIME)),
             Case::Stream64 => daemon.cpu_during(|| unix.stream(64, GRPC_TIME)),
             Case::OursSign1 => daemon.cpu_during(|| ours.work(order(Work::Sign, 1, LONG))),
             Case::OursSign2 => daemon.cpu_during(|| ours.work(order(Work::Sign, 2, LONG))),

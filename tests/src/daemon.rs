@@ -93,7 +93,7 @@ impl Daemon {
     ///
     /// # Panics
     /// When it runs, or does not start.
-    pub fn restart_with(&mut self, environment: &[(&str, OsString)]) {
+    pub fn restart_under(&mut self, environment: &[(&str, OsString)]) {
         assert!(self.process.is_none(), "end it first");
         self.process = Some(self.spawn_ready(environment));
     }

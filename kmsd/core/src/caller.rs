@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -116,13 +117,13 @@ impl Authentication {
 }
 
 /// A caller whose identity is established. Made by the daemon's `identity` module, and by its
-/// PIN login.
+/// PIN login. It goes along with each request, so its copies share what they say.
 #[derive(Clone, Debug)]
 pub struct Caller {
     principal: PrincipalName,
     authentication: Authentication,
-    grants: Vec<Grant>,
-    channel: Channel,
+    grants: Arc<[Grant]>,
+    channel: Arc<Channel>,
 }
 
 impl Caller {
@@ -132,17 +133,17 @@ impl Caller {
         authentication: Authentication,
         grants: Vec<Grant>,
     ) -> Self {
-        Self { principal, authentication, grants, channel: Channel::default() }
+        Self { principal, authentication, grants: grants.into(), channel: Arc::default() }
     }
 
     /// The same caller, over `channel`.
     #[must_use]
     pub fn over(self, channel: Channel) -> Self {
-        Self { channel, ..self }
+        Self { channel: channel.into(), ..self }
     }
 
     /// The channel that it speaks over.
-    pub const fn channel(&self) -> &Channel {
+    pub fn channel(&self) -> &Channel {
         &self.channel
     }
 

@@ -5,6 +5,7 @@
 
 use core::fmt;
 use core::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -34,9 +35,9 @@ pub enum IdError {
 }
 
 /// One part of a resource name: 1–63 characters of `a-z 0-9 - _ .`, starting with a letter or
-/// digit.
+/// digit. A name is copied many times on its way through a request, so its copies share one text.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Segment(String);
+pub struct Segment(Arc<str>);
 
 impl Segment {
     /// The text of the segment.
@@ -57,7 +58,7 @@ impl FromStr for Segment {
             && bytes.first().is_some_and(first)
             && bytes.iter().copied().all(alphabet)
         {
-            Ok(Self(text.to_owned()))
+            Ok(Self(text.into()))
         } else {
             Err(IdError::Segment)
         }
@@ -326,7 +327,7 @@ macro_rules! full_form {
                     return Err(IdError::Shape { expected: "tenants/…, the full form" });
                 }
                 // The home is read from the text itself, so the one given here is never used.
-                let unused = Segment("-".to_owned());
+                let unused = Segment("-".into());
                 Self::parse(text, &Home { tenant: unused.clone(), region: unused })
             }
         }

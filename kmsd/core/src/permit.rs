@@ -54,7 +54,7 @@ mod judge;
 mod refusal;
 
 use crate::action::Action;
-use crate::audit::{CommitReceipt, Leaf, LeafOutcome, RowSet};
+use crate::audit::{CommitReceipt, Leaf, LeafOutcome, RowSet, merkle};
 use crate::caller::Caller;
 use crate::claims::Appraised;
 use crate::id::{Digest, OperationId, Resource, Timestamp};
@@ -148,13 +148,13 @@ pub struct Manner {
     pub protection: u64,
 }
 
-/// What the caller brings besides its identity.
+/// What the caller brings besides its identity; most requests nothing, so what is large stands elsewhere.
 #[derive(Debug, Default)]
 pub struct Grounds {
     /// Attestation evidence, verified, bound and appraised.
-    pub evidence: Option<Appraised>,
+    pub evidence: Option<Box<Appraised>>,
     /// A quorum's approval.
-    pub approval: Option<Approved>,
+    pub approval: Option<Box<Approved>>,
 }
 
 /// Leave to do one exact thing, once. See the module text for what cannot be done with it.
@@ -165,7 +165,8 @@ pub struct Permit {
     resource: Resource,
     other: Option<(Action, Resource)>,
     request_digest: Digest,
-    leaf: Leaf,
+    // Boxed, since a permit is handed on many times.
+    leaf: Box<Leaf>,
     grounds: Grounds,
 }
 
@@ -174,7 +175,6 @@ pub struct Permit {
 #[must_use = "a refusal is recorded too"]
 pub struct Denial {
     refusal: Refusal,
-    // Boxed, so that the rare refusal does not make every decision large.
     leaf: Box<Leaf>,
 }
 
@@ -191,7 +191,7 @@ pub fn decide(
     grounds: Grounds,
     earlier: Option<Refusal>,
 ) -> Result<Permit, Denial> {
-    let mut leaf = leaf_of(caller, intent, &grounds);
+    let mut leaf = Box::new(leaf_of(caller, intent, &grounds));
     let service = service::indicator(intent, &grounds);
     let judged = judge::judge(caller, intent, &grounds, earlier)
         .and_then(|role| judge::judge_service(intent, service).map(|()| role));
@@ -212,7 +212,7 @@ pub fn decide(
         Err(refusal) => {
             leaf.outcome = LeafOutcome::Denied.into();
             leaf.reason = refusal.reason().to_owned();
-            Err(Denial { refusal, leaf: Box::new(leaf) })
+            Err(Denial { refusal, leaf })
         }
     }
 }
@@ -270,7 +270,7 @@ fn leaf_of(caller: &Caller, intent: &Intent<'_>, grounds: &Grounds) -> Leaf {
 #[must_use = "a decision takes effect only when its leaf is on disk"]
 pub struct Unrecorded<D> {
     decision: D,
-    leaf: Leaf,
+    leaf_bytes: Vec<u8>,
     leaf_hash: Digest,
 }
 
@@ -280,14 +280,20 @@ pub struct Unrecorded<D> {
 pub struct NotOnRecord;
 
 impl<D> Unrecorded<D> {
-    fn new(decision: D, leaf: Leaf) -> Self {
-        let leaf_hash = leaf.hash();
-        Self { decision, leaf, leaf_hash }
+    fn new(decision: D, leaf_bytes: Vec<u8>) -> Self {
+        let leaf_hash = merkle::leaf_hash(&leaf_bytes);
+        Self { decision, leaf_bytes, leaf_hash }
     }
 
-    /// The leaf to be committed.
-    pub const fn leaf(&self) -> &Leaf {
-        &self.leaf
+    /// Hands over the leaf to be committed, once: what is left knows it by its hash.
+    #[must_use]
+    pub fn take_leaf(&mut self) -> Vec<u8> {
+        core::mem::take(&mut self.leaf_bytes)
+    }
+
+    /// The hash by which the receipt must know the leaf.
+    pub const fn leaf_hash(&self) -> &Digest {
+        &self.leaf_hash
     }
 
     fn index(&self, receipt: &CommitReceipt) -> Result<u64, NotOnRecord> {
@@ -301,13 +307,13 @@ impl Permit {
     pub fn record(mut self, row_digests: Vec<Digest>) -> Unrecorded<Self> {
         let digests = row_digests.into_iter().map(|digest| digest.as_bytes().to_vec()).collect();
         self.leaf.row_digests = digests;
-        let leaf = self.leaf.clone();
+        let leaf = self.leaf.to_bytes();
         Unrecorded::new(self, leaf)
     }
 
     /// The evidence on which it was granted, if it was.
-    pub const fn evidence(&self) -> Option<&Appraised> {
-        self.grounds.evidence.as_ref()
+    pub fn evidence(&self) -> Option<&Appraised> {
+        self.grounds.evidence.as_deref()
     }
 
     /// What is permitted.
@@ -324,7 +330,7 @@ impl Permit {
 impl Denial {
     /// Makes the leaf that must be on disk before the caller hears of the refusal.
     pub fn record(self) -> Unrecorded<Self> {
-        let leaf = *self.leaf.clone();
+        let leaf = self.leaf.to_bytes();
         Unrecorded::new(self, leaf)
     }
 
@@ -411,7 +417,7 @@ impl Recorded {
         let leaf = Leaf {
             row_digests: Vec::new(),
             began_at_index: self.audit_index,
-            ..self.permit.leaf.clone()
+            ..Leaf::clone(&self.permit.leaf)
         };
         Closing { leaf }
     }
@@ -480,8 +486,8 @@ impl Recorded {
 
 impl Spent {
     /// The evidence that came with the request, if it did.
-    pub const fn evidence(&self) -> Option<&Appraised> {
-        self.grounds.evidence.as_ref()
+    pub fn evidence(&self) -> Option<&Appraised> {
+        self.grounds.evidence.as_deref()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What every operation may reach: store, vault, log, clock, challenges. Made once at start.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -13,7 +14,7 @@ use kms_core::permit::Refusal;
 use kms_crypto::log_key::LogSigner;
 use kms_crypto::selftest::SelfTests;
 use kms_crypto::statement_key::StatementSigner;
-use kms_crypto::vault::Vault;
+use kms_crypto::vault::{SlotSecret, Vault};
 use kms_store::Store;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -62,6 +63,8 @@ pub(crate) struct Context {
     pub(crate) memo: Memo,
     /// What versions have protected, where that counts.
     pub(crate) counts: Counts,
+    /// Slots on disk whose secrets no version has yet. They open nothing, and are left behind at the end.
+    pub(crate) slots_ready: tokio::sync::Mutex<Vec<(u64, SlotSecret)>>,
     /// Figures for operators.
     pub(crate) metrics: Metrics,
     /// Places for operations under way, of programs and people that somebody vouches for.
@@ -153,6 +156,7 @@ impl Context {
             unseal_tries: UnsealTries::default(),
             counts: Counts::default(),
             memo: Memo::default(),
+            slots_ready: tokio::sync::Mutex::default(),
             metrics: Metrics::new(),
             opened: RwLock::default(),
             directory: RwLock::default(),
@@ -179,12 +183,13 @@ impl Context {
 
     /// The open vault; see [`Context::opened`].
     pub(crate) fn vault(&self) -> Result<Arc<Vault>, Refusal> {
-        self.opened().map(|opened| opened.vault)
+        let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
+        opened.as_ref().map(|opened| opened.vault.clone()).ok_or(Refusal::Sealed)
     }
 
     /// Whether the root is closed.
     pub(crate) fn is_sealed(&self) -> bool {
-        self.opened().is_err()
+        self.opened.read().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
     /// Puts an opened vault in place, with the people and programs that it vouches for.
@@ -277,6 +282,27 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], Failure> {
     kms_crypto::random::fill(&mut bytes)?;
     Ok(bytes)
 }
+
+/// 16 random bytes twice, for a request's salt and id: out of a stock that is drawn for many requests at
+/// once, since each draw has its price. The daemon never forks, so nobody else has the same stock.
+///
+/// # Errors
+/// As [`random`].
+pub(crate) fn random_pair() -> Result<[[u8; 16]; 2], Failure> {
+    STOCK.with_borrow_mut(|stock| {
+        if stock.is_empty() {
+            let drawn: [u8; STOCK_BYTES] = random()?;
+            stock.extend_from_slice(drawn.as_chunks::<16>().0.as_chunks::<2>().0);
+        }
+        stock.pop().ok_or(Failure::Bug("an empty draw"))
+    })
+}
+
+thread_local! {
+    /// What was drawn and not given out yet; each is given out once.
+    static STOCK: RefCell<Vec<[[u8; 16]; 2]>> = const { RefCell::new(Vec::new()) };
+}
+const STOCK_BYTES: usize = 1024;
 
 /// A fresh operation id.
 ///

@@ -1,6 +1,8 @@
 //! From a connection to a caller: the only place where callers are made, but for PIN logins and the
 //! daemon itself.
 
+use std::sync::{Mutex, PoisonError};
+
 use kms_core::caller::{Authentication, Caller, Grant, Role};
 use kms_core::id::{Digest, PrincipalKind, PrincipalName, Segment};
 use kms_core::transcript::Channel;
@@ -29,13 +31,46 @@ pub(crate) enum Peer {
     },
 }
 
+/// A connection's peer, and who it was found to be.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    peer: Peer,
+    /// As of an epoch of the context: whoever's rights have changed since is found out anew.
+    caller: Mutex<Option<(u64, Caller)>>,
+}
+
+impl Connected {
+    /// A connection of `peer`.
+    pub(crate) fn new(peer: Peer) -> Self {
+        Self { peer, caller: Mutex::default() }
+    }
+
+    /// Who it is now.
+    ///
+    /// # Errors
+    /// As [`caller`].
+    pub(crate) fn caller(&self, cx: &Context) -> Result<Caller, Failure> {
+        let mut known = self.caller.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read before the directory is: a change in between makes this one out of date, not later ones.
+        let now = cx.epoch();
+        match &*known {
+            Some((epoch, caller)) if *epoch == now => Ok(caller.clone()),
+            _ => {
+                let caller = caller(cx, &self.peer)?;
+                *known = Some((now, caller.clone()));
+                Ok(caller)
+            }
+        }
+    }
+}
+
 /// Who `peer` is. Whoever is not enrolled has no role: a program that the client authority or the
 /// kernel vouches for may still log in by PIN, and a workload with a certificate of its own making
 /// may ask for what evidence alone decides.
 ///
 /// # Errors
 /// Never for the names that are made here.
-pub(crate) fn caller(cx: &Context, peer: &Peer) -> Result<Caller, Failure> {
+fn caller(cx: &Context, peer: &Peer) -> Result<Caller, Failure> {
     let users = cx.users();
     match peer {
         Peer::Tls { certificate_digest, vouched_for, channel } => {

@@ -15,6 +15,7 @@ mod counting;
 #[cfg(feature = "dev")]
 mod dev;
 mod failure;
+mod group;
 mod grpc;
 mod housekeeper;
 mod identity;

@@ -24,7 +24,7 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use crate::context::Context;
-use crate::identity::Peer;
+use crate::identity::{Connected as Known, Peer};
 
 /// What TLS needs to accept a client and to know it.
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ pub(crate) struct Tls {
 /// An accepted connection whose peer is known.
 pub(crate) struct Connection {
     io: Io,
-    peer: Peer,
+    peer: Arc<Known>,
     _slot: Slot,
 }
 
@@ -75,7 +75,7 @@ pub(crate) async fn accept_unix(
             continue;
         };
         let Ok(credentials) = stream.peer_cred() else { continue };
-        let peer = Peer::Unix { uid: credentials.uid() };
+        let peer = known(Peer::Unix { uid: credentials.uid() });
         let connection = Connection { io: Io::Unix(stream), peer, _slot: slot };
         if accepted.send(Ok(connection)).await.is_err() {
             return;
@@ -104,7 +104,8 @@ pub(crate) async fn accept_tls(
             match timeout(HANDSHAKE_TIME_MAX, shake_hands(stream, &tls)).await {
                 Ok(Ok((io, peer))) => {
                     // The receiver is gone only when the daemon stops.
-                    let _ = accepted.send(Ok(Connection { io, peer, _slot: slot })).await;
+                    let connection = Connection { io, peer: known(peer), _slot: slot };
+                    let _ = accepted.send(Ok(connection)).await;
                 }
                 Ok(Err(_)) | Err(_) => {
                     cx.metrics.handshakes_failed.inc();
@@ -112,6 +113,10 @@ pub(crate) async fn accept_tls(
             }
         });
     }
+}
+
+fn known(peer: Peer) -> Arc<Known> {
+    Arc::new(Known::new(peer))
 }
 
 async fn slot(cx: &Arc<Context>, slots: &Arc<Semaphore>) -> Option<Slot> {
@@ -163,9 +168,9 @@ pub(crate) fn digest(certificate: &CertificateDer<'_>) -> Digest {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = Peer;
+    type ConnectInfo = Arc<Known>;
 
-    fn connect_info(&self) -> Peer {
+    fn connect_info(&self) -> Arc<Known> {
         self.peer.clone()
     }
 }

@@ -2,17 +2,31 @@
 //!
 //! A row is found by its place, and only if the store gives exactly the bytes that were believed, at the
 //! same revision. So a row that somebody edited in the store is found out as before: it is asked for each
-//! time, and no byte of it goes uncompared.
+//! time, and no byte of it goes uncompared. A version with its key and ring is found without asking for
+//! each of them, as long as the store says that no row at all has changed.
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use kms_store::Row;
 
-/// What was believed lately, in two generations: what is not asked for while one fills up is forgotten.
+use crate::ops::VersionFacts;
+use crate::wire::KeyOrVersion;
+
+/// What was believed lately. Rows are in two generations: what is not asked for while one fills up is
+/// forgotten.
 #[derive(Default)]
-pub(crate) struct Memo(Mutex<Generations>);
+pub(crate) struct Memo {
+    rows: Mutex<Generations>,
+    versions: RwLock<HashMap<KeyOrVersion, Loaded>>,
+}
+
+/// A version as it was loaded when rows had changed so often.
+struct Loaded {
+    changes: u64,
+    facts: VersionFacts,
+}
 
 #[derive(Default)]
 struct Generations {
@@ -29,12 +43,13 @@ impl Memo {
     /// What `row` said when it was believed, if it was.
     pub(crate) fn find<T: Any + Send + Sync>(&self, place: &str, row: &Row) -> Option<Arc<T>> {
         let mut generations = self.lock();
-        if !generations.young.contains_key(place) {
-            let (place, known) = generations.old.remove_entry(place)?;
-            generations.keep(place, known);
+        if let Some(known) = generations.young.get(place) {
+            return known.of(row);
         }
-        let known = generations.young.get(place).filter(|known| known.row == *row)?;
-        known.believed.clone().downcast().ok()
+        let (place, known) = generations.old.remove_entry(place)?;
+        let believed = known.of(row);
+        generations.keep(place, known);
+        believed
     }
 
     /// Keeps what was believed.
@@ -42,14 +57,41 @@ impl Memo {
         self.lock().keep(place.to_owned(), Known { row, believed });
     }
 
+    /// The version that `name` meant, if no row has changed since: they have changed so often by now.
+    pub(crate) fn version(&self, name: &KeyOrVersion, changes: u64) -> Option<VersionFacts> {
+        let versions = self.versions.read().unwrap_or_else(PoisonError::into_inner);
+        let loaded = versions.get(name).filter(|loaded| loaded.changes == changes)?;
+        Some(loaded.facts.clone())
+    }
+
+    /// Keeps what a version's name means; rows had changed so often before it was loaded.
+    pub(crate) fn keep_version(&self, name: &KeyOrVersion, changes: u64, facts: &VersionFacts) {
+        let mut versions = self.versions.write().unwrap_or_else(PoisonError::into_inner);
+        if versions.len() >= GENERATION_MAX {
+            versions.clear();
+        }
+        versions.insert(name.clone(), Loaded { changes, facts: facts.clone() });
+    }
+
     /// Forgets everything: the root is closed.
     pub(crate) fn clear(&self) {
         *self.lock() = Generations::default();
+        self.versions.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Nothing panics under this lock.
     fn lock(&self) -> MutexGuard<'_, Generations> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    /// What those bytes said, if they are the same; most often they are the very same in memory.
+    fn of<T: Any + Send + Sync>(&self, row: &Row) -> Option<Arc<T>> {
+        let known = &self.row;
+        let same = known.revision == row.revision
+            && (Arc::ptr_eq(&known.value, &row.value) || known.value == row.value);
+        same.then(|| self.believed.clone().downcast().ok())?
     }
 }
 
@@ -65,7 +107,7 @@ impl Generations {
     }
 }
 
-/// Half of the rows that are kept at most.
+/// Half of the rows that are kept at most, and all of the versions.
 const GENERATION_MAX: usize = 4096;
 /// Longer rows are read each time: those of secrets, and of keys with long policies.
 const ROW_BYTES_MAX: usize = 8 * 1024;

@@ -1,5 +1,6 @@
 //! Figures for operators, in the OpenMetrics text form.
 
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ pub(crate) struct Metrics {
     registry: Registry,
     operations: Family<Operation, Counter>,
     seconds: Family<Timed, Histogram>,
+    /// Those of operations that were granted, as most are, by action: looked up once.
+    granted: Vec<OnceLock<(Counter, Histogram)>>,
     /// Open connections.
     pub(crate) connections: Gauge,
     /// TLS handshakes that did not come to an end.
@@ -60,19 +63,37 @@ impl Metrics {
         );
         registry.register("sealed", "1 while the root key is closed", sealed.clone());
         registry.register("log_leaves", "Leaves in the audit log", log_size.clone());
-        Self { registry, operations, seconds, connections, handshakes_failed, sealed, log_size }
+        let granted = Action::ALL.iter().map(|_| OnceLock::new()).collect();
+        Self {
+            registry,
+            operations,
+            seconds,
+            granted,
+            connections,
+            handshakes_failed,
+            sealed,
+            log_size,
+        }
     }
 
     /// Counts one operation.
     pub(crate) fn operation<R>(&self, action: Action, result: &Result<R, Failure>, took: Duration) {
-        let outcome = match result {
-            Ok(_) => "granted",
-            Err(Failure::Refused { .. }) => "denied",
-            Err(_) => "failed",
+        let count = |(operations, seconds): &(Counter, Histogram)| {
+            operations.inc();
+            seconds.observe(took.as_secs_f64());
         };
+        match (result, self.granted.get(action as usize)) {
+            (Ok(_), Some(granted)) => count(granted.get_or_init(|| self.of(action, "granted"))),
+            (Ok(_), None) => count(&self.of(action, "granted")),
+            (Err(Failure::Refused { .. }), _) => count(&self.of(action, "denied")),
+            (Err(_), _) => count(&self.of(action, "failed")),
+        }
+    }
+
+    fn of(&self, action: Action, outcome: &'static str) -> (Counter, Histogram) {
         let action = action.as_str();
-        self.operations.get_or_create(&Operation { action, outcome }).inc();
-        self.seconds.get_or_create(&Timed { action }).observe(took.as_secs_f64());
+        let operations = self.operations.get_or_create(&Operation { action, outcome }).clone();
+        (operations, self.seconds.get_or_create(&Timed { action }).clone())
     }
 
     /// The figures as text.

@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
@@ -16,12 +17,13 @@ use kms_core::id::{Digest, Home, OperationId, PrincipalName, Resource, Timestamp
 use kms_core::permit::{self, Grounds, Intent, Other, Permit, Recorded, Refusal, Subject};
 use kms_core::service::Ingredients;
 use kms_proto::v1;
-use kms_store::{Batch, Committed, Condition, Outcome};
+use kms_store::{Batch, Committed, Condition, Outcome, StoreError};
 use prost::Message;
 use zeroize::Zeroizing;
 
-use crate::context::{Context, operation_id, random};
+use crate::context::{Context, random_pair};
 use crate::failure::{Early, Failure};
+use crate::group::Gathering;
 use crate::ops::free;
 use crate::rows::{self, Draft};
 use crate::wire;
@@ -162,16 +164,17 @@ impl Stamp {
         wire: &impl Message,
         request_id: &[u8],
     ) -> Result<Self, Failure> {
-        let salt: [u8; 16] = random()?;
+        // Drawn at once: each draw has its price.
+        let [salt, id] = random_pair()?;
         // The encoding may hold a PIN or a plaintext, so it is wiped when it has been digested.
         let wire = Zeroizing::new(wire.encode_to_vec());
-        let principal = caller.principal().to_string();
         let idempotency = (!request_id.is_empty()).then(|| {
+            let principal = caller.principal().to_string();
             Digest::of(&[principal.as_bytes(), action.as_str().as_bytes(), request_id, &wire])
         });
         let operation_id = match idempotency {
             Some(digest) => OperationId(std::array::from_fn(|at| digest.as_bytes()[at])),
-            None => operation_id()?,
+            None => OperationId(id),
         };
         let request_digest = Digest::of(&[&salt, action.as_str().as_bytes(), &wire]);
         let actor = caller.principal().clone();
@@ -204,7 +207,8 @@ where
     // counted try without its leaf nor a destroyed version without its erasure.
     let task = tokio::spawn(async move {
         let _slot = slot;
-        request::<O>(&task_cx, &caller, wire).await
+        let asking = Asking { cx: &task_cx, caller: &caller, gathering: None };
+        request::<O>(&asking, wire).await
     });
     let result = task.await.unwrap_or(Err(Failure::Bug("an operation panicked")));
     cx.metrics.operation(O::ACTION, &result, started.elapsed());
@@ -212,18 +216,22 @@ where
     result
 }
 
-/// As [`serve`], for whoever is in a task already that goes on to its end whatever the caller does.
+/// As [`serve`], for whoever is in a task already that goes on to its end whatever the caller does. The
+/// decision goes to the disk with those that are in `gathering`, if there is one.
 ///
 /// # Errors
 /// As [`serve`].
 pub(crate) async fn serve_in_task<O: Operation>(
     cx: &Arc<Context>,
     caller: &Caller,
+    gathering: Option<&Gathering>,
     wire: O::Wire,
 ) -> Result<O::Reply, Failure> {
     let started = Instant::now();
     let _slot = cx.slot(caller).await.ok_or(Failure::Bug("the slots were closed"))?;
-    let result = caught(request::<O>(cx, caller, wire)).await;
+    let asking = Asking { cx, caller, gathering };
+    let request = std::pin::pin!(request::<O>(&asking, wire));
+    let result = caught(request).await;
     let result = result.unwrap_or(Err(Failure::Bug("an operation panicked")));
     cx.metrics.operation(O::ACTION, &result, started.elapsed());
     trace(O::ACTION, &result);
@@ -240,15 +248,15 @@ pub(crate) async fn serve_within<O: Operation>(
     wire: O::Wire,
 ) -> Result<O::Reply, Failure> {
     let started = Instant::now();
-    let result = request::<O>(cx, daemon, wire).await;
+    let asking = Asking { cx, caller: daemon, gathering: None };
+    let result = request::<O>(&asking, wire).await;
     cx.metrics.operation(O::ACTION, &result, started.elapsed());
     trace(O::ACTION, &result);
     result
 }
 
 /// What comes of `future`; `None` when it panics.
-async fn caught<R>(future: impl Future<Output = R>) -> Option<R> {
-    let mut future = std::pin::pin!(future);
+async fn caught<R>(mut future: Pin<&mut impl Future<Output = R>>) -> Option<R> {
     std::future::poll_fn(|task| {
         // A future that has panicked is not polled again, so nobody sees what it left half done.
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(task)));
@@ -261,16 +269,30 @@ async fn caught<R>(future: impl Future<Output = R>) -> Option<R> {
     .await
 }
 
-async fn request<O: Operation>(
-    cx: &Context,
-    caller: &Caller,
-    wire: O::Wire,
-) -> Result<O::Reply, Failure> {
+/// Who asks, and with whom.
+struct Asking<'a> {
+    cx: &'a Context,
+    caller: &'a Caller,
+    /// Where decisions wait for each other on the way to the disk.
+    gathering: Option<&'a Gathering>,
+}
+
+impl Asking<'_> {
+    async fn commit(&self, batch: Batch) -> Result<Outcome, StoreError> {
+        match self.gathering {
+            Some(gathering) => gathering.commit(batch).await,
+            None => self.cx.store.commit(batch).await,
+        }
+    }
+}
+
+async fn request<O: Operation>(asking: &Asking<'_>, wire: O::Wire) -> Result<O::Reply, Failure> {
+    let Asking { cx, caller, .. } = asking;
     let stamp = Stamp::new(cx, caller, O::ACTION, &wire, O::request_id(&wire))?;
     let parsed = wire::request_id(O::request_id(&wire)).and_then(|()| O::parse(wire, &cx.home));
     let trusted = O::ACTION.works_in_error_state() || cx.self_tests.state().is_ok();
     let parsed = if trusted { parsed } else { Err(Refusal::SelfTestFailed) };
-    steps(cx, caller, &stamp, parsed).await
+    steps(asking, &stamp, parsed).await
 }
 
 /// Tells the operator's log how an operation ended. The audit log says the rest.
@@ -284,16 +306,18 @@ fn trace<R>(action: Action, result: &Result<R, Failure>) {
     }
 }
 
+/// The steps in their order. What ends a request early is rare and stands apart in memory, so that the
+/// many that go all the way are small.
 async fn steps<O: Operation>(
-    cx: &Context,
-    caller: &Caller,
+    asking: &Asking<'_>,
     stamp: &Stamp,
     parsed: Result<O, Refusal>,
 ) -> Result<O::Reply, Failure> {
+    let Asking { cx, caller, .. } = *asking;
     let operation = match parsed {
         Ok(operation) => operation,
         Err(refusal) => {
-            return Err(refuse::<O>(cx, caller, stamp, Resource::Appliance, refusal).await);
+            return Err(Box::pin(refuse::<O>(asking, stamp, Resource::Appliance, refusal)).await);
         }
     };
     let mut resource = operation.named();
@@ -301,14 +325,17 @@ async fn steps<O: Operation>(
         let facts = match operation.load(cx, caller, stamp).await {
             Ok(facts) => facts,
             Err(early) => {
-                return Err(end_early::<O>(cx, caller, stamp, operation.named(), early).await);
+                let ended = end_early::<O>(asking, stamp, operation.named(), early);
+                return Err(Box::pin(ended).await);
             }
         };
         resource = operation.resource(&facts);
         let (grounds, earlier) = match operation.grounds(cx, caller, stamp, &facts).await {
             Ok(grounds) => (grounds, None),
             Err(Early::Refuse(refusal)) => (Grounds::default(), Some(refusal)),
-            Err(early) => return Err(end_early::<O>(cx, caller, stamp, resource, early).await),
+            Err(early) => {
+                return Err(Box::pin(end_early::<O>(asking, stamp, resource, early)).await);
+            }
         };
         let action = operation.action(&facts);
         let intent = Intent {
@@ -318,16 +345,18 @@ async fn steps<O: Operation>(
         };
         let permit = match permit::decide(caller, &intent, grounds, earlier) {
             Ok(permit) => permit,
-            Err(denial) => return Err(record_denial(cx, denial).await),
+            Err(denial) => return Err(Box::pin(record_denial(asking, denial)).await),
         };
         let (prepared, drafts) = match operation.prepare(cx, &permit, stamp, &facts).await {
             Ok(prepared) => prepared,
-            Err(early) => return Err(end_early::<O>(cx, caller, stamp, resource, early).await),
+            Err(early) => {
+                return Err(Box::pin(end_early::<O>(asking, stamp, resource, early)).await);
+            }
         };
         let unchanged = operation.unchanged(&facts);
         let binds = operation.binds_rows(&facts);
         let once = stamp.idempotency.filter(|_| !O::WRITES_LATER);
-        if let Some(recorded) = record(cx, permit, (once, binds), unchanged, drafts).await? {
+        if let Some(recorded) = record(asking, permit, (once, binds), unchanged, drafts).await? {
             let audit = v1::AuditReference {
                 audit_index: recorded.audit_index(),
                 request_salt: stamp.salt.to_vec(),
@@ -337,13 +366,13 @@ async fn steps<O: Operation>(
             return match performed {
                 // The log says that it was permitted; that it was refused then, it says as well.
                 Err(Failure::Late(refusal)) => {
-                    Err(refuse::<O>(cx, caller, stamp, resource, refusal).await)
+                    Err(Box::pin(refuse::<O>(asking, stamp, resource, refusal)).await)
                 }
                 performed => performed,
             };
         }
     }
-    Err(refuse::<O>(cx, caller, stamp, resource, Refusal::Stale).await)
+    Err(Box::pin(refuse::<O>(asking, stamp, resource, Refusal::Stale)).await)
 }
 
 fn intent<'a>(
@@ -369,17 +398,17 @@ fn intent<'a>(
 
 /// Commits the rows and the leaf of a permit in one batch. `None` when a row changed meanwhile.
 async fn record(
-    cx: &Context,
+    asking: &Asking<'_>,
     permit: Permit,
     (once, binds_rows): (Option<Digest>, Option<u64>),
     conditions: Vec<Condition>,
     drafts: Vec<Draft>,
 ) -> Result<Option<Recorded>, Failure> {
-    let unrecorded = permit.record(drafts.iter().filter_map(|draft| draft.digest).collect());
+    let mut unrecorded = permit.record(drafts.iter().filter_map(|draft| draft.digest).collect());
     let slots = rows::slots(&drafts);
     let mut batch = Batch {
         conditions,
-        leaves: vec![unrecorded.leaf().to_bytes()],
+        leaves: vec![unrecorded.take_leaf()],
         // A read is a read each time; only writes are done once.
         idempotency: once
             .filter(|_| drafts.iter().any(|draft| draft.write.is_some()))
@@ -391,15 +420,15 @@ async fn record(
         batch.conditions.push(draft.condition);
         batch.writes.extend(draft.write);
     }
-    match cx.store.commit(batch).await? {
+    match asking.commit(batch).await? {
         // A retry that overtook its first attempt; asked once more, it finds what that one made.
         Outcome::Committed(Committed { replayed: true, .. }) => {
-            free(cx, &slots).await?;
+            free(asking.cx, &slots).await?;
             Err(Failure::Unknown)
         }
         Outcome::Committed(Committed { receipt, .. }) => Ok(Some(unrecorded.on_disk(&receipt)?)),
         Outcome::Conflict(_) => {
-            free(cx, &slots).await?;
+            free(asking.cx, &slots).await?;
             Ok(None)
         }
         Outcome::Unknown => Err(Failure::Unknown),
@@ -462,15 +491,16 @@ pub(crate) async fn refuse_message(
         Ok(stamp) => stamp,
         Err(failure) => return failure,
     };
-    refuse_action(cx, caller, &stamp, action, Resource::Appliance, refusal).await
+    let asking = Asking { cx, caller, gathering: None };
+    refuse_action(&asking, &stamp, action, Resource::Appliance, refusal).await
 }
 
 /// Records a refusal in the same log and by the same store as every grant, then tells it.
-async fn record_denial(cx: &Context, denial: permit::Denial) -> Failure {
-    let unrecorded = denial.record();
-    let batch = Batch { leaves: vec![unrecorded.leaf().to_bytes()], ..Batch::default() };
+async fn record_denial(asking: &Asking<'_>, denial: permit::Denial) -> Failure {
+    let mut unrecorded = denial.record();
+    let batch = Batch { leaves: vec![unrecorded.take_leaf()], ..Batch::default() };
     let told = async {
-        match cx.store.commit(batch).await? {
+        match asking.commit(batch).await? {
             Outcome::Committed(committed) => Ok(unrecorded.on_disk(&committed.receipt)?),
             Outcome::Conflict(_) | Outcome::Unknown => Err(Failure::Unknown),
         }
@@ -482,43 +512,40 @@ async fn record_denial(cx: &Context, denial: permit::Denial) -> Failure {
 }
 
 async fn refuse<O: Operation>(
-    cx: &Context,
-    caller: &Caller,
+    asking: &Asking<'_>,
     stamp: &Stamp,
     resource: Resource,
     refusal: Refusal,
 ) -> Failure {
-    refuse_action(cx, caller, stamp, O::ACTION, resource, refusal).await
+    refuse_action(asking, stamp, O::ACTION, resource, refusal).await
 }
 
 async fn refuse_action(
-    cx: &Context,
-    caller: &Caller,
+    asking: &Asking<'_>,
     stamp: &Stamp,
     action: Action,
     resource: Resource,
     refusal: Refusal,
 ) -> Failure {
-    let intent = intent(cx, stamp, action, resource, Subject::Plain);
-    match permit::decide(caller, &intent, Grounds::default(), Some(refusal)) {
-        Err(denial) => record_denial(cx, denial).await,
+    let intent = intent(asking.cx, stamp, action, resource, Subject::Plain);
+    match permit::decide(asking.caller, &intent, Grounds::default(), Some(refusal)) {
+        Err(denial) => record_denial(asking, denial).await,
         Ok(_) => Failure::Bug("a refusal that was permitted"),
     }
 }
 
 async fn end_early<O: Operation>(
-    cx: &Context,
-    caller: &Caller,
+    asking: &Asking<'_>,
     stamp: &Stamp,
     resource: Resource,
     early: Early,
 ) -> Failure {
     match early {
-        Early::Refuse(refusal) => refuse::<O>(cx, caller, stamp, resource, refusal).await,
+        Early::Refuse(refusal) => refuse::<O>(asking, stamp, resource, refusal).await,
         Early::Fail(failure) => {
             // The log says that it was asked; the caller hears what failed. Where the store itself
             // failed, this fails as well, and nothing was done.
-            let _recorded = refuse::<O>(cx, caller, stamp, resource, Refusal::Failed).await;
+            let _recorded = refuse::<O>(asking, stamp, resource, Refusal::Failed).await;
             failure
         }
     }

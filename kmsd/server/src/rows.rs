@@ -453,6 +453,11 @@ fn etag(digest: &Digest) -> String {
     digest.to_string()[..32].to_owned()
 }
 
+/// That a row stands as it was read.
+pub(crate) fn stands<T: Record>(row: &Stored<T>) -> Condition {
+    Condition { key: row.value.place(), expected: Expected::Revision(row.revision) }
+}
+
 /// A row on its way to the store, or one that must stay as it is.
 #[derive(Debug)]
 pub(crate) struct Draft {
@@ -482,8 +487,7 @@ pub(crate) fn slots(drafts: &[Draft]) -> Vec<u64> {
 
 /// Drafts that a row must stay as it was read.
 pub(crate) fn keep<T: Record>(row: &Stored<T>) -> Draft {
-    let (key, expected) = (row.value.place(), Expected::Revision(row.revision));
-    let condition = Condition { key, expected };
+    let condition = stands(row);
     Draft { condition, write: None, digest: None, etag: row.etag.clone(), slot: None }
 }
 

@@ -4,6 +4,7 @@
 //! backend calls it in its total order.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use kms_core::audit::CommitReceipt;
 pub use kms_core::audit::tile::LEAF_BYTES_MAX;
@@ -24,8 +25,8 @@ pub const VALUE_BYTES_MAX: usize = 1024 * 1024;
 pub struct Row {
     /// How often the key was put, over deletions: 1 for a new row, never the same again.
     pub revision: u64,
-    /// The bytes, sealed by the caller.
-    pub value: Vec<u8>,
+    /// The bytes, sealed by the caller. Copies of the row share them.
+    pub value: Arc<[u8]>,
 }
 
 /// What happens together or not at all.

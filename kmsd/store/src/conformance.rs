@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use kms_core::audit::merkle::{Frontier, leaf_hash, verify_inclusion};
 use tokio::task::JoinSet;
@@ -28,6 +29,8 @@ pub async fn run(fresh: impl AsyncFn() -> Arc<dyn Store>) {
     proofs_lead_to_the_head_of_every_size(&*fresh().await).await;
     concurrent_commits_have_one_order(fresh().await).await;
     one_of_many_wins_a_race(fresh().await).await;
+    of_many_at_once_each_stands_alone(&*fresh().await).await;
+    reads_are_never_older_than_what_was_acknowledged(fresh().await).await;
     the_row_set_tells_of_every_row(&*fresh().await).await;
     slots_are_kept_until_erased(&*fresh().await).await;
     batches_beyond_the_bounds_are_refused(&*fresh().await).await;
@@ -75,7 +78,7 @@ pub async fn all_rows(store: &dyn Store, prefix: &str) -> Vec<(String, u64, Vec<
         if page.is_empty() {
             return rows;
         }
-        rows.extend(page.into_iter().map(|(key, row)| (key, row.revision, row.value)));
+        rows.extend(page.into_iter().map(|(key, row)| (key, row.revision, row.value.to_vec())));
     }
 }
 
@@ -103,7 +106,7 @@ pub async fn verified_log(store: &dyn Store) -> Vec<Vec<u8>> {
 }
 
 async fn row(store: &dyn Store, key: &str) -> Option<(u64, Vec<u8>)> {
-    store.get(key).await.expect("a read").map(|row| (row.revision, row.value))
+    store.get(key).await.expect("a read").map(|row| (row.revision, row.value.to_vec()))
 }
 
 async fn revisions_count_up_over_deletions(store: &dyn Store) {
@@ -303,6 +306,64 @@ async fn one_of_many_wins_a_race(store: Arc<dyn Store>) {
     assert_eq!(row(&*store, "lock").await.map(|row| row.0), Some(1));
 }
 
+async fn of_many_at_once_each_stands_alone(store: &dyn Store) {
+    assert!(store.commit_each(Vec::new()).await.is_empty());
+    let absent = |batch: Batch| Batch {
+        conditions: vec![Condition { key: "a".into(), expected: Expected::Absent }],
+        ..batch
+    };
+    let large = || append(&[&[7; LEAF_BYTES_MAX][..]; 40]);
+    let batches = vec![
+        absent(put("a", b"one")),
+        append(&[b"x"]),
+        absent(put("b", b"one")),
+        put("", b"no key"),
+        large(),
+        large(),
+        put("c", b"one"),
+    ];
+    let outcomes = store.commit_each(batches).await;
+    let first = |outcome: &Result<Outcome, StoreError>| match outcome {
+        Ok(Outcome::Committed(Committed { receipt, .. })) => receipt.clone(),
+        other => panic!("not committed: {other:?}"),
+    };
+    assert_eq!(outcomes.len(), 7);
+    assert_eq!(first(&outcomes[1]).index_of(&leaf_hash(b"x")), Some(0));
+    assert!(matches!(&outcomes[2], Ok(Outcome::Conflict(keys)) if keys == &["a"]));
+    assert!(matches!(outcomes[3], Err(StoreError::BatchRefused(BatchFault::Key))));
+    [0, 4, 5, 6].into_iter().for_each(|place| drop(first(&outcomes[place])));
+    assert_eq!(verified_log(store).await.len(), 81);
+    let rows = all_rows(store, "").await;
+    assert_eq!(rows, ["a", "c"].map(|key| (key.to_owned(), 1, b"one".to_vec())));
+}
+
+/// However a backend holds what it reads.
+async fn reads_are_never_older_than_what_was_acknowledged(store: Arc<dyn Store>) {
+    const ROUNDS: u64 = 200;
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let mut readers = JoinSet::new();
+    for _ in 0..4 {
+        let (store, acknowledged) = (store.clone(), acknowledged.clone());
+        readers.spawn(async move {
+            let mut last = 0;
+            while last < ROUNDS {
+                let at_least = acknowledged.load(Ordering::Acquire);
+                let revision = row(&*store, "a").await.map_or(0, |row| row.0);
+                assert!(revision >= at_least.max(last), "{revision} after {at_least} and {last}");
+                last = revision;
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    for revision in 1..=ROUNDS {
+        let changes = store.row_changes();
+        committed(&*store, put("a", &revision.to_be_bytes())).await;
+        assert!(changes.is_none() || store.row_changes() > changes, "a change that is not counted");
+        acknowledged.store(revision, Ordering::Release);
+    }
+    readers.join_all().await;
+}
+
 async fn the_row_set_tells_of_every_row(store: &dyn Store) {
     let set = async || store.row_set().await.expect("a row set");
     let at = async |sequence| store.row_set_at(sequence).await.expect("an answer");
@@ -340,6 +401,12 @@ async fn slots_are_kept_until_erased(store: &dyn Store) {
     assert!(matches!(erased, Err(StoreError::SlotErased { slot }) if slot == first));
     assert_eq!(*store.read_slot(second).await.expect("a secret"), [2; 32]);
     let third = store.put_slot(Zeroizing::new([3; 32])).await.expect("a slot");
+    let more = store.put_slots([4, 5, 6].map(|byte| Zeroizing::new([byte; 32])).into()).await;
+    for (slot, byte) in more.expect("slots").into_iter().zip(4..=6) {
+        assert_eq!(*store.read_slot(slot).await.expect("a secret"), [byte; 32]);
+        assert!(![first, second, third].contains(&slot));
+    }
+    assert_eq!(store.put_slots(Vec::new()).await.expect("nothing"), [0; 0]);
     assert!(third != first && third != second, "a slot number names one secret for ever");
     for slot in [third + 1, u64::MAX] {
         assert!(matches!(store.read_slot(slot).await, Err(StoreError::SlotUnknown { .. })));

@@ -33,7 +33,7 @@ pub(crate) fn decode_row(payload: &[u8]) -> Option<Option<Row>> {
     let (revision, rest) = payload.split_first_chunk()?;
     let revision = u64::from_be_bytes(*revision);
     match rest.split_first()? {
-        (&LIVE, value) => Some(Some(Row { revision, value: value.to_vec() })),
+        (&LIVE, value) => Some(Some(Row { revision, value: value.into() })),
         (&DELETED, []) => Some(None),
         _ => None,
     }

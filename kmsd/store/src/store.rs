@@ -1,6 +1,9 @@
 //! The trait that the daemon holds; a backend is one implementation of it.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use async_trait::async_trait;
 use kms_core::audit::Leaf;
@@ -49,6 +52,18 @@ pub trait Store: Send + Sync {
     /// [`StoreError::BatchRefused`] beyond the stated bounds, [`StoreError::DiskFull`]; with any
     /// error nothing was done. In doubt the answer is [`Outcome::Unknown`].
     async fn commit(&self, batch: Batch) -> Result<Outcome, StoreError>;
+
+    /// Commits several batches at once, each as [`Self::commit`] does and on its own: one that is refused
+    /// or meets a conflict keeps none of the others back. The answers are in the order of the batches.
+    async fn commit_each(&self, batches: Vec<Batch>) -> Vec<Result<Outcome, StoreError>> {
+        all(batches.into_iter().map(|batch| self.commit(batch)).collect()).await
+    }
+
+    /// A count that rises whenever a row changes, before the change is acknowledged: as long as it stands,
+    /// what was read since it was asked for is as good as a read. `None` where nobody counts.
+    fn row_changes(&self) -> Option<u64> {
+        None
+    }
 
     /// What came of the batch of that name: `None` when it was never applied. Resolves
     /// [`Outcome::Unknown`] and retries.
@@ -153,6 +168,19 @@ pub trait Store: Send + Sync {
     /// [`StoreError::DiskFull`], or [`StoreError::Poisoned`] when the slot did not reach the disk.
     async fn put_slot(&self, secret: Zeroizing<[u8; 32]>) -> Result<u64, StoreError>;
 
+    /// Keeps several secrets, as [`Self::put_slot`] does, most often at the price of one; their numbers
+    /// are in the order of the secrets.
+    ///
+    /// # Errors
+    /// As [`Self::put_slot`].
+    async fn put_slots(&self, secrets: Vec<Zeroizing<[u8; 32]>>) -> Result<Vec<u64>, StoreError> {
+        let mut slots = Vec::with_capacity(secrets.len());
+        for secret in secrets {
+            slots.push(self.put_slot(secret).await?);
+        }
+        Ok(slots)
+    }
+
     /// The secret of a slot.
     ///
     /// # Errors
@@ -172,6 +200,25 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError::Poisoned`] when the store had stopped before.
     async fn close(&self) -> Result<(), StoreError>;
+}
+
+type Committing<'a> = Pin<Box<dyn Future<Output = Result<Outcome, StoreError>> + Send + 'a>>;
+
+/// Waits for all, which go on side by side.
+async fn all(mut commits: Vec<Committing<'_>>) -> Vec<Result<Outcome, StoreError>> {
+    let mut outcomes: Vec<_> = commits.iter().map(|_| None).collect();
+    std::future::poll_fn(|task| {
+        for (commit, outcome) in commits.iter_mut().zip(&mut outcomes) {
+            if outcome.is_none()
+                && let Poll::Ready(ended) = commit.as_mut().poll(task)
+            {
+                *outcome = Some(ended);
+            }
+        }
+        if outcomes.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    outcomes.into_iter().flatten().collect()
 }
 
 /// Holds a page limit against [`SCAN_MAX`].

@@ -234,7 +234,7 @@ async fn read_all(store: &dyn Store, healed: bool) -> &'static str {
             store
                 .get(&key(i))
                 .await
-                .map(|row| row.is_some_and(|row| row.revision == 2 && row.value == value(i))),
+                .map(|row| row.is_some_and(|row| row.revision == 2 && row.value[..] == value(i))),
         );
     }
     let deleted = store.get(DELETED).await;
@@ -308,7 +308,7 @@ async fn all_rows(store: &dyn Store) -> Result<Vec<(String, Vec<u8>)>, StoreErro
         if page.is_empty() {
             return Ok(rows);
         }
-        rows.extend(page.into_iter().map(|(key, row)| (key, row.value)));
+        rows.extend(page.into_iter().map(|(key, row)| (key, row.value.to_vec())));
     }
 }
 

@@ -138,7 +138,7 @@ async fn rows(store: &dyn Store) -> Vec<(String, Vec<u8>)> {
         if page.is_empty() {
             return rows;
         }
-        rows.extend(page.into_iter().map(|(key, row)| (key, row.value)));
+        rows.extend(page.into_iter().map(|(key, row)| (key, row.value.to_vec())));
     }
 }
 

@@ -149,7 +149,7 @@ async fn start_and_stop(folder: &Path, after: &str) -> Duration {
     let (store, opened) = open(folder).unwrap();
     let row = store.get(&key(rows() / 2)).await.unwrap().unwrap();
     let ready = start.elapsed();
-    assert!(row.value == value(rows() / 2));
+    assert!(row.value[..] == value(rows() / 2));
     let start = Instant::now();
     store.close().await.unwrap();
     println!("after {after}: ready in {ready:.2?}, closed in {:.2?}, {opened:?}", start.elapsed());

@@ -21,6 +21,7 @@ mod pin;
 mod policy;
 mod power;
 mod quorum;
+mod races;
 mod refusals;
 mod release;
 mod restart;

@@ -42,7 +42,7 @@ async fn what_was_acknowledged_survives_a_power_loss() {
         // The first cut is as hard as can be.
         let survival = if round % 3 == 0 { Survival::Nothing } else { Survival::Some };
         let mut disk = Disk::load(&store);
-        daemon.restart_with(&environment);
+        daemon.restart_under(&environment);
         let acknowledged = Arc::new(Mutex::new(Vec::new()));
         let mut writers = tokio::task::JoinSet::new();
         for writer in 0..4 {

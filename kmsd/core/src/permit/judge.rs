@@ -257,7 +257,7 @@ fn judge_usage(
     if requirement.free_usages.contains(&usage) && usage != Usage::Release {
         return Ok(());
     }
-    let appraised = grounds.evidence.as_ref().ok_or(Refusal::EvidenceRequired)?;
+    let appraised = grounds.evidence.as_deref().ok_or(Refusal::EvidenceRequired)?;
     let examination = appraised.claims().examination();
     let mut reasons = Vec::new();
     if !requirement.kinds.contains(&examination.kind) {
@@ -318,7 +318,7 @@ fn approved_for<'a>(
     asked: Asked<'_>,
     grounds: &'a Grounds,
 ) -> Result<Option<&'a Approved>, Refusal> {
-    let Some(approved) = &grounds.approval else { return Ok(None) };
+    let Some(approved) = grounds.approval.as_deref() else { return Ok(None) };
     let proposal = approved.proposal();
     if proposal.action == asked.action && proposal.resource == asked.resource.to_string() {
         Ok(Some(approved))

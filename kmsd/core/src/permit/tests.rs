@@ -288,7 +288,7 @@ fn a_permit_is_good_for_exactly_what_was_asked_and_recorded() {
     };
     let user = caller(Role::CryptoUser, "r");
     let permit = || decide(&user, &intent, Grounds::default(), None).unwrap().record(vec![]);
-    let hash = permit().leaf().hash();
+    let hash = *permit().leaf_hash();
     let receipt = CommitReceipt::durable(40, vec![Digest([0; 32]), hash]);
     let recorded = || permit().on_disk(&receipt).unwrap();
     assert_eq!(recorded().audit_index(), 41);
@@ -629,7 +629,7 @@ fn an_approval_is_for_one_action_on_one_resource_under_one_policy() {
             region: "l",
             now: Timestamp(5),
         };
-        let grounds = Grounds { approval: Some(approved), ..Grounds::default() };
+        let grounds = Grounds { approval: Some(Box::new(approved)), ..Grounds::default() };
         decide(&caller(Role::KeyManager, "r"), &intent, grounds, None)
             .map(|_| ())
             .map_err(|denial| denial.refusal)

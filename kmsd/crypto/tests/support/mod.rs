@@ -158,7 +158,7 @@ impl Stored {
 
     /// A recorded permit to release this version to `recipient`.
     pub(crate) fn release_permit(&self, recipient: &Recipient) -> Recorded {
-        let grounds = Grounds { evidence: Some(appraised(recipient)), approval: None };
+        let grounds = Grounds { evidence: Some(Box::new(appraised(recipient))), approval: None };
         permit(Action::ReleaseKey, &self.header, grounds)
     }
 }
@@ -273,7 +273,7 @@ fn recorded_both(
     let principal = "apps/a".parse().unwrap();
     let caller = Caller::authenticated(principal, Authentication::UnixPeer(0), grants);
     let permit = decide(&caller, &intent, grounds, None).unwrap().record(vec![]);
-    let receipt = CommitReceipt::durable(7, vec![permit.leaf().hash()]);
+    let receipt = CommitReceipt::durable(7, vec![*permit.leaf_hash()]);
     permit.on_disk(&receipt).unwrap()
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use crate::context::Context;
-use crate::identity::{self, Peer};
+use crate::identity::Connected;
 use crate::pipeline::{self, Operation};
 
 pub(crate) use services::routes;
@@ -35,13 +35,13 @@ impl Api {
         Self { cx, stopping }
     }
 
-    fn peer<T>(request: &Request<T>) -> Result<Peer, Status> {
-        let peer = request.extensions().get::<Peer>().cloned();
+    fn peer<T>(request: &Request<T>) -> Result<Arc<Connected>, Status> {
+        let peer = request.extensions().get::<Arc<Connected>>().cloned();
         peer.ok_or_else(|| Status::internal("a connection without a peer"))
     }
 
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        Ok(identity::caller(&self.cx, &Self::peer(request)?)?)
+        Ok(Self::peer(request)?.caller(&self.cx)?)
     }
 
     async fn serve<O: Operation + 'static>(

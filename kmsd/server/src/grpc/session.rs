@@ -1,23 +1,26 @@
 //! One long stream of operations: what the PKCS#11 module speaks.
 //!
-//! Requests are answered in any order; the ids pair them. A login changes who the stream speaks
-//! for, so it waits for what is in flight and everything after it waits for the login.
+//! Requests are answered in any order; the ids pair them. Uses of keys that have come by the time that one
+//! is looked at go together ([`crate::group`]). A login changes who the stream speaks for, so it waits for
+//! what is in flight and everything after it waits for the login.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context as Task, Poll, ready};
 
 use kms_core::caller::Caller;
 use kms_proto::v1;
 use kms_proto::v1::session_request::Request as Asked;
 use kms_proto::v1::session_response::Response as Answered;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::Stream;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::identity::{self, Peer};
+use crate::group::{GROUP_MAX, Gathering, Group, Item};
+use crate::identity::Connected;
 use crate::ops::{self, Login, MakingOf, Reading, Using, Writing};
 use crate::pipeline::{self, Operation};
 use crate::status::{Told, tell};
@@ -29,22 +32,44 @@ pub(crate) type SessionStream =
 /// Serves `requests` of `peer`, which is `channel_caller` now, until the stream ends or the daemon stops.
 pub(crate) fn run(
     cx: Arc<Context>,
-    peer: Peer,
+    peer: Arc<Connected>,
     channel_caller: Caller,
     requests: Streaming<v1::SessionRequest>,
     stopping: watch::Receiver<bool>,
 ) -> SessionStream {
     let (answers, received) = mpsc::channel(IN_FLIGHT_MAX);
     tokio::spawn(Session { cx, peer, channel_caller, answers }.serve(requests, stopping));
-    Box::pin(ReceiverStream::new(received))
+    Box::pin(Answers { received, next: Vec::new().into_iter() })
+}
+
+/// Answers that are ready together are sent together.
+struct Answers {
+    received: mpsc::Receiver<Vec<v1::SessionResponse>>,
+    next: std::vec::IntoIter<v1::SessionResponse>,
+}
+
+impl Stream for Answers {
+    type Item = Result<v1::SessionResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(answer) = self.next.next() {
+                return Poll::Ready(Some(Ok(answer)));
+            }
+            match ready!(self.received.poll_recv(task)) {
+                Some(answers) => self.next = answers.into_iter(),
+                None => return Poll::Ready(None),
+            }
+        }
+    }
 }
 
 struct Session {
     cx: Arc<Context>,
-    peer: Peer,
+    peer: Arc<Connected>,
     /// Who the channel itself speaks for: what a logout returns to.
     channel_caller: Caller,
-    answers: mpsc::Sender<Result<v1::SessionResponse, Status>>,
+    answers: mpsc::Sender<Vec<v1::SessionResponse>>,
 }
 
 impl Session {
@@ -56,17 +81,22 @@ impl Session {
         let mut caller = Arc::new(self.channel_caller.clone());
         let mut epoch = self.cx.epoch();
         let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+        // What came together with others, but does not go with them.
+        let mut kept_back = None;
         loop {
-            let request = tokio::select! {
-                request = requests.message() => request,
-                _ = stopping.wait_for(|stop| *stop) => return,
+            let request = match kept_back.take() {
+                Some(request) => Ok(Some(request)),
+                None => tokio::select! {
+                    request = requests.message() => request,
+                    _ = stopping.wait_for(|stop| *stop) => return,
+                },
             };
             let Ok(Some(v1::SessionRequest { id, request })) = request else { return };
             if epoch != self.cx.epoch() {
                 // Somebody's rights changed, so who this stream speaks for is found out anew; a
                 // PIN has to be given again.
                 epoch = self.cx.epoch();
-                let Ok(anew) = identity::caller(&self.cx, &self.peer) else { return };
+                let Ok(anew) = self.peer.caller(&self.cx) else { return };
                 self.channel_caller = anew;
                 caller = Arc::new(self.channel_caller.clone());
             }
@@ -89,96 +119,206 @@ impl Session {
                     Answered::LogoutToken(v1::LogoutTokenResponse {})
                 }
                 Some(asked) => {
-                    let Ok(permit) = in_flight.clone().acquire_owned().await else { return };
-                    let (cx, caller) = (self.cx.clone(), caller.clone());
-                    let answers = self.answers.clone();
-                    tokio::spawn(async move {
-                        let answered = answer(&cx, &caller, asked).await;
-                        // The receiver is gone only when the client is.
-                        let _ = answers.send(Ok(response(id, answered))).await;
-                        // Given back only now, so that a client that does not read its answers
-                        // cannot have more than this many made.
-                        drop(permit);
-                    });
+                    let Ok(mut permit) = in_flight.clone().acquire_owned().await else { return };
+                    let mut together = vec![(id, asked)];
+                    while together.iter().all(|(_, asked)| is_use(asked))
+                        && together.len() < GROUP_MAX
+                        && epoch == self.cx.epoch()
+                        && let Ok(another) = in_flight.clone().try_acquire_owned()
+                        && let Some(Ok(Some(request))) = at_once(requests.message()).await
+                    {
+                        match request {
+                            v1::SessionRequest { id, request: Some(asked) } if is_use(&asked) => {
+                                together.push((id, asked));
+                                permit.merge(another);
+                            }
+                            request => {
+                                kept_back = Some(request);
+                                break;
+                            }
+                        }
+                    }
+                    tokio::spawn(self.answering(caller.clone(), together, permit));
                     continue;
                 }
                 None => Answered::Error(unknown()),
             };
-            if self.answers.send(Ok(response(id, answered))).await.is_err() {
+            if self.answers.send(vec![response(id, answered)]).await.is_err() {
                 return;
             }
         }
     }
-}
 
-async fn answer(cx: &Arc<Context>, caller: &Caller, asked: Asked) -> Answered {
-    async fn one<O: Operation + 'static>(
-        cx: &Arc<Context>,
-        caller: &Caller,
-        wire: O::Wire,
-        wrap: fn(O::Reply) -> Answered,
-    ) -> Answered
-    where
-        O::Wire: 'static,
-        O::Reply: 'static,
-    {
-        // On the heap: one task would otherwise have room for the largest of all operations, and its stack
-        // for all of them.
-        match Box::pin(pipeline::serve_in_task::<O>(cx, caller, wire)).await {
-            Ok(reply) => wrap(reply),
-            Err(failure) => refused(&failure),
+    /// Answers requests that came together.
+    fn answering(
+        &self,
+        caller: Arc<Caller>,
+        requests: Vec<(u64, Asked)>,
+        permit: OwnedSemaphorePermit,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let (store, answers) = (self.cx.store.clone(), self.answers.clone());
+        let gathering = Arc::<Gathering>::default();
+        let (ids, items): (Vec<_>, Vec<Item<Answered>>) = requests
+            .into_iter()
+            .map(|(id, asked)| -> (u64, Item<Answered>) {
+                let (cx, caller, gathering) = (self.cx.clone(), caller.clone(), gathering.clone());
+                let item = async move { answer(&cx, &caller, &gathering, asked).await };
+                (id, Box::pin(item))
+            })
+            .unzip();
+        async move {
+            let mut group = Group::new(store, gathering, items, panicked);
+            loop {
+                let ended = group.ended().await;
+                if ended.is_empty() {
+                    break;
+                }
+                let ended = ended.into_iter().map(|(place, answer)| response(ids[place], answer));
+                // The receiver is gone only when the client is.
+                let _ = answers.send(ended.collect()).await;
+            }
+            // Given back only now, so that a client that does not read its answers cannot have more
+            // than this many made.
+            drop(permit);
         }
     }
+}
+
+/// What comes of `future` without waiting for anything.
+async fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|task| match future.as_mut().poll(task) {
+        Poll::Ready(ended) => Poll::Ready(Some(ended)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+/// Whether it is one use of one key, so that it takes about as long as its neighbours.
+const fn is_use(asked: &Asked) -> bool {
+    matches!(
+        asked,
+        Asked::Decrypt(_)
+            | Asked::Encrypt(_)
+            | Asked::MacSign(_)
+            | Asked::MacVerify(_)
+            | Asked::Sign(_)
+            | Asked::Verify(_)
+    )
+}
+
+async fn answer(cx: &Arc<Context>, caller: &Caller, with: &Gathering, asked: Asked) -> Answered {
+    use Answered as A;
+    match asked {
+        Asked::Decrypt(wire) => {
+            one::<Using<ops::Decrypt>>(cx, caller, with, wire, A::Decrypt).await
+        }
+        Asked::Encrypt(wire) => {
+            one::<Using<ops::Encrypt>>(cx, caller, with, wire, A::Encrypt).await
+        }
+        Asked::MacSign(wire) => {
+            one::<Using<ops::MacSign>>(cx, caller, with, wire, A::MacSign).await
+        }
+        Asked::MacVerify(wire) => {
+            one::<Using<ops::MacVerify>>(cx, caller, with, wire, A::MacVerify).await
+        }
+        Asked::Sign(wire) => one::<Using<ops::Sign>>(cx, caller, with, wire, A::Sign).await,
+        Asked::Verify(wire) => one::<Using<ops::Verify>>(cx, caller, with, wire, A::Verify).await,
+        // In a place of their own: what keeps the largest of them would have to be moved about for
+        // each of the others.
+        rare => Box::pin(answer_rare(cx, caller, with, rare)).await,
+    }
+}
+
+async fn one<O: Operation + 'static>(
+    cx: &Arc<Context>,
+    caller: &Caller,
+    with: &Gathering,
+    wire: O::Wire,
+    wrap: fn(O::Reply) -> Answered,
+) -> Answered
+where
+    O::Wire: 'static,
+    O::Reply: 'static,
+{
+    match pipeline::serve_in_task::<O>(cx, caller, Some(with), wire).await {
+        Ok(reply) => wrap(reply),
+        Err(failure) => refused(&failure),
+    }
+}
+
+/// As [`one`], on the heap: a task would otherwise have room for the largest of all operations, and its stack
+/// for all of them.
+async fn apart<O: Operation + 'static>(
+    cx: &Arc<Context>,
+    caller: &Caller,
+    with: &Gathering,
+    wire: O::Wire,
+    wrap: fn(O::Reply) -> Answered,
+) -> Answered
+where
+    O::Wire: 'static,
+    O::Reply: 'static,
+{
+    Box::pin(one::<O>(cx, caller, with, wire, wrap)).await
+}
+
+async fn answer_rare(
+    cx: &Arc<Context>,
+    caller: &Caller,
+    with: &Gathering,
+    asked: Asked,
+) -> Answered {
     use Answered as A;
     match asked {
         Asked::CreateObjectKey(wire) => {
-            one::<ops::CreateObjectKey>(cx, caller, wire, A::CreateObjectKey).await
+            apart::<ops::CreateObjectKey>(cx, caller, with, wire, A::CreateObjectKey).await
         }
-        Asked::Decrypt(wire) => one::<Using<ops::Decrypt>>(cx, caller, wire, A::Decrypt).await,
         Asked::DestroyObject(wire) => {
-            one::<Writing<ops::DestroyObject>>(cx, caller, wire, A::DestroyObject).await
+            apart::<Writing<ops::DestroyObject>>(cx, caller, with, wire, A::DestroyObject).await
         }
         Asked::AgreeKey(wire) => {
-            one::<MakingOf<ops::AgreeKey>>(cx, caller, wire, A::AgreeKey).await
+            apart::<MakingOf<ops::AgreeKey>>(cx, caller, with, wire, A::AgreeKey).await
         }
-        Asked::CopyKey(wire) => one::<MakingOf<ops::CopyKey>>(cx, caller, wire, A::CopyKey).await,
+        Asked::CopyKey(wire) => {
+            apart::<MakingOf<ops::CopyKey>>(cx, caller, with, wire, A::CopyKey).await
+        }
         Asked::DecapsulateKey(wire) => {
-            one::<MakingOf<ops::DecapsulateKey>>(cx, caller, wire, A::DecapsulateKey).await
+            apart::<MakingOf<ops::DecapsulateKey>>(cx, caller, with, wire, A::DecapsulateKey).await
         }
         Asked::DeriveKey(wire) => {
-            one::<MakingOf<ops::DeriveKey>>(cx, caller, wire, A::DeriveKey).await
+            apart::<MakingOf<ops::DeriveKey>>(cx, caller, with, wire, A::DeriveKey).await
         }
         Asked::EncapsulateKey(wire) => {
-            one::<MakingOf<ops::EncapsulateKey>>(cx, caller, wire, A::EncapsulateKey).await
+            apart::<MakingOf<ops::EncapsulateKey>>(cx, caller, with, wire, A::EncapsulateKey).await
         }
         Asked::UnwrapKey(wire) => {
-            one::<MakingOf<ops::UnwrapKey>>(cx, caller, wire, A::UnwrapKey).await
+            apart::<MakingOf<ops::UnwrapKey>>(cx, caller, with, wire, A::UnwrapKey).await
         }
-        Asked::Digest(wire) => one::<ops::Digest>(cx, caller, wire, A::Digest).await,
-        Asked::WrapKey(wire) => one::<ops::WrapKey>(cx, caller, wire, A::WrapKey).await,
-        Asked::Encrypt(wire) => one::<Using<ops::Encrypt>>(cx, caller, wire, A::Encrypt).await,
+        Asked::Digest(wire) => apart::<ops::Digest>(cx, caller, with, wire, A::Digest).await,
+        Asked::WrapKey(wire) => apart::<ops::WrapKey>(cx, caller, with, wire, A::WrapKey).await,
         Asked::FindObjects(wire) => {
-            one::<Reading<ops::FindObjects>>(cx, caller, wire, A::FindObjects).await
+            apart::<Reading<ops::FindObjects>>(cx, caller, with, wire, A::FindObjects).await
         }
         Asked::GenerateRandom(wire) => {
-            one::<ops::GenerateRandom>(cx, caller, wire, A::GenerateRandom).await
+            apart::<ops::GenerateRandom>(cx, caller, with, wire, A::GenerateRandom).await
         }
         Asked::ListTokens(wire) => {
-            one::<Reading<ops::ListTokens>>(cx, caller, wire, A::ListTokens).await
+            apart::<Reading<ops::ListTokens>>(cx, caller, with, wire, A::ListTokens).await
         }
-        Asked::MacSign(wire) => one::<Using<ops::MacSign>>(cx, caller, wire, A::MacSign).await,
-        Asked::MacVerify(wire) => {
-            one::<Using<ops::MacVerify>>(cx, caller, wire, A::MacVerify).await
-        }
-        Asked::Sign(wire) => one::<Using<ops::Sign>>(cx, caller, wire, A::Sign).await,
         Asked::UpdateObject(wire) => {
-            one::<Writing<ops::UpdateObject>>(cx, caller, wire, A::UpdateObject).await
+            apart::<Writing<ops::UpdateObject>>(cx, caller, with, wire, A::UpdateObject).await
         }
-        Asked::Verify(wire) => one::<Using<ops::Verify>>(cx, caller, wire, A::Verify).await,
         // Handled in order by the stream itself.
         Asked::LoginToken(_) | Asked::LogoutToken(_) => {
             refused(&Failure::Bug("a login beside the stream"))
         }
+        Asked::Decrypt(_)
+        | Asked::Encrypt(_)
+        | Asked::MacSign(_)
+        | Asked::MacVerify(_)
+        | Asked::Sign(_)
+        | Asked::Verify(_) => refused(&Failure::Bug("a use as something rare")),
     }
 }
 
@@ -186,6 +326,10 @@ fn refused(failure: &Failure) -> Answered {
     let Told { code, reason, message, audit_index } = tell(failure);
     let (code, reason) = (code.into(), reason.to_owned());
     Answered::Error(v1::OperationError { code, reason, message, audit_index })
+}
+
+fn panicked() -> Answered {
+    refused(&Failure::Bug("an operation panicked"))
 }
 
 /// What is not known, since the client is newer.

@@ -20,7 +20,7 @@ use tonic::{Status, Streaming};
 use super::StreamAnswers;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::identity::{self, Peer};
+use crate::identity::Connected;
 use crate::ops::{self, Broken, Running, StreamOf};
 use crate::pipeline;
 use crate::wire::{self, DATA_BYTES_MAX};
@@ -28,7 +28,7 @@ use crate::wire::{self, DATA_BYTES_MAX};
 /// Serves the stream `requests` of `peer`, who is `caller` now, to its end, or until the daemon stops.
 pub(crate) fn run(
     cx: Arc<Context>,
-    peer: Peer,
+    peer: Arc<Connected>,
     caller: Caller,
     requests: Streaming<v1::StreamRequest>,
     mut stopping: watch::Receiver<bool>,
@@ -57,7 +57,7 @@ pub(crate) fn run(
 
 struct Flow {
     cx: Arc<Context>,
-    peer: Peer,
+    peer: Arc<Connected>,
     caller: Caller,
     /// As of when the caller has its rights.
     epoch: u64,
@@ -154,7 +154,7 @@ impl Flow {
     fn caller_anew(&mut self) -> Result<(), End> {
         let epoch = self.cx.epoch();
         if epoch != self.epoch {
-            self.caller = identity::caller(&self.cx, &self.peer).map_err(Broken::Failed)?;
+            self.caller = self.peer.caller(&self.cx).map_err(Broken::Failed)?;
             self.epoch = epoch;
         }
         Ok(())
@@ -219,7 +219,7 @@ async fn begin(
 ) -> Result<(v1::StreamStarted, Running), Failure> {
     macro_rules! begin {
         ($kind:ident) => {
-            pipeline::serve_in_task::<StreamOf<ops::$kind>>(cx, caller, start).await
+            pipeline::serve_in_task::<StreamOf<ops::$kind>>(cx, caller, None, start).await
         };
     }
     match &start.operation {

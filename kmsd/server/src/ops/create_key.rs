@@ -286,9 +286,9 @@ pub(crate) async fn make_version(
     let (slot, material) = match imported {
         true => (None, Generated { sealed: Vec::new(), public_key: Vec::new() }),
         false => {
-            let secret = SlotSecret::generate()?;
-            let made = generate(vault, &header, &secret)?;
-            (Some(put_slot(cx, &secret).await?), made)
+            let make = |secret: &SlotSecret| generate(vault, &header, secret);
+            let (slot, made) = with_new_slot(cx, make).await?;
+            (Some(slot), made)
         }
     };
     let version = Version {
@@ -313,15 +313,40 @@ pub(crate) async fn make_version(
     Ok((version, drafts))
 }
 
-/// Puts a secret into a slot; it is durable then. That comes after the key was made: what is refused takes
-/// no slot.
+/// What `make` makes with the secret of a new slot, and the slot. Where nothing is made, none is taken.
 ///
 /// # Errors
-/// When the store fails.
-pub(crate) async fn put_slot(cx: &Context, secret: &SlotSecret) -> Result<u64, Failure> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    bytes.copy_from_slice(secret.expose_to_slot_table());
-    Ok(cx.store.put_slot(bytes).await?)
+/// Those of `make`, and when there is no randomness or the store fails.
+pub(crate) async fn with_new_slot<T, E: From<Failure>>(
+    cx: &Context,
+    make: impl FnOnce(&SlotSecret) -> Result<T, E>,
+) -> Result<(u64, T), E> {
+    let (slot, secret) = take_slot(cx).await?;
+    match make(&secret) {
+        Ok(made) => Ok((slot, made)),
+        Err(error) => {
+            cx.slots_ready.lock().await.push((slot, secret));
+            Err(error)
+        }
+    }
+}
+
+/// A slot and its secret, durable. Some are made at once, so that a new key most often waits for one sync and
+/// not for two.
+async fn take_slot(cx: &Context) -> Result<(u64, SlotSecret), Failure> {
+    let mut ready = cx.slots_ready.lock().await;
+    if ready.is_empty() {
+        let secrets: Vec<_> =
+            (0..SLOTS_AT_ONCE).map(|_| SlotSecret::generate()).collect::<Result<_, _>>()?;
+        let copied = |secret: &SlotSecret| {
+            let mut bytes = Zeroizing::new([0; 32]);
+            bytes.copy_from_slice(secret.expose_to_slot_table());
+            bytes
+        };
+        let slots = cx.store.put_slots(secrets.iter().map(copied).collect()).await?;
+        ready.extend(slots.into_iter().zip(secrets));
+    }
+    ready.pop().ok_or(Failure::Bug("no slot was made"))
 }
 
 /// Generates off the network threads where it takes long (RSA).
@@ -329,3 +354,6 @@ fn generate(vault: &Vault, header: &SealHeader, secret: &SlotSecret) -> Result<G
     // block_in_place keeps the borrow of the vault; other tasks move to another worker meanwhile.
     Ok(tokio::task::block_in_place(|| vault.generate(header, secret))?)
 }
+
+/// How many slots are made when there is none.
+const SLOTS_AT_ONCE: usize = 16;

@@ -77,7 +77,7 @@ impl Operation for ExecuteProposal {
     ) -> Result<Grounds, Early> {
         let Some(loaded) = loaded else { return Ok(Grounds::default()) };
         loaded.require_proposer(caller)?;
-        let approval = Some(loaded.approved(cx, stamp.now)?);
+        let approval = Some(Box::new(loaded.approved(cx, stamp.now)?));
         Ok(Grounds { approval, evidence: None })
     }
 

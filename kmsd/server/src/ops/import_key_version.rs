@@ -16,7 +16,7 @@ use kms_crypto::vault::{Generated, ImportJobRef, SlotSecret, Vault};
 use kms_proto::v1;
 
 use super::changes::change_version_to;
-use super::create_key::put_slot;
+use super::create_key::with_new_slot;
 use super::{Found, VersionFacts, is_retry, load_version};
 use crate::context::Context;
 use crate::failure::{Early, Failure};
@@ -134,9 +134,8 @@ impl Operation for ImportKeyVersion {
             return Ok((version_out(&before.value, &before.etag, stamp.now), Vec::new()));
         }
         let vault = cx.vault()?;
-        let secret = SlotSecret::generate()?;
-        let (header, made) = match &self.material {
-            Handed::PublicKey(key) => public_half(&vault, found, key)?,
+        let make = |secret: &SlotSecret| match &self.material {
+            Handed::PublicKey(key) => public_half(&vault, found, key),
             Handed::Sealed { ciphertext, .. } => {
                 let job = facts.job.as_ref().ok_or(Refusal::ImportJobExpired)?;
                 if job.value.expires_at <= stamp.now {
@@ -151,12 +150,13 @@ impl Operation for ImportKeyVersion {
                 tokio::task::block_in_place(|| {
                     let incoming = vault.open_import(reference, ciphertext)?;
                     let header = measured(found, incoming.length_bytes())?;
-                    let made = vault.seal_incoming(&incoming, &header, &secret)?;
+                    let made = vault.seal_incoming(&incoming, &header, secret)?;
                     Ok::<_, Early>((header, made))
-                })?
+                })
             }
         };
-        let slot = Some(put_slot(cx, &secret).await?);
+        let (slot, (header, made)) = with_new_slot(cx, make).await?;
+        let slot = Some(slot);
         let undo_window_ms = cx.lifecycle.undo_window_ms;
         let before = &found.version;
         let stepped =

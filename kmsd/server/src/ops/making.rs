@@ -22,7 +22,7 @@ use kms_store::{Batch, Committed, Condition, Outcome};
 use prost::Message;
 
 use super::changes::{due, free, rotation_due};
-use super::create_key::{Place, made, put_slot};
+use super::create_key::{Place, made, with_new_slot};
 use super::named;
 use super::using::{USES_JUDGED_ANEW_MAX, UseFacts, may_use};
 use crate::context::Context;
@@ -236,16 +236,18 @@ impl<M: Make> Operation for MakingOf<M> {
             // A copy uses the key in no way, so any will do.
             None => Mechanism::AesKwp,
         };
-        let secret = SlotSecret::generate()?;
-        let making = Making {
-            recorded,
-            request_digest: &stamp.request_digest,
-            version: found.version_ref(&slot, &public_key),
-            mechanism,
-            new: NewVersion { header: &header, slot: &secret },
+        let make = |secret: &SlotSecret| {
+            let making = Making {
+                recorded,
+                request_digest: &stamp.request_digest,
+                version: found.version_ref(&slot, &public_key),
+                mechanism,
+                new: NewVersion { header: &header, slot: secret },
+            };
+            // Validation of an RSA key takes milliseconds; other tasks move to another worker meanwhile.
+            tokio::task::block_in_place(|| self.make.make(&vault, making)).map_err(Failure::from)
         };
-        // Validation of an RSA key takes milliseconds; other tasks move to another worker meanwhile.
-        let (told, generated) = tokio::task::block_in_place(|| self.make.make(&vault, making))?;
+        let (new_slot, (told, generated)) = with_new_slot(cx, make).await?;
         let version = Version {
             header,
             state: State::Active,
@@ -262,7 +264,7 @@ impl<M: Make> Operation for MakingOf<M> {
             protections_reserved: 0,
             certificate: String::new(),
             public_key: hex_encode(&generated.public_key),
-            slot: Some(put_slot(cx, &secret).await?),
+            slot: Some(new_slot),
         };
         let id = &stamp.operation_id;
         let key_draft = rows::create(&vault, id, &key, &[])?;

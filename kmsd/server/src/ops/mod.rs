@@ -171,7 +171,7 @@ use kms_core::lifecycle::Transition;
 use kms_core::mechanism::Mechanism;
 use kms_core::permit::{Manner, Subject};
 use kms_crypto::vault::{SlotSecret, VersionRef};
-use kms_store::{Condition, Expected};
+use kms_store::Condition;
 
 use crate::context::Context;
 use crate::failure::{Early, Failure};
@@ -191,6 +191,8 @@ pub(crate) struct Found {
 pub(crate) struct VersionFacts {
     pub(crate) resource: Resource,
     pub(crate) found: Option<Found>,
+    /// That version, key and ring stand as they were found.
+    unchanged: Arc<[Condition]>,
 }
 
 impl VersionFacts {
@@ -221,13 +223,9 @@ impl VersionFacts {
         })
     }
 
-    /// What must still be true when a use is recorded: the version is as it was judged.
+    /// What must still be true when a use is recorded: version, key and ring are as they were judged.
     pub(crate) fn unchanged(&self) -> Vec<Condition> {
-        let condition = |found: &Found| Condition {
-            key: rows::version_place(&found.version.value.header.version),
-            expected: Expected::Revision(found.version.revision),
-        };
-        self.found.iter().map(condition).collect()
+        self.unchanged.to_vec()
     }
 
     /// What was found. The rules refuse an absent subject, so after the decision it is there.
@@ -333,7 +331,23 @@ pub(crate) async fn load_key_or_tombstone(
 /// # Errors
 /// As [`load_ring`].
 pub(crate) async fn load_version(cx: &Context, name: &KeyOrVersion) -> Result<VersionFacts, Early> {
-    let absent = || VersionFacts { resource: named(name), found: None };
+    let vault = cx.vault()?;
+    // Asked before anything is read: what is read later is at least as new.
+    let changes = cx.store.row_changes();
+    let known = changes.and_then(|changes| cx.memo.version(name, changes));
+    if let Some(facts) = known.filter(|_| vault.ring_is_open(&name.key().ring)) {
+        return Ok(facts);
+    }
+    // In a place of its own: what is needed rarely is not to make every use larger.
+    let facts = Box::pin(read_version(cx, name)).await?;
+    if let (Some(changes), Some(_)) = (changes, &facts.found) {
+        cx.memo.keep_version(name, changes, &facts);
+    }
+    Ok(facts)
+}
+
+async fn read_version(cx: &Context, name: &KeyOrVersion) -> Result<VersionFacts, Early> {
+    let absent = || VersionFacts { resource: named(name), found: None, unchanged: [].into() };
     let Some(ring) = ring_shared(cx, &name.key().ring).await? else { return Ok(absent()) };
     let key = rows::load_shared::<Key>(cx, &rows::key_place(name.key())).await?;
     let Some(key) = key.filter(|key| key.value.deleted_at.is_none()) else { return Ok(absent()) };
@@ -343,7 +357,9 @@ pub(crate) async fn load_version(cx: &Context, name: &KeyOrVersion) -> Result<Ve
     };
     let version = rows::load_shared::<Version>(cx, &rows::version_place(&version_name)).await?;
     let resource = Resource::Version(version_name);
-    Ok(VersionFacts { resource, found: version.map(|version| Found { ring, key, version }) })
+    let Some(version) = version else { return Ok(VersionFacts { resource, ..absent() }) };
+    let unchanged = [rows::stands(&version), rows::stands(&key), rows::stands(&ring)].into();
+    Ok(VersionFacts { resource, found: Some(Found { ring, key, version }), unchanged })
 }
 
 /// The resource that a request names before anything is loaded.

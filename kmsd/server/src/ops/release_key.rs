@@ -137,7 +137,7 @@ impl Operation for ReleaseKey {
         // Signatures and policy take milliseconds; other tasks move to another worker meanwhile.
         let appraised =
             tokio::task::block_in_place(|| appraise(cx, proof, requirement, transcript, stamp));
-        Ok(Grounds { evidence: Some(appraised?), approval: None })
+        Ok(Grounds { evidence: Some(Box::new(appraised?)), approval: None })
     }
 
     fn unchanged(&self, facts: &VersionFacts) -> Vec<Condition> {

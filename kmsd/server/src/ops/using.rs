@@ -351,7 +351,7 @@ mod tests {
     use crate::clock::Clock;
     use crate::config::Backend;
     use crate::root::Protection;
-    use crate::server::{Daemon, Opening};
+    use crate::server::{Basis, Daemon, Opening};
     use crate::{cli, ops, pipeline, setup};
 
     /// A daemon without a door, and somebody with every role that it takes.
@@ -360,15 +360,17 @@ mod tests {
         let passphrase = SecretString::from("correct horse battery staple");
         let protection = Protection::Passphrase(passphrase.clone());
         setup::create_store(state, Backend::default(), &home, protection).await.unwrap();
-        let daemon = Daemon::open(
-            state,
-            Backend::default(),
+        let daemon = Daemon::open(Basis {
+            state: state.to_owned(),
+            backend: Backend::default(),
             home,
-            Default::default(),
-            Default::default(),
-            Clock::Machine,
-            Opening::Passphrase(passphrase),
-        );
+            collateral: Default::default(),
+            lifecycle: Default::default(),
+            crypto: Default::default(),
+            integrity: None,
+            clock: Clock::Machine,
+            opening: Opening::Passphrase(passphrase),
+        });
         let roles = [Role::SecurityOfficer, Role::KeyManager, Role::CryptoUser];
         let grants = roles.map(|role| Grant { role, ring: None }).to_vec();
         let name = "users/test".parse().unwrap();

@@ -6,7 +6,7 @@ use kms_core::permit::Refusal;
 use super::invalid;
 
 /// A name that may be a version's or a key's.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum KeyOrVersion {
     /// A key: its primary version is meant.
     Key(KeyName),

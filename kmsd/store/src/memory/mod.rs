@@ -153,7 +153,8 @@ impl Store for MemoryStore {
     async fn get(&self, key: &str) -> Result<Option<Row>, StoreError> {
         let state = self.state()?;
         let live = state.rows.get(key).filter(|(state, _)| state.live);
-        Ok(live.map(|(state, value)| Row { revision: state.revision, value: value.clone() }))
+        Ok(live
+            .map(|(state, value)| Row { revision: state.revision, value: value.as_slice().into() }))
     }
 
     async fn scan(
@@ -176,7 +177,7 @@ impl Store for MemoryStore {
             if !page.has_room(bytes) {
                 break;
             }
-            let row = Row { revision: row.revision, value: value.clone() };
+            let row = Row { revision: row.revision, value: value.as_slice().into() };
             page.push((key.clone(), row), bytes);
         }
         Ok(page.into_entries())

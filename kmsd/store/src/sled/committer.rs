@@ -27,12 +27,15 @@ use crate::{BATCH_BYTES_MAX, Batch, Committed, Outcome, StoreError, Voucher};
 /// What the committer is asked.
 pub(crate) enum Job {
     Close { answer: oneshot::Sender<Result<(), StoreError>> },
-    Commit { batch: Batch, answer: Answer },
+    Commit { batches: Vec<Batch>, bytes: usize, answer: Answer },
 }
 
-/// Where an outcome goes, and the room in memory that the batch takes up until then.
+/// What came of the batches of one job, in their order.
+pub(crate) type Outcomes = Vec<Result<Outcome, StoreError>>;
+
+/// Where the outcomes of a job go, and the room in memory that its batches take up until then.
 pub(crate) struct Answer {
-    pub(crate) to: oneshot::Sender<Result<Outcome, StoreError>>,
+    pub(crate) to: oneshot::Sender<Outcomes>,
     pub(crate) _room: OwnedSemaphorePermit,
 }
 
@@ -81,9 +84,9 @@ impl Committer {
                     let _nobody_waits = answer.send(self.close());
                     return refuse_the_rest(jobs);
                 }
-                Job::Commit { batch, answer } => {
+                Job::Commit { batches, bytes, answer } => {
                     let mut group = Group::default();
-                    group.push(batch, answer);
+                    group.push(batches, bytes, answer);
                     left_over = group.fill(&mut jobs);
                     self.commit(group);
                 }
@@ -103,9 +106,10 @@ impl Committer {
         let voucher = self.shared.vouching.voucher();
         let may_change_rows = voucher.is_some() || !self.shared.vouching.is_required();
         let mut decided = Decided { may_change_rows, ..Decided::default() };
-        for (batch, answer) in group.jobs {
-            let verdict = decided.decide(batch, &self.shared);
-            decided.verdicts.push((verdict, answer));
+        for (batches, answer) in group.jobs {
+            let verdicts = batches.into_iter().map(|batch| decided.decide(batch, &self.shared));
+            let verdicts = verdicts.collect();
+            decided.verdicts.push((verdicts, answer));
         }
         let Decided { record, verdicts, changed, bound, .. } = decided;
         if record.log.batches.is_empty() {
@@ -119,12 +123,11 @@ impl Committer {
             }
             Err(StoreError::DiskFull { path }) => {
                 let refusal = || StoreError::DiskFull { path: path.clone() };
-                verdicts.into_iter().for_each(|(_, answer)| reply(answer, Err(refusal())));
+                reply_all(verdicts, || Err(refusal()));
             }
             Err(error) => {
                 self.shared.poison(&error);
-                let unknown = || Ok(Outcome::Unknown);
-                verdicts.into_iter().for_each(|(_, answer)| reply(answer, unknown()));
+                reply_all(verdicts, || Ok(Outcome::Unknown));
             }
         }
     }
@@ -266,22 +269,24 @@ impl Committer {
 /// The batches that go into one record.
 #[derive(Default)]
 struct Group {
-    jobs: Vec<(Batch, Answer)>,
+    jobs: Vec<(Vec<Batch>, Answer)>,
+    batches: usize,
     bytes: usize,
 }
 
 impl Group {
-    fn push(&mut self, batch: Batch, answer: Answer) {
-        self.bytes += batch.bytes();
-        self.jobs.push((batch, answer));
+    fn push(&mut self, batches: Vec<Batch>, bytes: usize, answer: Answer) {
+        self.bytes += bytes;
+        self.batches += batches.len();
+        self.jobs.push((batches, answer));
     }
 
     /// Takes what is queued, up to the bounds of a group. What does not fit is given back.
     fn fill(&mut self, jobs: &mut mpsc::Receiver<Job>) -> Option<Job> {
-        while self.jobs.len() < GROUP_MAX {
+        while self.batches < GROUP_MAX {
             match jobs.try_recv().ok()? {
-                Job::Commit { batch, answer } if self.bytes + batch.bytes() <= BATCH_BYTES_MAX => {
-                    self.push(batch, answer);
+                Job::Commit { batches, bytes, answer } if self.bytes + bytes <= BATCH_BYTES_MAX => {
+                    self.push(batches, bytes, answer);
                 }
                 other => return Some(other),
             }
@@ -290,7 +295,7 @@ impl Group {
     }
 
     fn answer_all(self, answer: impl Fn() -> Result<Outcome, StoreError>) {
-        self.jobs.into_iter().for_each(|(_, waiting)| reply(waiting, answer()));
+        reply_all(self.jobs, answer);
     }
 }
 
@@ -308,7 +313,7 @@ enum Verdict {
 #[derive(Default)]
 struct Decided {
     record: Record,
-    verdicts: Vec<(Verdict, Answer)>,
+    verdicts: Vec<(Vec<Verdict>, Answer)>,
     rows: HashMap<String, RowState>,
     names: HashMap<[u8; 32], usize>,
     /// The keys that each batch changes.
@@ -334,10 +339,7 @@ impl Decided {
         }
         let state = |key: &str| match self.rows.get(key) {
             Some(state) => Ok(*state),
-            None => {
-                shared.prove(key)?;
-                shared.indexed(|index| index.row_state(key))
-            }
+            None => shared.row_state(key),
         };
         let rows = match decide(conditions, writes, state)? {
             Decision::Apply(rows) => rows,
@@ -359,19 +361,19 @@ impl Decided {
 }
 
 /// Answers a durable group.
-fn answer_each(verdicts: Vec<(Verdict, Answer)>, placed: &[Placed]) {
+fn answer_each(verdicts: Vec<(Vec<Verdict>, Answer)>, placed: &[Placed]) {
     let committed = |place: usize, replayed| {
         let Placed { first_leaf, leaf_hashes } = &placed[place];
         let receipt = CommitReceipt::durable(*first_leaf, leaf_hashes.clone());
         Ok(Outcome::Committed(Committed { receipt, replayed }))
     };
-    for (verdict, answer) in verdicts {
-        let outcome = match verdict {
-            Verdict::Applied(place) => committed(place, false),
-            Verdict::Known(outcome) => outcome,
-            Verdict::Retried(place) => committed(place, true),
-        };
-        reply(answer, outcome);
+    let outcome = |verdict| match verdict {
+        Verdict::Applied(place) => committed(place, false),
+        Verdict::Known(outcome) => outcome,
+        Verdict::Retried(place) => committed(place, true),
+    };
+    for (verdicts, answer) in verdicts {
+        reply(answer, verdicts.into_iter().map(outcome).collect());
     }
 }
 
@@ -383,14 +385,23 @@ fn refuse_the_rest(mut jobs: mpsc::Receiver<Job>) {
             Job::Close { answer } => {
                 let _nobody_waits = answer.send(Ok(()));
             }
-            Job::Commit { answer, .. } => reply(answer, Err(StoreError::Closed)),
+            Job::Commit { batches, answer, .. } => {
+                reply(answer, batches.iter().map(|_| Err(StoreError::Closed)).collect());
+            }
         }
     }
 }
 
-/// A caller that has gone away needs no answer; its batch stands all the same.
-fn reply(answer: Answer, outcome: Result<Outcome, StoreError>) {
-    let _nobody_waits = answer.to.send(outcome);
+/// Answers every batch of every job alike.
+fn reply_all<T>(jobs: Vec<(Vec<T>, Answer)>, outcome: impl Fn() -> Result<Outcome, StoreError>) {
+    for (batches, answer) in jobs {
+        reply(answer, batches.iter().map(|_| outcome()).collect());
+    }
+}
+
+/// A caller that has gone away needs no answer; its batches stand all the same.
+fn reply(answer: Answer, outcomes: Outcomes) {
+    let _nobody_waits = answer.to.send(outcomes);
 }
 
 /// How many requests may wait; more wait outside.
@@ -399,5 +410,5 @@ const QUEUE_MAX: usize = 4096;
 const SNAPSHOT_RECORD_BYTES: u64 = 256 * 1024 * 1024;
 /// A snapshot of so many bytes is written at once, however little has changed.
 const SMALL_SNAPSHOT_BYTES: u64 = 64 * 1024;
-/// How many batches make one record at most.
+/// With how many batches a record is full; those of one job stay together.
 const GROUP_MAX: usize = 1024;

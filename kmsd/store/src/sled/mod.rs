@@ -14,6 +14,7 @@ mod imprint;
 mod index;
 mod journal;
 mod proof;
+mod recent;
 pub(crate) mod recovery;
 mod shared;
 pub(crate) mod slots;
@@ -37,11 +38,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use zeroize::Zeroizing;
 
 pub use self::check::{Report, Stats, check, rebuild};
-use self::committer::{Answer, Job};
+use self::committer::{Answer, Job, Outcomes};
 use self::shared::Shared;
 use crate::store::check_limit;
 use crate::{
-    Batch, Committed, Disagreement, Outcome, Row, RowSet, Store, StoreError, Voucher, Watch,
+    BATCH_BYTES_MAX, Batch, Committed, Disagreement, Outcome, Row, RowSet, Store, StoreError,
+    Voucher, Watch,
 };
 
 /// What came to light when the store opened. The daemon writes it into the log.
@@ -146,10 +148,30 @@ impl SledStore {
         Ok(())
     }
 
-    /// Waits until the batches that are on their way leave room for this one.
-    async fn room_for(&self, batch: &Batch) -> Result<OwnedSemaphorePermit, StoreError> {
-        // A batch within its bounds always fits; a count that did not would be asked for all.
-        let bytes = u32::try_from(batch.bytes_in_memory()).unwrap_or(ROOM_BYTES);
+    /// Hands over batches that are one job for the committer: together within the bounds of one.
+    async fn commit_job(&self, batches: Vec<Batch>) -> Outcomes {
+        let count = batches.len();
+        let each = |outcome: &dyn Fn() -> Result<Outcome, StoreError>| {
+            std::iter::repeat_with(outcome).take(count).collect()
+        };
+        let (to, outcomes) = oneshot::channel();
+        let handed_over = async {
+            let bytes = batches.iter().map(Batch::bytes).sum();
+            let answer = Answer { to, _room: self.room_for(&batches).await? };
+            self.hand_over(Job::Commit { batches, bytes, answer }).await
+        };
+        if handed_over.await.is_err() {
+            return each(&|| Err(self.shared.check().err().unwrap_or(StoreError::Poisoned)));
+        }
+        // An answer that was dropped tells nothing of whether the batches reached the disk.
+        outcomes.await.unwrap_or_else(|_| each(&|| Ok(Outcome::Unknown)))
+    }
+
+    /// Waits until the batches that are on their way leave room for these.
+    async fn room_for(&self, batches: &[Batch]) -> Result<OwnedSemaphorePermit, StoreError> {
+        // Batches within their bounds always fit; a count that did not would be asked for all.
+        let bytes = batches.iter().map(Batch::bytes_in_memory).sum::<usize>();
+        let bytes = u32::try_from(bytes).unwrap_or(ROOM_BYTES);
         let room = self.room.clone().acquire_many_owned(bytes.min(ROOM_BYTES)).await;
         room.map_err(|_| StoreError::Closed)
     }
@@ -191,11 +213,32 @@ impl Store for SledStore {
 
     async fn commit(&self, batch: Batch) -> Result<Outcome, StoreError> {
         batch.check()?;
-        let (to, outcome) = oneshot::channel();
-        let answer = Answer { to, _room: self.room_for(&batch).await? };
-        self.hand_over(Job::Commit { batch, answer }).await?;
-        // An answer that was dropped tells nothing of whether the batch reached the disk.
-        outcome.await.unwrap_or(Ok(Outcome::Unknown))
+        self.commit_job(vec![batch]).await.pop().unwrap_or(Ok(Outcome::Unknown))
+    }
+
+    async fn commit_each(&self, batches: Vec<Batch>) -> Vec<Result<Outcome, StoreError>> {
+        let mut outcomes = Vec::with_capacity(batches.len());
+        let mut batches = batches.into_iter().peekable();
+        while let Some(first) = batches.next() {
+            if let Err(fault) = first.check() {
+                outcomes.push(Err(fault.into()));
+                continue;
+            }
+            let mut bytes = first.bytes();
+            let mut job = vec![first];
+            while let Some(next) = batches
+                .next_if(|next| bytes + next.bytes() <= BATCH_BYTES_MAX && next.check().is_ok())
+            {
+                bytes += next.bytes();
+                job.push(next);
+            }
+            outcomes.extend(self.commit_job(job).await);
+        }
+        outcomes
+    }
+
+    fn row_changes(&self) -> Option<u64> {
+        Some(self.shared.row_changes())
     }
 
     async fn outcome_of(&self, idempotency: &[u8; 32]) -> Result<Option<Committed>, StoreError> {
@@ -252,6 +295,14 @@ impl Store for SledStore {
 
     async fn put_slot(&self, secret: Zeroizing<[u8; 32]>) -> Result<u64, StoreError> {
         self.blocking(move |shared| shared.slot_written(|slots| slots.put(&secret))).await
+    }
+
+    async fn put_slots(&self, secrets: Vec<Zeroizing<[u8; 32]>>) -> Result<Vec<u64>, StoreError> {
+        self.blocking(move |shared| {
+            let put = |slots: &mut slots::Slots| slots.put_all(secrets.iter().map(|one| &**one));
+            shared.slot_written(put).map(Iterator::collect)
+        })
+        .await
     }
 
     async fn read_slot(&self, slot: u64) -> Result<Zeroizing<[u8; 32]>, StoreError> {

@@ -16,8 +16,10 @@ use super::guard;
 use super::index::{Bundle, Index, IndexFault, Marker};
 use super::journal::Reader;
 use super::proof::Proof;
+use super::recent::RecentRows;
 use super::slots::{SlotFile, Slots};
 use crate::RowSet;
+use crate::batch::RowState;
 use crate::log::{Log, Tiles};
 use crate::row_set::Buckets;
 use crate::store::Page;
@@ -31,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) store: StoreId,
     /// Empty once the store is closed.
     pub(crate) index: RwLock<Option<Index>>,
+    /// Rows of the index that are in use.
+    recent: RecentRows,
     /// The log as far as it is durable *and* in the index: replaced after each commit.
     pub(crate) log: RwLock<Log>,
     /// What of the log is not in the index yet.
@@ -68,6 +72,7 @@ impl Shared {
             folder,
             store,
             index: RwLock::new(Some(index)),
+            recent: RecentRows::default(),
             log: RwLock::new(log),
             pending: RwLock::new(pending),
             slots: Mutex::new(slots),
@@ -139,6 +144,9 @@ impl Shared {
             // A checkpoint for each segment: after a kill no more than that is replayed.
             if checkpoint { index.flush() } else { Ok(()) }
         })?;
+        if !update.rows.is_empty() {
+            self.recent.forget(update.rows.iter().map(|row| row.key.as_str()));
+        }
         write_lock(&self.pending).clear();
         Ok(())
     }
@@ -180,8 +188,32 @@ impl Shared {
     }
 
     pub(crate) fn row(&self, key: &str) -> Result<Option<Row>, StoreError> {
+        self.check()?;
+        let missed = match self.recent.find(key, Row::clone) {
+            Ok(row) => return Ok(Some(row)),
+            Err(missed) => missed,
+        };
         self.prove(key)?;
-        self.indexed(|index| index.row(key))
+        let row = self.indexed(|index| index.row(key))?;
+        if let Some(row) = &row {
+            self.recent.keep(key, row, missed);
+        }
+        Ok(row)
+    }
+
+    /// How often rows have changed.
+    pub(crate) fn row_changes(&self) -> u64 {
+        self.recent.changes()
+    }
+
+    /// Where a key stands. For the committer, who sees what it has applied.
+    pub(crate) fn row_state(&self, key: &str) -> Result<RowState, StoreError> {
+        let live = |row: &Row| RowState { revision: row.revision, live: true };
+        if let Ok(state) = self.recent.find(key, live) {
+            return Ok(state);
+        }
+        self.prove(key)?;
+        self.indexed(|index| index.row_state(key))
     }
 
     pub(crate) fn scan(

@@ -10,6 +10,7 @@
 //! ever. A slot of zeros was never given out.
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -63,18 +64,32 @@ impl Slots {
     /// # Errors
     /// [`StoreError::DiskFull`] when nothing was written; any other error leaves the slot in doubt.
     pub(crate) fn put(&mut self, secret: &[u8; 32]) -> Result<u64, StoreError> {
-        if self.next >= self.capacity {
+        self.put_all([secret].into_iter()).map(|slots| slots.start)
+    }
+
+    /// Keeps some secrets in slots that follow each other, with one sync.
+    ///
+    /// # Errors
+    /// As [`Slots::put`].
+    pub(crate) fn put_all<'a>(
+        &mut self,
+        secrets: impl ExactSizeIterator<Item = &'a [u8; 32]>,
+    ) -> Result<Range<u64>, StoreError> {
+        let slots = self.next..self.next + secrets.len() as u64;
+        while slots.end > self.capacity {
             let at = offset_of(self.capacity);
             let SlotFile { file, path } = &self.file;
             preallocate(file, path, at, CHUNK_SLOTS * SLOT_BYTES as u64)?;
             file.sync_all().map_err(StoreError::io("sync", path))?;
             self.capacity += CHUNK_SLOTS;
         }
-        let slot = self.next;
-        // Counted first: after a failure the number is in doubt and must not be given out again.
-        self.next += 1;
-        self.write(LIVE, slot, secret)?;
-        Ok(slot)
+        // Counted first: after a failure the numbers are in doubt and must not be given out again.
+        self.next = slots.end;
+        for (slot, secret) in slots.clone().zip(secrets) {
+            self.write(LIVE, slot, secret)?;
+        }
+        self.sync()?;
+        Ok(slots)
     }
 
     /// How many slots have been given out.
@@ -99,7 +114,13 @@ impl Slots {
         if slot >= self.next {
             return Err(StoreError::SlotUnknown { slot });
         }
-        self.write(GONE, slot, &[0; 32])
+        self.write(GONE, slot, &[0; 32])?;
+        self.sync()
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        let SlotFile { file, path } = &self.file;
+        sync_data(file, path)
     }
 
     fn write(&self, mark: &[u8; 4], slot: u64, secret: &[u8; 32]) -> Result<(), StoreError> {
@@ -110,8 +131,7 @@ impl Slots {
         let crc = crc32c::crc32c(&bytes[..SLOT_BYTES - 4]);
         bytes[SLOT_BYTES - 4..].copy_from_slice(&crc.to_be_bytes());
         let SlotFile { file, path } = &self.file;
-        write_at(file, path, &bytes[..], offset_of(slot))?;
-        sync_data(file, path)
+        write_at(file, path, &bytes[..], offset_of(slot))
     }
 
     /// The number after the last slot that holds anything, looked for from the end.

@@ -155,7 +155,7 @@ async fn no_row_changes_while_nobody_vouches() {
     // A snapshot needs the word too; without it the journal keeps the row.
     store.close().await.unwrap();
     let store = vouched(folder.path()).await.unwrap();
-    assert_eq!(store.get("row/01").await.unwrap().unwrap().value, b"x");
+    assert_eq!(store.get("row/01").await.unwrap().unwrap().value[..], *b"x");
 }
 
 fn row(rows: &[RowChange], key: &str) -> usize {

@@ -298,7 +298,7 @@ async fn rows(store: &dyn Store) -> HashMap<String, Vec<u8>> {
         let page = store.scan("", after.as_deref(), SCAN_MAX).await.unwrap();
         let Some((last, _)) = page.last() else { return rows };
         after = Some(last.clone());
-        rows.extend(page.into_iter().map(|(key, row)| (key, row.value)));
+        rows.extend(page.into_iter().map(|(key, row)| (key, row.value.to_vec())));
     }
 }
 
