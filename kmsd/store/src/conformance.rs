@@ -401,17 +401,17 @@ async fn slots_are_kept_until_erased(store: &dyn Store) {
     assert!(matches!(erased, Err(StoreError::SlotErased { slot }) if slot == first));
     assert_eq!(*store.read_slot(second).await.expect("a secret"), [2; 32]);
     let third = store.put_slot(Zeroizing::new([3; 32])).await.expect("a slot");
+    assert!(third != first && third != second, "a slot number names one secret for ever");
+    for slot in [third + 1, u64::MAX] {
+        assert!(matches!(store.read_slot(slot).await, Err(StoreError::SlotUnknown { .. })));
+        assert!(matches!(store.erase_slot(slot).await, Err(StoreError::SlotUnknown { .. })));
+    }
     let more = store.put_slots([4, 5, 6].map(|byte| Zeroizing::new([byte; 32])).into()).await;
     for (slot, byte) in more.expect("slots").into_iter().zip(4..=6) {
         assert_eq!(*store.read_slot(slot).await.expect("a secret"), [byte; 32]);
         assert!(![first, second, third].contains(&slot));
     }
     assert_eq!(store.put_slots(Vec::new()).await.expect("nothing"), [0; 0]);
-    assert!(third != first && third != second, "a slot number names one secret for ever");
-    for slot in [third + 1, u64::MAX] {
-        assert!(matches!(store.read_slot(slot).await, Err(StoreError::SlotUnknown { .. })));
-        assert!(matches!(store.erase_slot(slot).await, Err(StoreError::SlotUnknown { .. })));
-    }
 }
 
 async fn batches_beyond_the_bounds_are_refused(store: &dyn Store) {
