@@ -52,6 +52,12 @@ async fn published_vectors_through_grpc() {
     while let Some(done) = at_work.join_next().await {
         done.unwrap();
     }
+    // Why something failed, only its log says.
+    daemon
+        .output()
+        .lines()
+        .filter(|line| line.contains("ERROR"))
+        .for_each(|line| println!("{line}"));
     table.finish(found);
 }
 
