@@ -17,7 +17,7 @@ use kms_proto::v1::session_request::Request;
 use kms_proto::v1::session_response::Response;
 
 use crate::ffi;
-use crate::module::Module;
+use crate::module::{Module, lock};
 use crate::rv::{HOSTILE, Result, Rv};
 use crate::token::Login;
 
@@ -245,6 +245,7 @@ impl Stream {
     fn log_in_again(&mut self, module: &Module, login: &Login) -> core::result::Result<(), Failed> {
         let Some(slot) = self.slot else { return Ok(()) };
         let Ok(token) = module.tokens.token(slot) else { return Ok(()) };
+        let _alone = lock(&module.logging_in);
         match self.send_login(&token.ring, login.role, &login.pin) {
             Ok(()) => {
                 self.login = Some(login.number);

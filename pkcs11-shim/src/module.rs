@@ -26,6 +26,9 @@ pub(crate) struct Module {
     pub(crate) epoch: u64,
     /// Whether to say on the standard error what went wrong (`KMS_PKCS11_LOG`).
     log: bool,
+    /// Held while a stream logs in again: the daemon counts each try before it looks at the PIN, so that
+    /// two at once, both right, would stand in each other's way.
+    pub(crate) logging_in: Mutex<()>,
     pub(crate) tokens: Tokens,
     pub(crate) sessions: Sessions,
     pub(crate) objects: Objects,
@@ -52,6 +55,7 @@ pub(crate) fn initialize() -> Result<()> {
         config,
         epoch: EPOCHS.fetch_add(1, Ordering::Relaxed),
         log,
+        logging_in: Mutex::default(),
         tokens: Tokens::default(),
         sessions: Sessions::default(),
         objects: Objects::default(),

@@ -1,10 +1,8 @@
-//! Key pairs with random messages: the two providers check each other's work, and the `openssl` command
-//! (3.0 or later) checks both. `KMS_LONG=1` asks OpenSSL 10,000 times per mechanism instead of 20.
+//! Key pairs with random messages: the two providers check each other's work. OpenSSL checks both in
+//! `second_opinion.rs`.
 
 #![allow(clippy::unwrap_used, reason = "the helpers of a test may stop it")]
 
-#[path = "asymmetric/openssl.rs"]
-mod openssl;
 #[path = "support/vectors.rs"]
 mod vectors;
 
@@ -22,7 +20,7 @@ use kms_crypto::random;
 const BOTH_WAYS: [(&dyn Provider, &dyn Provider); 2] = [(&AwsLc, &PureRust), (&PureRust, &AwsLc)];
 
 /// Up to 300 random bytes.
-pub(crate) fn message() -> Vec<u8> {
+fn message() -> Vec<u8> {
     let [high, low] = random::array().unwrap();
     let mut bytes = vec![0; usize::from(high) + usize::from(low) % 45];
     random::fill(&mut bytes).unwrap();

@@ -171,6 +171,38 @@ async fn a_wrapped_key_comes_back_under_another_name_and_is_the_same_key() {
     refused_for(client.call(client.crypto().unwrap_key(request)).await, "CIPHERTEXT_REFUSED");
 }
 
+/// Also by a mechanism that tells the length of what it wrapped, which says nothing about a pair.
+#[tokio::test]
+async fn a_wrapped_pair_comes_back_and_is_the_same_pair() {
+    let daemon = Daemon::shared();
+    let client = daemon.client().await;
+    for mechanism in [Mechanism::AesGcm, Mechanism::AesKwp] {
+        let name = |what: &str| format!("dev/use-pair-{what}-{}", mechanism.as_str_name());
+        let wrapping = aes(&client, &name("by"), &[mechanism]).await;
+        trust(daemon, &name("by")).await;
+        let mut request = key(&name("of"), Algorithm::EcP256);
+        request.key.as_mut().unwrap().exportable = true;
+        let target = create(&client, request).await;
+        let request = v1::WrapKeyRequest {
+            name: wrapping.clone(),
+            target: target.name,
+            mechanism: mechanism.into(),
+            ..Default::default()
+        };
+        let wrapped = client.call(client.crypto().wrap_key(request)).await.unwrap();
+        let request = v1::UnwrapKeyRequest {
+            name: wrapping,
+            mechanism: mechanism.into(),
+            initialization_vector: wrapped.initialization_vector,
+            wrapped_key: wrapped.wrapped_key,
+            key: key(&name("again"), Algorithm::EcP256).key,
+            ..Default::default()
+        };
+        let again = client.call(client.crypto().unwrap_key(request)).await.unwrap();
+        assert_eq!(again.version.unwrap().public_key, target.public_key, "{mechanism:?}");
+    }
+}
+
 #[tokio::test]
 async fn two_sides_agree_and_encapsulate_and_have_the_same_key() {
     let client = Daemon::shared().client().await;

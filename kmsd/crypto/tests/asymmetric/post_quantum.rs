@@ -10,7 +10,7 @@ use kms_crypto::mechanism::key_form;
 use kms_crypto::provider::{NewKey, Provider, SignInput};
 
 use crate::vectors::{
-    PROVIDERS, Tally, bytes, cavp, groups, is, json, material, pkcs8, text, tlv, unhex,
+    PROVIDERS, Tally, bytes, cases, groups, is, json, material, pkcs8, text, tlv, unhex,
 };
 
 /// The private key as PKCS#8 in the seed form.
@@ -126,7 +126,7 @@ fn signs_and_verifies(
 fn nist_ml_dsa_65() {
     let name = "nist-rfc/asymmetric/MLDSA/kat_MLDSA_65_det_pure.rsp";
     let Some(text) = text(name) else { return };
-    let (algorithm, cases) = (Algorithm::MlDsa65, cavp(&text, "ctx"));
+    let (algorithm, cases) = (Algorithm::MlDsa65, cases(&text, &["ctx"]));
     for provider in PROVIDERS {
         let mut tally = Tally::default();
         for case in &cases {
@@ -156,7 +156,7 @@ fn nist_ml_dsa_65() {
 fn an_expanded_ml_dsa_key_that_was_edited_is_refused() {
     let name = "nist-rfc/asymmetric/MLDSA/kat_MLDSA_65_det_pure.rsp";
     let Some(text) = text(name) else { return };
-    let (algorithm, cases) = (Algorithm::MlDsa65, cavp(&text, "ctx"));
+    let (algorithm, cases) = (Algorithm::MlDsa65, cases(&text, &["ctx"]));
     let good = unhex(&cases[0]["sk"]);
     // Five polynomials of s1, then six of s2, of 128 bytes each, behind 128 bytes of hashes.
     const S2: usize = 128 + 5 * 128;

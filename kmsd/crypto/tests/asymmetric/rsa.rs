@@ -11,8 +11,8 @@ use kms_crypto::provider::{CipherParameters, NewKey, PrivateKey, Provider, SignI
 use rsa::BoxedUint;
 
 use crate::vectors::{
-    PROVIDERS, Tally, bytes, cavp, groups, integer, is, json, material, rsa_pkcs8, rsa_spki, text,
-    tlv, unhex,
+    PROVIDERS, RSA_LABORATORIES, RsaPair, Tally, bytes, cases, groups, integer, is, json, material,
+    rsa_pairs, rsa_spki, text, tlv, unhex,
 };
 
 const PKCS1: [Mechanism; 4] = [
@@ -352,7 +352,7 @@ fn nist_signatures() {
     for (name, mechanisms) in [("SigVer15_186-3.rsp", None), ("SigVerPSS_186-3.rsp", Some(PSS))] {
         let name = format!("nist-rfc/asymmetric/RSA/FIPS_186-2/{name}");
         let Some(text) = text(&name) else { continue };
-        let cases = cavp(&text, "Result");
+        let cases = cases(&text, &["Result"]);
         for provider in PROVIDERS {
             let mut tally = Tally::default();
             for case in &cases {
@@ -392,130 +392,44 @@ fn nist_signatures() {
     }
 }
 
-/// What a file of RSA Laboratories says, in order: the words of a comment and the hexadecimal text below.
-fn labelled(text: &str) -> Vec<(String, Vec<u8>)> {
-    let mut found: Vec<(String, String)> = Vec::new();
-    for line in text.lines() {
-        if let Some(label) = line.strip_prefix('#') {
-            found.push((label.trim().trim_end_matches(':').to_lowercase(), String::new()));
-        } else if line.chars().all(|c| c.is_ascii_hexdigit() || c.is_whitespace())
-            && let Some((_, digits)) = found.last_mut()
-        {
-            digits.push_str(line);
-        }
-    }
-    let filled = found.into_iter().filter(|(_, digits)| !digits.trim().is_empty());
-    filled.map(|(label, digits)| (label, unhex(&digits))).collect()
-}
-
-/// Goes through a file: keys of our sizes are imported, of other sizes refused, and `each` gets every
-/// pair of message and ciphertext or signature under an imported key. Gives how many pairs there were.
-fn with_keys_of(
-    provider: &dyn Provider,
-    text: &str,
-    tally: &mut Tally,
-    mut each: impl FnMut(&mut Tally, Algorithm, &NewKey, &[u8], &[u8]),
-) -> usize {
-    let values = labelled(text);
-    let (mut pairs, mut key, mut message) = (0, None, Vec::new());
-    let mut numbers: Vec<&[u8]> = Vec::new();
-    for (label, value) in &values {
-        match label.as_str() {
-            // The modulus comes twice: in the public key, with the exponent, and in the private one.
-            "modulus" => numbers.clear(),
-            "message" | "message to be encrypted" | "message to be signed" => {
-                message = value.clone()
-            }
-            "encryption" | "signature" => {
-                pairs += 1;
-                match &key {
-                    Some((algorithm, key)) => each(tally, *algorithm, key, &message, value),
-                    None => tally.skip("a modulus of another size, not imported"),
-                }
-            }
-            _ => {}
-        }
-        let of_key = ["modulus", "exponent", "coefficient"];
-        if of_key.contains(&label.as_str())
-            || label.starts_with("prime")
-            || label.ends_with("public exponent")
-            || label.ends_with("private exponent")
-        {
-            numbers.push(value);
-        }
-        if let ("coefficient", Ok(parts)) = (label.as_str(), <[&[u8]; 8]>::try_from(&numbers[..])) {
-            let pkcs8 = rsa_pkcs8(parts);
-            let algorithm = algorithm_of(parts[0].len() as u64 * 8);
-            key = algorithm.map(|algorithm| {
-                (algorithm, provider.import(algorithm, &material(&pkcs8)).unwrap())
-            });
-            if key.is_none() {
-                let refused = provider.import(Algorithm::Rsa2048, &material(&pkcs8)).err();
-                assert_eq!(refused, Some(CryptoError::MaterialRefused));
-            }
-        }
-    }
-    pairs
-}
-
 #[test]
 fn rsa_laboratories_and_derived() {
-    let mut names = vec!["pkcs-1v2-1d2-vec/oaep-vect.txt".to_owned()];
-    names.push("pkcs-1v2-1d2-vec/pss-vect.txt".to_owned());
-    names.push("pkcs1v15crypt-vectors.txt".to_owned());
-    for hash in ["sha1", "sha224", "sha256", "sha384", "sha512"] {
-        for mask in ["sha1", "sha224", "sha256", "sha384", "sha512"] {
-            let there = [
-                "sha1-sha224",
-                "sha1-sha256",
-                "sha1-sha512",
-                "sha224-sha1",
-                "sha224-sha256",
-                "sha224-sha384",
-                "sha256-sha1",
-                "sha256-sha224",
-                "sha256-sha384",
-                "sha256-sha512",
-                "sha384-sha224",
-                "sha384-sha256",
-                "sha384-sha512",
-                "sha512-sha1",
-                "sha512-sha256",
-                "sha512-sha384",
-            ];
-            if there.contains(&format!("{hash}-{mask}").as_str()) {
-                names.push(format!("oaep-custom/oaep-{hash}-{mask}.txt"));
-            }
-        }
-    }
-    for name in names {
+    for name in RSA_LABORATORIES {
         let path = format!("nist-rfc/asymmetric/RSA/{name}");
         let Some(text) = text(&path) else { continue };
+        let pairs = rsa_pairs(&text);
         for provider in PROVIDERS {
-            let mut tally = Tally::default();
-            let each =
-                |tally: &mut Tally, algorithm, key: &NewKey, message: &[u8], value: &[u8]| {
-                    let opened = provider.private_key(algorithm, &key.material).unwrap();
-                    let none = CipherParameters::default();
-                    if name.contains("pss") {
-                        refused_by_all(provider, algorithm, PSS, &key.public_key, message, value);
-                        tally.skip("PSS with SHA-1, refused");
-                    } else if name.contains("oaep") {
-                        for mechanism in OAEP {
-                            let found = opened.decrypt(mechanism, none, value).err();
-                            assert_eq!(found, Some(CryptoError::CiphertextRefused));
-                        }
-                        tally.skip(
-                        "OAEP with SHA-1, SHA-224 or another hash function for the mask, refused",
-                    );
-                    } else {
-                        let found = opened.decrypt(Mechanism::RsaPkcs1, none, value).unwrap();
-                        assert!(is(provider, &found, message));
-                        tally.pass(true);
-                    }
+            let (mut tally, mut last) = (Tally::default(), None);
+            for RsaPair { pkcs8, modulus_bytes, message, value } in &pairs {
+                let Some(algorithm) = algorithm_of(*modulus_bytes as u64 * 8) else {
+                    let refused = provider.import(Algorithm::Rsa2048, &material(pkcs8)).err();
+                    assert_eq!(refused, Some(CryptoError::MaterialRefused));
+                    tally.skip("a modulus of another size, not imported");
+                    continue;
                 };
-            let pairs = with_keys_of(provider, &text, &mut tally, each);
-            tally.finish(&path, provider.name(), pairs);
+                if last.as_ref().is_none_or(|(of, _)| of != pkcs8) {
+                    let key = provider.import(algorithm, &material(pkcs8)).unwrap();
+                    last = Some((pkcs8.clone(), key));
+                }
+                let Some((_, key)) = &last else { continue };
+                let opened = provider.private_key(algorithm, &key.material).unwrap();
+                let none = CipherParameters::default();
+                if name.contains("pss") {
+                    refused_by_all(provider, algorithm, PSS, &key.public_key, message, value);
+                    tally.skip("PSS with SHA-1, refused");
+                } else if name.contains("oaep") {
+                    for mechanism in OAEP {
+                        let found = opened.decrypt(mechanism, none, value).err();
+                        assert_eq!(found, Some(CryptoError::CiphertextRefused));
+                    }
+                    tally.skip("OAEP with SHA-1, SHA-224 or another hash for the mask, refused");
+                } else {
+                    let found = opened.decrypt(Mechanism::RsaPkcs1, none, value).unwrap();
+                    assert!(is(provider, &found, message));
+                    tally.pass(true);
+                }
+            }
+            tally.finish(&path, provider.name(), pairs.len());
         }
     }
 }
@@ -524,7 +438,7 @@ fn rsa_laboratories_and_derived() {
 fn oaep_with_a_label() {
     let name = "nist-rfc/asymmetric/RSA/oaep-label.txt";
     let Some(text) = text(name) else { return };
-    let case = cavp(&text, "Output").remove(0);
+    let case = cases(&text, &["Output"]).remove(0);
     let label = unhex(&case["OAEPLabel"]);
     for provider in PROVIDERS {
         let algorithm = Algorithm::Rsa2048;

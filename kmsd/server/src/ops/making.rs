@@ -300,8 +300,8 @@ impl<M: Make> MakingOf<M> {
         let copies = M::ACTION == Action::CopyKey;
         if copies {
             copied(&mut wire, old, sealed)?;
-        } else if wire.length_bytes == 0 && wire.algorithm == v1::Algorithm::GenericSecret as i32 {
-            // Every other key has its own length.
+        } else if wire.length_bytes == 0 && wire.algorithm() == v1::Algorithm::GenericSecret {
+            // Whatever else there is has its own length, or none that is said.
             let mechanism = source.mechanism().map_err(|_| Refusal::MechanismRefused)?;
             let length = self.make.length_bytes(mechanism);
             wire.length_bytes = length.and_then(|length| length.try_into().ok()).unwrap_or(0);
