@@ -138,8 +138,12 @@ fn read(algorithm: Algorithm, material: &Material) -> Option<SeedOrExpanded<'_>>
 }
 
 /// AWS-LC computes t anew from rho, s1 and s2, and compares t0 and the hash of the public key with what is
-/// there; the pure-Rust library compares nothing, and may panic on what is not a key.
+/// there; the pure-Rust library compares nothing, and may panic on what is not a key. Version 4.2.0 of the
+/// FIPS module compares nothing either, so that build takes no key without its seed.
 fn new_expanded_key(algorithm: Algorithm, expanded: &[u8]) -> Result<NewKey, CryptoError> {
+    if cfg!(feature = "fips") {
+        return Err(CryptoError::MaterialRefused);
+    }
     let scheme = match algorithm {
         Algorithm::MlDsa44 => &ML_DSA_44_SIGNING,
         Algorithm::MlDsa65 => &ML_DSA_65_SIGNING,

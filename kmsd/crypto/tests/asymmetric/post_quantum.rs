@@ -43,6 +43,9 @@ fn raw(algorithm: Algorithm, key: &NewKey) -> Vec<u8> {
     key_form::raw_public_key(algorithm, &key.public_key).unwrap().to_vec()
 }
 
+/// Why a case is left out of the FIPS build; its keys are refused there.
+const NO_SEED: &str = "the FIPS build takes no ML-DSA key without its seed";
+
 #[test]
 fn wycheproof_ml_dsa() {
     for (name, algorithm) in [
@@ -72,7 +75,10 @@ fn wycheproof_ml_dsa() {
                         }
                     });
                 let Ok(key) = imported else {
-                    tally.check(test, false);
+                    match expanded.as_str() {
+                        Some(_) if cfg!(feature = "fips") => tally.skip(NO_SEED),
+                        _ => tally.check(test, false),
+                    }
                     continue;
                 };
                 if test["result"] == "valid" {
@@ -134,13 +140,16 @@ fn nist_ml_dsa_65() {
             let key = provider.import(algorithm, &seed_form(algorithm, &value("xi"))).unwrap();
             assert_eq!(raw(algorithm, &key), value("pk"));
             let expanded = expanded_form(algorithm, &value("sk"));
-            let same = provider.import(algorithm, &expanded).unwrap();
-            assert_eq!(same.public_key, key.public_key);
+            // The FIPS build takes no key without its seed.
+            let same = provider.import(algorithm, &expanded);
+            assert_eq!(same.is_err(), cfg!(feature = "fips"));
+            let same = same.ok();
+            assert!(same.as_ref().is_none_or(|same| same.public_key == key.public_key));
             let both = both_forms(algorithm, &value("xi"), &value("sk"));
             assert_eq!(provider.import(algorithm, &both).unwrap().public_key, key.public_key);
             let signed = value("sm");
             let signature = &signed[..signed.len() - value("msg").len()];
-            for key in [&key, &same] {
+            for key in std::iter::once(&key).chain(&same) {
                 let (message, context) = (value("msg"), value("ctx"));
                 assert!(signs_and_verifies(
                     provider, algorithm, key, &message, &context, signature
