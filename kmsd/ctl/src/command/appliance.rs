@@ -119,7 +119,8 @@ mod tests {
         let report = status(stopped.clone());
         assert!(!report.accepted);
         let told = report.to_json();
-        assert_eq!(told["self_tests"][0], json!({ "mechanism": "AES_GCM", "outcome": "FAILED" }));
+        let expected = json!({ "in_module": true, "mechanism": "AES_GCM", "outcome": "FAILED" });
+        assert_eq!(told["self_tests"][0], expected);
         assert_eq!(told["error_state"], true);
         assert!(status(v1::ProviderStatus { error_state: false, ..stopped }).accepted);
     }
