@@ -7,16 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use kms_attest::collateral::Collateral;
 use kms_core::audit::checkpoint::LogKey;
-use kms_core::caller::Caller;
 use kms_core::challenge::Challenges;
-use kms_core::id::{Digest, Home, OperationId, PrincipalKind, PrincipalName, Timestamp};
+use kms_core::id::{Digest, Home, OperationId, PrincipalName, Timestamp};
 use kms_core::permit::Refusal;
 use kms_crypto::log_key::LogSigner;
 use kms_crypto::selftest::SelfTests;
 use kms_crypto::statement_key::StatementSigner;
 use kms_crypto::vault::{SlotSecret, Vault};
 use kms_store::Store;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::Clock;
 use crate::config;
@@ -26,6 +24,7 @@ use crate::integrity::Programs;
 use crate::memo::Memo;
 use crate::metrics::Metrics;
 use crate::pin::{PinGuard, UnsealTries};
+use crate::places::Places;
 use crate::rows::User;
 
 /// The state of a running daemon.
@@ -35,6 +34,8 @@ pub(crate) struct Context {
     /// What is known of the library that carries out the mathematics.
     pub(crate) self_tests: Arc<SelfTests>,
     self_tests_run_at: AtomicU64,
+    /// How many runs of them have begun.
+    self_tests_begun: AtomicU64,
     /// The programs that are checked with the self tests, if any are.
     pub(crate) programs: Option<Arc<Programs>>,
     /// Tenant and location that short names are read in.
@@ -67,10 +68,10 @@ pub(crate) struct Context {
     pub(crate) slots_ready: tokio::sync::Mutex<Vec<(u64, SlotSecret)>>,
     /// Figures for operators.
     pub(crate) metrics: Metrics,
-    /// Places for operations under way, of programs and people that somebody vouches for.
-    known_slots: Arc<Semaphore>,
-    /// The same for workloads, which anybody can be.
-    workload_slots: Arc<Semaphore>,
+    /// Room for what is under way.
+    pub(crate) places: Places,
+    /// Held while self tests run: they take all of a core.
+    self_testing: tokio::sync::Mutex<()>,
     opened: RwLock<Option<Opened>>,
     directory: RwLock<Arc<BTreeMap<PrincipalName, User>>>,
     epoch: AtomicU64,
@@ -139,6 +140,7 @@ impl Context {
             store,
             self_tests,
             self_tests_run_at: AtomicU64::new(0),
+            self_tests_begun: AtomicU64::new(0),
             programs: programs.map(Arc::new),
             home,
             seal_method,
@@ -150,8 +152,8 @@ impl Context {
             challenges: Mutex::default(),
             pins: PinGuard::new(PINS_HASHED_AT_ONCE),
             passphrases: PinGuard::new(1),
-            known_slots: Arc::new(Semaphore::new(KNOWN_IN_FLIGHT_MAX)),
-            workload_slots: Arc::new(Semaphore::new(WORKLOADS_IN_FLIGHT_MAX)),
+            places: Places::default(),
+            self_testing: tokio::sync::Mutex::default(),
             epoch: AtomicU64::new(0),
             unseal_tries: UnsealTries::default(),
             counts: Counts::default(),
@@ -161,15 +163,6 @@ impl Context {
             opened: RwLock::default(),
             directory: RwLock::default(),
         }
-    }
-
-    /// A place for one operation of `caller`. `None` when the daemon stops.
-    pub(crate) async fn slot(&self, caller: &Caller) -> Option<OwnedSemaphorePermit> {
-        let slots = match caller.principal().kind {
-            PrincipalKind::Workload => &self.workload_slots,
-            _ => &self.known_slots,
-        };
-        slots.clone().acquire_owned().await.ok()
     }
 
     /// The open vault.
@@ -242,7 +235,14 @@ impl Context {
     }
 
     /// Runs all self tests, and looks at the programs. What fails is kept in their state, and from then on refused.
+    /// Whoever asks while they run waits, and takes the result of those that began after he asked.
     pub(crate) async fn run_self_tests(&self) {
+        let asked = self.self_tests_begun.load(Ordering::Acquire);
+        let _one_at_a_time = self.self_testing.lock().await;
+        if self.self_tests_begun.load(Ordering::Acquire) > asked {
+            return;
+        }
+        self.self_tests_begun.fetch_add(1, Ordering::AcqRel);
         let (self_tests, programs) = (self.self_tests.clone(), self.programs.clone());
         let now = self.now();
         let run = move || {
@@ -313,5 +313,3 @@ pub(crate) fn operation_id() -> Result<OperationId, Failure> {
 }
 
 const PINS_HASHED_AT_ONCE: usize = 2;
-const KNOWN_IN_FLIGHT_MAX: usize = 1024;
-const WORKLOADS_IN_FLIGHT_MAX: usize = 128;

@@ -27,6 +27,7 @@ mod metrics_endpoint;
 mod ops;
 mod pin;
 mod pipeline;
+mod places;
 mod root;
 mod rows;
 mod server;

@@ -202,11 +202,11 @@ where
     let (task_cx, caller) = (cx.clone(), caller.clone());
     // Taken before the task begins and held to its end: who asks and hangs up, again and again, has no
     // more operations under way than who waits for the answers.
-    let slot = cx.slot(&caller).await.ok_or(Failure::Bug("the slots were closed"))?;
+    let place = cx.places.operation(&caller).await.ok_or(NO_PLACE)?;
     // In a task of its own: a caller who hangs up in the middle leaves nothing half done, neither a
     // counted try without its leaf nor a destroyed version without its erasure.
     let task = tokio::spawn(async move {
-        let _slot = slot;
+        let _place = place;
         let asking = Asking { cx: &task_cx, caller: &caller, gathering: None };
         request::<O>(&asking, wire).await
     });
@@ -228,7 +228,7 @@ pub(crate) async fn serve_in_task<O: Operation>(
     wire: O::Wire,
 ) -> Result<O::Reply, Failure> {
     let started = Instant::now();
-    let _slot = cx.slot(caller).await.ok_or(Failure::Bug("the slots were closed"))?;
+    let _place = cx.places.operation(caller).await.ok_or(NO_PLACE)?;
     let asking = Asking { cx, caller, gathering };
     let request = std::pin::pin!(request::<O>(&asking, wire));
     let result = caught(request).await;
@@ -550,3 +550,5 @@ async fn end_early<O: Operation>(
         }
     }
 }
+
+const NO_PLACE: Failure = Failure::Bug("the places were closed");

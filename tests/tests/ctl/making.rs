@@ -136,7 +136,7 @@ fn agreements(group: &Group) {
     group.refused(
         "key encapsulate dev/m-base dev/m-x --algorithm AES_256 --out x.ct",
         3,
-        "MECHANISM_REFUSED",
+        "USAGE_REFUSED",
     );
     assert!(!group.path("x.ct").exists());
 }

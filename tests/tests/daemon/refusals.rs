@@ -13,14 +13,13 @@ use kms_tests::{Daemon, log, refused_for};
 use tokio::io::AsyncWriteExt as _;
 
 /// Reasons that no request from outside can bring about here, and where they are tested instead.
-const NOT_FROM_OUTSIDE: [(&str, &str); 4] = [
+const NOT_FROM_OUTSIDE: [(&str, &str); 3] = [
     (
         "APPROVAL_MISMATCH",
         "an approval is read from the proposal that it is for; core/src/permit/tests.rs",
     ),
     ("FAILED", "only the log has it: whoever asked is told what failed"),
     ("INVOCATION_LIMIT", "4,294,967,296 protections come first; server/src/ops/using.rs"),
-    ("SELF_TEST_FAILED", "no self test fails in a whole program; crypto/src/selftest"),
 ];
 
 /// Each reason stands in a test that asks a daemon, beside a check of what was answered.

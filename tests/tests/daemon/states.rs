@@ -38,8 +38,10 @@ const OTHERS: [Action; 9] = [
 ];
 
 /// Operations that no version's state has anything to do with.
-const OF_NO_VERSION: [Action; 42] = [
+const OF_NO_VERSION: [Action; 45] = [
     Action::ApproveProposal,
+    Action::Batch,
+    Action::BindRows,
     Action::CancelProposal,
     Action::CreateBinding,
     Action::CreateImportJob,
@@ -78,6 +80,7 @@ const OF_NO_VERSION: [Action; 42] = [
     Action::SetTokenPin,
     Action::Start,
     Action::Stop,
+    Action::Stream,
     Action::Unseal,
     Action::UpdateKey,
     Action::WhoAmI,

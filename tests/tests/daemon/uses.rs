@@ -177,7 +177,8 @@ async fn a_wrapped_pair_comes_back_and_is_the_same_pair() {
     let daemon = Daemon::shared();
     let client = daemon.client().await;
     for mechanism in [Mechanism::AesGcm, Mechanism::AesKwp] {
-        let name = |what: &str| format!("dev/use-pair-{what}-{}", mechanism.as_str_name());
+        let by = mechanism.as_str_name().to_lowercase();
+        let name = |what: &str| format!("dev/use-pair-{what}-{by}");
         let wrapping = aes(&client, &name("by"), &[mechanism]).await;
         trust(daemon, &name("by")).await;
         let mut request = key(&name("of"), Algorithm::EcP256);

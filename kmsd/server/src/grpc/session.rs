@@ -168,14 +168,24 @@ impl Session {
             .unzip();
         async move {
             let mut group = Group::new(store, gathering, items, panicked);
+            let mut made = Vec::new();
             loop {
                 let ended = group.ended().await;
                 if ended.is_empty() {
                     break;
                 }
                 let ended = ended.into_iter().map(|(place, answer)| response(ids[place], answer));
+                made.extend(ended);
+                // Sent as they come, as long as they are read. Whoever does not read waits for his answers,
+                // and nobody waits for him: what is under way goes on and gives back what it holds.
+                if let Ok(room) = answers.try_reserve() {
+                    room.send(std::mem::take(&mut made));
+                }
+            }
+            drop(group);
+            if !made.is_empty() {
                 // The receiver is gone only when the client is.
-                let _ = answers.send(ended.collect()).await;
+                let _ = answers.send(made).await;
             }
             // Given back only now, so that a client that does not read its answers cannot have more
             // than this many made.

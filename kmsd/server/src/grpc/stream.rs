@@ -99,9 +99,9 @@ impl Flow {
         }
         let (started, running) = begin(&self.cx, &self.caller, start).await.map_err(End::Closed)?;
         self.running = Some(running);
-        // Held to the end, so that nobody has more streams under way than operations.
+        // Held to the end.
         let cx = self.cx.clone();
-        let _slot = cx.slot(&self.caller).await;
+        let _place = cx.places.stream().await;
         give(&self.answers, Answered::Started(started)).await?;
         loop {
             let asked = self.next(&mut requests).await?;

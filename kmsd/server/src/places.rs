@@ -1,0 +1,111 @@
+//! Room for operations that are under way, so that nobody keeps everybody else out: whoever administers gets
+//! in when users of keys have taken all of theirs, and large streams, which take long, take none of it.
+
+use std::sync::Arc;
+
+use kms_core::caller::{Authentication, Caller, Role};
+use kms_core::id::PrincipalKind;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Room for what is under way.
+#[derive(Debug)]
+pub(crate) struct Places {
+    /// Kept free for the daemon itself and for those who administer.
+    administration: Arc<Semaphore>,
+    /// Of programs and people that somebody vouches for.
+    known: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    /// Of workloads, which anybody can be.
+    workloads: Arc<Semaphore>,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        let places = |count| Arc::new(Semaphore::new(count));
+        Self {
+            administration: places(ADMINISTRATION_MAX),
+            known: places(KNOWN_MAX),
+            streams: places(STREAMS_MAX),
+            workloads: places(WORKLOADS_MAX),
+        }
+    }
+}
+
+impl Places {
+    /// A place for one operation of `caller`. `None` when the daemon stops.
+    pub(crate) async fn operation(&self, caller: &Caller) -> Option<OwnedSemaphorePermit> {
+        let places = match caller.principal().kind {
+            PrincipalKind::Workload => &self.workloads,
+            _ => &self.known,
+        };
+        match places.clone().try_acquire_owned() {
+            Ok(place) => Some(place),
+            Err(_) if administers(caller) => self.administration.clone().acquire_owned().await.ok(),
+            Err(_) => places.clone().acquire_owned().await.ok(),
+        }
+    }
+
+    /// A place for one stream of large data. `None` when the daemon stops.
+    pub(crate) async fn stream(&self) -> Option<OwnedSemaphorePermit> {
+        self.streams.clone().acquire_owned().await.ok()
+    }
+}
+
+/// Whether it is the daemon itself, or somebody who can stop what others do.
+fn administers(caller: &Caller) -> bool {
+    let administrative = |role| {
+        matches!(role, Role::Auditor | Role::Custodian | Role::Operator | Role::SecurityOfficer)
+    };
+    caller.authentication() == Authentication::Daemon
+        || caller.grants().iter().any(|grant| administrative(grant.role))
+}
+
+/// Operations under way at most, by who asks.
+const KNOWN_MAX: usize = 1024;
+const WORKLOADS_MAX: usize = 128;
+const ADMINISTRATION_MAX: usize = 64;
+/// Streams under way at most: each may hold a key and an hour.
+const STREAMS_MAX: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use kms_core::caller::Grant;
+
+    use super::*;
+
+    fn caller(role: Role) -> Caller {
+        let grants = vec![Grant { role, ring: None }];
+        Caller::authenticated("users/u".parse().unwrap(), Authentication::UnixPeer(0), grants)
+    }
+
+    #[tokio::test]
+    async fn who_administers_gets_in_when_users_of_keys_have_taken_all_places() {
+        let places = Places::default();
+        let user = caller(Role::CryptoUser);
+        let mut taken = Vec::new();
+        for _ in 0..KNOWN_MAX {
+            taken.push(places.operation(&user).await.unwrap());
+        }
+        let waits = |caller: &Caller| {
+            let mut place = Box::pin(places.operation(caller));
+            let mut task = std::task::Context::from_waker(std::task::Waker::noop());
+            place.as_mut().poll(&mut task).is_pending()
+        };
+        assert!(waits(&user));
+        assert!(waits(&caller(Role::KeyManager)));
+        assert!(!waits(&caller(Role::SecurityOfficer)));
+        assert!(!waits(&caller(Role::Operator)));
+        taken.pop();
+        assert!(!waits(&user));
+    }
+
+    #[tokio::test]
+    async fn streams_take_no_place_of_an_operation() {
+        let places = Places::default();
+        let mut taken = Vec::new();
+        for _ in 0..STREAMS_MAX {
+            taken.push(places.stream().await.unwrap());
+        }
+        assert!(places.operation(&caller(Role::CryptoUser)).await.is_some());
+    }
+}
