@@ -127,7 +127,10 @@ pub fn run() -> ExitCode {
         eprintln!("kmsd: cannot switch core files off: {error}");
         return ExitCode::FAILURE;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(STACK_BYTES)
+        .build();
     let ended = match runtime {
         Ok(runtime) => runtime.block_on(dispatch(command)),
         Err(error) => Err(ServeError::Failed(format!("cannot start the runtime: {error}"))),
@@ -308,6 +311,9 @@ fn read_passphrase(path: &Path) -> Result<SecretString, ServeError> {
     Ok(SecretString::from(line))
 }
 
+/// Stack of each thread. Known algorithms of signatures need a tenth of it, and the room that is wiped after them
+/// another; what is not touched is never mapped.
+const STACK_BYTES: usize = 4 * 1024 * 1024;
 const PASSPHRASE_BYTES_MIN: usize = 12;
 const INIT_HELP: &str = "\
 The first security officer makes rings and enrols everybody else. Over the Unix socket the kernel
