@@ -57,5 +57,5 @@ pub(crate) fn decode_digest(payload: &[u8]) -> Option<Digest> {
     }
 }
 
-const LIVE: u8 = 1;
+pub(crate) const LIVE: u8 = 1;
 const DELETED: u8 = 0;

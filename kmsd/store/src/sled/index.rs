@@ -5,13 +5,16 @@
 //! sled may fail, panic or hang on a damaged folder, so every call goes through the `guard`.
 //!
 //! ```text
-//! "m"                    -> store[16] || sequence[8] || hash[32] || leaves[8] || root[32] || names[8]
-//! "r" || key             -> revision[8] || 1 || value, or revision[8] || 0 for a deleted row
+//! "m"                    -> format[4] || store[16] || sequence[8] || hash[32] || leaves[8] || root[32]
+//!                           || names[8]
+//! "r" || key             -> the row, as `packed` has it
 //! "t" || level || n[8]   -> 256 hashes of a full tile
 //! "b" || n[8]            -> segment[8] || offset[8] || leaf[8]: the record with leaf 256*n, and its first leaf
 //! "i" || name[32]        -> first leaf[8] || leaves[8] of the batch of that idempotency name
 //! "o" || order[8]        -> name[32], to forget the oldest
 //! ```
+//!
+//! An index of another format is made anew.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -25,9 +28,10 @@ use super::format::{Chain, Fields, StoreId};
 use super::guard::{Guard, Pace, within};
 use super::imprint;
 use super::journal::Location;
+use super::packed::{pack, packed_state, unpack};
 use crate::batch::{RowChange, RowState};
 use crate::caught::Panicked;
-use crate::entry::{closed, decode_digest, decode_row, decode_state, encode_row, opened};
+use crate::entry::{closed, decode_digest, decode_row, opened};
 use crate::log::Tile;
 use crate::store::Page;
 use crate::{IDEMPOTENCY_MAX, Row, StoreError};
@@ -37,6 +41,8 @@ use crate::{IDEMPOTENCY_MAX, Row, StoreError};
 pub(crate) enum IndexFault {
     #[error("an entry is damaged")]
     Entry,
+    #[error("it is of another format")]
+    Format,
     #[error("it does not answer")]
     Hangs,
     #[error("an entry is missing")]
@@ -102,12 +108,14 @@ impl Index {
     }
 
     pub(crate) fn row(&self, key: &str) -> Result<Option<Row>, IndexFault> {
-        self.entry(&row_key(key), decode_row).map(Option::flatten)
+        let decode = |payload: &[u8]| decode_row(&unpack(key.as_bytes(), payload)?);
+        self.entry(&row_key(key), decode).map(Option::flatten)
     }
 
     /// The digest of a row, also of a deleted one.
     pub(crate) fn row_digest(&self, key: &str) -> Result<Option<Digest>, IndexFault> {
-        self.entry(&row_key(key), decode_digest)
+        let decode = |payload: &[u8]| decode_digest(&unpack(key.as_bytes(), payload)?);
+        self.entry(&row_key(key), decode)
     }
 
     /// Keys and digests of up to `limit` rows after `after`, of deleted ones too.
@@ -122,7 +130,8 @@ impl Index {
             for entry in db.range(begin..).take(limit) {
                 let (key, value) = entry?;
                 let Some((&ROW, name)) = key.split_first() else { break };
-                let digest = opened(&key, &value).and_then(decode_digest);
+                let payload = opened(&key, &value).and_then(|packed| unpack(name, packed));
+                let digest = payload.and_then(|payload| decode_digest(&payload));
                 let name = str::from_utf8(name).map_err(|_| IndexFault::Entry)?;
                 digests.push((name.to_owned(), digest.ok_or(IndexFault::Entry)?));
             }
@@ -135,14 +144,14 @@ impl Index {
         let mut batch = ::sled::Batch::default();
         for row in rows {
             let key = row_key(&row.key);
-            let value = closed(&key, &encode_row(row));
+            let value = closed(&key, &pack(row));
             batch.insert(key, value);
         }
         self.call(Pace::Quick, |db| Ok(db.apply_batch(batch)?))
     }
 
     pub(crate) fn row_state(&self, key: &str) -> Result<RowState, IndexFault> {
-        let state = self.entry(&row_key(key), decode_state)?;
+        let state = self.entry(&row_key(key), packed_state)?;
         Ok(state.unwrap_or_default())
     }
 
@@ -165,9 +174,11 @@ impl Index {
                 if !key.starts_with(&within) {
                     break;
                 }
-                let row = opened(&key, &value).and_then(decode_row).ok_or(IndexFault::Entry)?;
-                let Some(row) = row else { continue };
-                let key = str::from_utf8(&key[1..]).map_err(|_| IndexFault::Entry)?;
+                let name = &key[1..];
+                let payload = opened(&key, &value).and_then(|packed| unpack(name, packed));
+                let row = payload.and_then(|payload| decode_row(&payload));
+                let Some(row) = row.ok_or(IndexFault::Entry)? else { continue };
+                let key = str::from_utf8(name).map_err(|_| IndexFault::Entry)?;
                 let bytes = key.len() + row.value.len();
                 if !page.has_room(bytes) {
                     break;
@@ -214,7 +225,7 @@ impl Index {
             batch.insert(key, value);
         };
         for row in rows {
-            insert(row_key(&row.key), &encode_row(row));
+            insert(row_key(&row.key), &pack(row));
         }
         for Tile { level, n, hashes } in tiles {
             let hashes: Vec<u8> = hashes.iter().flat_map(|hash| *hash.as_bytes()).collect();
@@ -289,17 +300,24 @@ impl Index {
     }
 
     fn marker(&self) -> Result<Option<Marker>, IndexFault> {
-        self.entry(MARKER_KEY, |payload| {
-            let payload: &[u8; 104] = payload.try_into().ok()?;
+        let marker = self.entry(MARKER_KEY, |payload| {
+            // The first format had no number, and a marker of other length.
+            let Ok(payload) = <&[u8; MARKER_BYTES]>::try_from(payload) else {
+                return Some(None);
+            };
             let mut fields = Fields(payload);
-            Some(Marker {
+            if fields.u32() != INDEX_FORMAT {
+                return Some(None);
+            }
+            Some(Some(Marker {
                 store: fields.take(),
                 chain: Chain { sequence: fields.u64(), hash: Digest(fields.take()) },
                 leaves: fields.u64(),
                 root: Digest(fields.take()),
                 names: fields.u64(),
-            })
-        })
+            }))
+        })?;
+        marker.map(|marker| marker.ok_or(IndexFault::Format)).transpose()
     }
 
     /// Reads one entry with `decode`, which gives `None` for what cannot be.
@@ -347,7 +365,8 @@ fn sync_tree(path: &Path) -> Result<(), StoreError> {
 
 fn encode_marker(marker: &Marker) -> Vec<u8> {
     let Marker { store, chain: Chain { sequence, hash }, leaves, root, names } = marker;
-    let mut bytes = store.to_vec();
+    let mut bytes = INDEX_FORMAT.to_be_bytes().to_vec();
+    bytes.extend_from_slice(store);
     bytes.extend(sequence.to_be_bytes());
     bytes.extend_from_slice(hash.as_bytes());
     bytes.extend(leaves.to_be_bytes());
@@ -368,7 +387,10 @@ fn tagged(tag: u8, rest: &[u8]) -> Vec<u8> {
     [&[tag], rest].concat()
 }
 
+/// What this build writes and reads: the entries, and the text that rows are packed with.
+pub(crate) const INDEX_FORMAT: u32 = 2;
 const MARKER_KEY: &[u8] = b"m";
+const MARKER_BYTES: usize = 4 + 16 + 8 + 32 + 8 + 32 + 8;
 const ROW: u8 = b'r';
 /// How much of the index sled holds in memory.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;

@@ -13,6 +13,7 @@ mod guard;
 mod imprint;
 mod index;
 mod journal;
+mod packed;
 mod proof;
 mod recent;
 pub(crate) mod recovery;

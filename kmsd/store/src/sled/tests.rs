@@ -886,6 +886,28 @@ async fn a_store_of_an_earlier_build_is_refused_by_its_format() {
     assert!(error.to_string().contains("format 1, this release reads format 3"), "{error}");
 }
 
+/// The index before had neither a number of its format nor packed rows. What another build packs with
+/// another text would read as something else, if it were read.
+#[tokio::test]
+async fn an_index_of_another_format_is_made_anew_and_not_misread() {
+    let (good, expected) = filled().await;
+    let numberless: &dyn Fn(&mut Vec<u8>) = &|marker| drop(marker.drain(..4));
+    let later: &dyn Fn(&mut Vec<u8>) = &|marker| marker[3] += 1;
+    for (change, remade) in [(numberless, true), (later, true), (&|_| (), false)] {
+        let folder = copy(good.path());
+        edit_index(folder.path(), |db| {
+            let mut marker = db.get(b"m").unwrap().unwrap()[4..].to_vec();
+            change(&mut marker);
+            db.insert(b"m", crate::entry::closed(b"m", &marker)).unwrap();
+        });
+        let (store, opened) = reopen(folder.path());
+        assert_eq!(opened.rebuilt_index, remade);
+        assert!(content(&store).await == expected);
+        store.close().await.unwrap();
+        assert!(!reopen(folder.path()).1.rebuilt_index);
+    }
+}
+
 /// What somebody at the disk does to a row of the index, with all its checksums right.
 pub(super) fn edit_index(path: &Path, edit: impl FnOnce(&::sled::Db)) {
     let db = ::sled::Config::new().path(path.join("index")).open().unwrap();
