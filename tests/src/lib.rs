@@ -16,3 +16,9 @@ pub mod request;
 
 pub use daemon::Daemon;
 pub use expect::{Refusal, refused, refused_for};
+
+/// Whether tests take their long form, as `tests/run long` asks for with `KMS_LONG=1`.
+#[must_use]
+pub fn is_long() -> bool {
+    std::env::var_os("KMS_LONG").is_some_and(|value| value == "1")
+}

@@ -3,6 +3,8 @@
 use kms_client::v1::{self, Algorithm};
 use kms_client::{Client, ClientError};
 
+use crate::Daemon;
+
 /// A request for the key `name`, short or full.
 #[must_use]
 pub fn key(name: &str, algorithm: Algorithm) -> v1::CreateKeyRequest {
@@ -113,6 +115,39 @@ pub async fn update(
         request_id: Vec::new(),
     };
     Ok(client.call(client.keys().update_key(request)).await?.key.unwrap())
+}
+
+/// Has the officer of `daemon` trust the key `name`, so that it may wrap others.
+///
+/// # Panics
+/// When that is refused.
+pub async fn trust(daemon: &Daemon, name: &str) {
+    let officer = daemon.officer_client().await;
+    let v1::Key { name, etag, .. } = get_key(&officer, name).await.unwrap();
+    let request = v1::SetKeyTrustedRequest { name, etag, trusted: true, ..Default::default() };
+    officer.call(officer.keys().set_key_trusted(request)).await.unwrap();
+}
+
+/// Has the officer of `daemon` make a compatible ring, in which all mechanisms are taken.
+///
+/// # Panics
+/// When it is not made.
+pub async fn compatible_ring(daemon: &Daemon, name: &str) {
+    let officer = daemon.officer_client().await;
+    let policy = v1::RingPolicy { kind: v1::RingKind::Compatible.into(), ..Default::default() };
+    let (name, policy) = (name.to_owned(), Some(policy));
+    let request = v1::CreateKeyRingRequest { name, policy, ..Default::default() };
+    officer.call(officer.keys().create_key_ring(request)).await.unwrap();
+}
+
+/// Makes an import job in `ring`.
+///
+/// # Panics
+/// When it is not made.
+pub async fn import_job(client: &Client, ring: &str, method: v1::ImportMethod) -> v1::ImportJob {
+    let (parent, method) = (ring.to_owned(), method.into());
+    let request = v1::CreateImportJobRequest { parent, method, ..Default::default() };
+    client.call(client.keys().create_import_job(request)).await.unwrap().job.unwrap()
 }
 
 /// A quorum of `n` of `members` (principal names) over `guards`.

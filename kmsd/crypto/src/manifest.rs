@@ -28,7 +28,7 @@ pub enum ManifestRefused {
     #[error(transparent)]
     Manifest(#[from] kms_core::manifest::ManifestError),
     /// It is not signed so.
-    #[error(transparent)]
+    #[error("{0}; take manifest and key from the same release")]
     Note(#[from] note::NoteError),
 }
 

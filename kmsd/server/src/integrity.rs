@@ -45,8 +45,8 @@ pub enum IntegrityError {
         /// The manifest.
         path: PathBuf,
     },
-    /// A file is not there, or cannot be read.
-    #[error("{path}: {source}; the manifest names it, and it must be there")]
+    /// The manifest, a file of it, or this program is not there or cannot be read.
+    #[error("cannot read {path}: {source}; it must be there, and readable for this user")]
     Unreadable {
         /// Which file.
         path: PathBuf,
@@ -84,7 +84,7 @@ impl Programs {
     pub(crate) fn check(&self, now: Timestamp) -> Result<(), IntegrityError> {
         let listed = verify(&self.manifest, &self.key)?;
         // What runs, also where the file was exchanged or removed since it began.
-        let running = digest(Path::new("/proc/self/exe"))?;
+        let running = program_digest(Path::new("/proc/self/exe"))?;
         if listed.files.iter().all(|(_, digest)| *digest != running) {
             return Err(IntegrityError::NotListed { path: self.manifest.clone() });
         }
@@ -155,14 +155,23 @@ pub(crate) fn run(command: ManifestCommand) -> Result<(), ServeError> {
             let listed = files.iter().map(|file| {
                 let name = file.to_str().ok_or(ManifestError);
                 let name = name.map_err(|error| ServeError::Failed(error.to_string()))?;
-                Ok((name.to_owned(), digest(&beside(&out, name))?))
+                let path = beside(&out, name);
+                match digest(&path) {
+                    Ok(digest) => Ok((name.to_owned(), digest)),
+                    Err(source) => Err(ServeError::File { path, source }),
+                }
             });
             let listed: Result<Vec<(String, Digest)>, ServeError> =
                 listed.take(FILES_MAX + 1).collect();
-            let made = Manifest::new(listed?).map_err(ManifestRefused::from);
-            let signed = made.and_then(|made| manifest::sign(&made, &key_name, &pem));
-            let (note, public_key) = signed
-                .map_err(|refused| IntegrityError::Manifest { path: out.clone(), refused })?;
+            let made = Manifest::new(listed?)
+                .map_err(|refused| ServeError::Failed(refused.to_string()))?;
+            let signed = manifest::sign(&made, &key_name, &pem);
+            let (note, public_key) = signed.map_err(|refused| {
+                ServeError::Failed(match refused {
+                    ManifestRefused::KeyName => format!("--key-name {key_name:?}: {refused}"),
+                    _ => format!("{}: {refused}", key.display()),
+                })
+            })?;
             std::fs::write(&out, note)
                 .map_err(|source| ServeError::File { path: out.clone(), source })?;
             println!("[integrity]\nmanifest = {:?}\npublic_key = \"{public_key}\"", out.display());
@@ -184,7 +193,7 @@ fn verify(path: &Path, key: &LogKey) -> Result<Manifest, IntegrityError> {
         .map_err(|refused| IntegrityError::Manifest { path: path.to_owned(), refused })?;
     for (name, expected) in &listed.files {
         let file = beside(path, name);
-        if digest(&file)? != *expected {
+        if program_digest(&file)? != *expected {
             return Err(IntegrityError::Changed { path: file });
         }
     }
@@ -195,7 +204,10 @@ fn beside(manifest: &Path, name: &str) -> PathBuf {
     manifest.parent().map_or_else(|| name.into(), |folder| folder.join(name))
 }
 
-fn digest(path: &Path) -> Result<Digest, IntegrityError> {
-    let read = File::open(path).and_then(manifest::digest_of);
-    read.map_err(|source| IntegrityError::Unreadable { path: path.to_owned(), source })
+fn digest(path: &Path) -> io::Result<Digest> {
+    File::open(path).and_then(manifest::digest_of)
+}
+
+fn program_digest(path: &Path) -> Result<Digest, IntegrityError> {
+    digest(path).map_err(|source| IntegrityError::Unreadable { path: path.to_owned(), source })
 }

@@ -1,9 +1,8 @@
 //! Rows that were believed a moment ago, so that they need not be authenticated and read again.
 //!
-//! A row is found by its place, and only if the store gives exactly the bytes that were believed, at the
-//! same revision. So a row that somebody edited in the store is found out as before: it is asked for each
-//! time, and no byte of it goes uncompared. A version with its key and ring is found without asking for
-//! each of them, as long as the store says that no row at all has changed.
+//! A row is believed only with exactly the bytes and revision that were authenticated. A version with its
+//! key and ring is not asked for again while `Store::row_changes` stands; an edit of the index below a
+//! running daemon is found at the next start (SECURITY.md, Rows in memory).
 
 use std::any::Any;
 use std::collections::HashMap;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use kms_core::permit::Refusal;
 use kms_crypto::CryptoError;
+use kms_proto::v1;
 use kms_store::StoreError;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -60,6 +61,23 @@ impl From<Failure> for Status {
             .collect();
         let details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
         Self::with_error_details(code, message, details)
+    }
+}
+
+impl From<&Failure> for v1::OperationError {
+    fn from(failure: &Failure) -> Self {
+        let Told { code, reason, message, audit_index } = tell(failure);
+        Self { code: code.into(), reason: reason.to_owned(), message, audit_index }
+    }
+}
+
+/// The answer to what is not known, since the client is newer.
+pub(crate) fn unknown_request() -> v1::OperationError {
+    v1::OperationError {
+        code: Code::Unimplemented.into(),
+        reason: "UNKNOWN_REQUEST".to_owned(),
+        message: "the daemon does not know this request; is it older than the client?".to_owned(),
+        audit_index: None,
     }
 }
 

@@ -451,7 +451,7 @@ fn damage(folder: &Path, file: &Path, random: &mut Random) -> String {
 }
 
 fn is_long() -> bool {
-    std::env::var_os("KMS_LONG").is_some()
+    std::env::var_os("KMS_LONG").is_some_and(|value| value == "1")
 }
 
 fn runtime() -> tokio::runtime::Runtime {

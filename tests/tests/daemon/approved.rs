@@ -10,7 +10,7 @@ use kms_client::v1::session_response::Response as Answered;
 use kms_client::v1::{self, Algorithm, Mechanism, ServiceIndicator};
 use kms_client::{Client, ClientError, Config};
 use kms_core::transcript::Suite;
-use kms_tests::request::{create_key, key, sign};
+use kms_tests::request::{compatible_ring, create_key, key, sign};
 use kms_tests::{Daemon, log, refused_for};
 
 use ServiceIndicator::{Approved, NotApproved, NotCryptographic};
@@ -132,14 +132,7 @@ fn name_of(algorithm: kms_core::algorithm::Algorithm) -> String {
 /// all of its mechanisms.
 async fn make_keys(daemon: &Daemon, client: &Client) {
     use kms_core::algorithm::{Algorithm as Rules, KeyKind};
-    let officer = daemon.officer_client().await;
-    let policy = v1::RingPolicy { kind: v1::RingKind::Compatible.into(), ..Default::default() };
-    let ring = v1::CreateKeyRingRequest {
-        name: "approved".to_owned(),
-        policy: Some(policy),
-        ..Default::default()
-    };
-    officer.call(officer.keys().create_key_ring(ring)).await.unwrap();
+    compatible_ring(daemon, "approved").await;
     for one in Rules::ALL.iter().filter(|one| one.kind() != KeyKind::OpaqueSecret) {
         let mut request = key(&name_of(*one), algorithm(*one));
         let wanted = request.key.as_mut().unwrap();

@@ -133,3 +133,16 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         assert_eq!(wire, rules);
     }
 }
+
+/// Whoever reads a leaf without our code has only the published file to say what its fields mean.
+#[test]
+fn each_field_of_an_audit_leaf_is_explained_where_it_is_published() {
+    let text = include_str!("../../../proto/kms/v1/audit.proto");
+    let (_, leaf) = text.split_once("message AuditLeaf {\n").unwrap();
+    let (leaf, _) = leaf.split_once("\n}").unwrap();
+    let lines: Vec<&str> = leaf.lines().map(str::trim).collect();
+    let fields = lines.iter().filter(|line| line.ends_with(';')).count();
+    let explained = |pair: &&[&str]| pair[0].starts_with("// ") && pair[1].ends_with(';');
+    assert_eq!(lines.windows(2).filter(explained).count(), fields);
+    assert!(fields >= 32, "only {fields} fields were found");
+}

@@ -23,7 +23,7 @@ use kms_agent::release::receive;
 use kms_client::Client;
 use kms_client::v1::{self, Algorithm, Mechanism};
 use kms_tests::proposal::{approve, execute_fully, propose_export};
-use kms_tests::request::{create, key, quorum, requirement, sign, step};
+use kms_tests::request::{create, import_job, key, quorum, requirement, sign, step, trust};
 use kms_tests::{Daemon, daemon, refused};
 use p256::pkcs8::EncodePrivateKey as _;
 use rsa::pkcs8::DecodePublicKey as _;
@@ -117,14 +117,7 @@ struct Doors {
 impl Doors {
     async fn open(daemon: &Daemon) -> Self {
         let client = daemon.client().await;
-        let job = async |method: v1::ImportMethod| {
-            let request = v1::CreateImportJobRequest {
-                parent: "dev".to_owned(),
-                method: method.into(),
-                request_id: Vec::new(),
-            };
-            client.call(client.keys().create_import_job(request)).await.unwrap().job.unwrap()
-        };
+        let job = async |method| import_job(&client, "dev", method).await;
         let x_wing = job(v1::ImportMethod::XWingHkdfSha256Aes256Gcm).await;
         let rsa = job(v1::ImportMethod::RsaOaep4096Sha256Aes256Kwp).await;
         let wrapping_key = random("wrapping", 0);
@@ -137,16 +130,7 @@ impl Doors {
         let mut request = key("dev/memory-wraps", Algorithm::Aes256);
         request.key.as_mut().unwrap().mechanisms = vec![Mechanism::AesKwp.into()];
         create(&doors.client, request).await;
-        let officer = daemon.officer_client().await;
-        let described = v1::GetKeyRequest { name: "dev/memory-wraps".to_owned() };
-        let key = officer.call(officer.keys().get_key(described)).await.unwrap().key.unwrap();
-        let trust = v1::SetKeyTrustedRequest {
-            name: key.name,
-            etag: key.etag,
-            trusted: true,
-            ..Default::default()
-        };
-        officer.call(officer.keys().set_key_trusted(trust)).await.unwrap();
+        trust(daemon, "dev/memory-wraps").await;
         doors
     }
 

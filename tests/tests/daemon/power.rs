@@ -15,13 +15,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kms_client::v1::{self, Algorithm};
-use kms_tests::{Daemon, daemon, log, request};
+use kms_tests::{Daemon, daemon, is_long, log, request};
 
 use self::disk::{Disk, Random, Survival};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_survives_a_power_loss() {
-    let rounds = if std::env::var_os("KMS_LONG").is_some() { 50 } else { 5 };
+    let rounds = if is_long() { 50 } else { 5 };
     let seed = std::env::var("KMS_POWER_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) * 0x9e37_79b9 + 1);
     let mut random = Random(seed);

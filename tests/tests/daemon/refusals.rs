@@ -8,7 +8,7 @@ use std::time::Duration;
 use kms_client::v1::{self, Algorithm, Mechanism};
 use kms_client::{Client, StreamError};
 use kms_core::permit::Refusal;
-use kms_tests::request::{create, create_key, get_key, key};
+use kms_tests::request::{create, create_key, import_job, key, trust};
 use kms_tests::{Daemon, log, refused_for};
 use tokio::io::AsyncWriteExt as _;
 
@@ -65,14 +65,7 @@ async fn wrapping(
     request.key.as_mut().unwrap().mechanisms =
         mechanisms.iter().map(|mechanism| (*mechanism).into()).collect();
     let version = create(client, request).await.name;
-    let officer = daemon.officer_client().await;
-    let request = v1::SetKeyTrustedRequest {
-        name: name.to_owned(),
-        etag: get_key(client, name).await.unwrap().etag,
-        trusted: true,
-        ..Default::default()
-    };
-    officer.call(officer.keys().set_key_trusted(request)).await.unwrap();
+    trust(daemon, name).await;
     version
 }
 
@@ -138,12 +131,7 @@ async fn an_import_job_takes_nothing_when_its_time_is_over() {
     let request =
         v1::CreateKeyRequest { pending_import: true, ..key("dev/refusal-late", Algorithm::Aes256) };
     let version = create(&client, request).await.name;
-    let request = v1::CreateImportJobRequest {
-        parent: "dev".to_owned(),
-        method: v1::ImportMethod::XWingHkdfSha256Aes256Gcm.into(),
-        request_id: Vec::new(),
-    };
-    let job = client.call(client.keys().create_import_job(request)).await.unwrap().job.unwrap();
+    let job = import_job(&client, "dev", v1::ImportMethod::XWingHkdfSha256Aes256Gcm).await;
     use v1::import_key_version_request::Material;
     let import = async || {
         let sealed = v1::SealedMaterial { import_job: job.name.clone(), ciphertext: vec![7; 1200] };

@@ -9,7 +9,7 @@ use kms_client::{Client, ClientError, Code, StreamError};
 use kms_core::action::Action;
 use kms_core::algorithm::Usage;
 use kms_core::lifecycle::{self, Allowance, State, Transition};
-use kms_tests::request::{self, create, get_key, key, requirement, sign, step};
+use kms_tests::request::{self, create, key, requirement, sign, step, trust};
 use kms_tests::{Daemon, log, refused_for};
 
 /// Every state, and how a version is brought there over the API.
@@ -126,7 +126,7 @@ impl At {
         let made = Made { bytes: vec![0; 32], iv: vec![0; 12] };
         let mut at = Self { client, key: name, version, made };
         if matches!(action, Action::WrapKey | Action::UnwrapKey) {
-            at.trust(daemon).await;
+            trust(daemon, &at.key).await;
         }
         let way = WAYS.iter().find(|(there, _)| *there == state).unwrap().1;
         for verb in way {
@@ -137,17 +137,6 @@ impl At {
         }
         assert_eq!(at.state().await, state.as_str(), "{action}");
         at
-    }
-
-    async fn trust(&self, daemon: &Daemon) {
-        let officer = daemon.officer_client().await;
-        let request = v1::SetKeyTrustedRequest {
-            name: self.key.clone(),
-            etag: get_key(&self.client, &self.key).await.unwrap().etag,
-            trusted: true,
-            ..Default::default()
-        };
-        officer.call(officer.keys().set_key_trusted(request)).await.unwrap();
     }
 
     async fn state(&self) -> String {

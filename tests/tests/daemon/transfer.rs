@@ -8,7 +8,7 @@ use std::process::Command;
 use kms_client::v1::{self, Algorithm};
 use kms_core::audit::checkpoint::LogKey;
 use kms_tests::proposal::{approve, execute_fully, propose_export};
-use kms_tests::request::{create, key, quorum, step};
+use kms_tests::request::{create, import_job, key, quorum, step};
 use kms_tests::{Daemon, log, refused_for};
 use kms_verify::statement::{Expected, verify_statement};
 
@@ -23,12 +23,7 @@ async fn a_secret_from_outside_is_the_same_key_here() {
     let mut request = key("dev/transfer-mac", Algorithm::GenericSecret);
     request.pending_import = true;
     let version = create(&client, request).await;
-    let request = v1::CreateImportJobRequest {
-        parent: "dev".to_owned(),
-        method: v1::ImportMethod::RsaOaep4096Sha256Aes256Kwp.into(),
-        request_id: vec![3; 16],
-    };
-    let job = client.call(client.keys().create_import_job(request)).await.unwrap().job.unwrap();
+    let job = import_job(&client, "dev", v1::ImportMethod::RsaOaep4096Sha256Aes256Kwp).await;
     // CKM_RSA_AES_KEY_WRAP, made by another program.
     let transport = [0x42; 32];
     for (name, bytes) in
@@ -82,12 +77,7 @@ async fn material_that_is_no_key_is_refused_and_the_version_waits_on() {
     request.pending_import = true;
     let version = create(&client, request).await;
     assert_eq!(version.state(), v1::State::PendingImport);
-    let request = v1::CreateImportJobRequest {
-        parent: "dev".to_owned(),
-        method: v1::ImportMethod::XWingHkdfSha256Aes256Gcm.into(),
-        request_id: Vec::new(),
-    };
-    let job = client.call(client.keys().create_import_job(request)).await.unwrap().job.unwrap();
+    let job = import_job(&client, "dev", v1::ImportMethod::XWingHkdfSha256Aes256Gcm).await;
     use v1::import_key_version_request::Material;
     let import = |material| v1::ImportKeyVersionRequest {
         name: version.name.clone(),

@@ -2,7 +2,7 @@
 
 use kms_client::Client;
 use kms_client::v1::{self, Algorithm, Mechanism};
-use kms_tests::request::{create, create_key, key, step};
+use kms_tests::request::{create, create_key, key, step, trust};
 use kms_tests::{Daemon, log, refused_for};
 
 fn encrypt(name: &str, iv: &[u8]) -> v1::EncryptRequest {
@@ -20,15 +20,6 @@ async fn aes(client: &Client, name: &str, mechanisms: &[Mechanism]) -> String {
     let wanted = request.key.as_mut().unwrap();
     wanted.mechanisms = mechanisms.iter().map(|mechanism| (*mechanism).into()).collect();
     create(client, request).await.name
-}
-
-async fn trust(daemon: &Daemon, name: &str) {
-    let officer = daemon.officer_client().await;
-    let described = v1::GetKeyRequest { name: name.to_owned() };
-    let etag = officer.call(officer.keys().get_key(described)).await.unwrap().key.unwrap().etag;
-    let name = name.to_owned();
-    let request = v1::SetKeyTrustedRequest { name, etag, trusted: true, ..Default::default() };
-    officer.call(officer.keys().set_key_trusted(request)).await.unwrap();
 }
 
 /// The key of a version's name.

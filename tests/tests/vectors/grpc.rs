@@ -9,7 +9,7 @@ use kms_core::mechanism::Mechanism;
 use kms_crypto::provider::purerust::PureRust;
 use kms_crypto::provider::{CipherParameters, Provider as _};
 use kms_tests::Daemon;
-use kms_tests::request::step;
+use kms_tests::request::{compatible_ring, import_job, step};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -78,21 +78,10 @@ type Imported = Result<v1::KeyVersion, String>;
 
 impl Door {
     pub(crate) async fn open(daemon: &Daemon) -> Self {
-        let officer = daemon.officer_client().await;
-        let policy = v1::RingPolicy { kind: v1::RingKind::Compatible.into(), ..Default::default() };
-        let request = v1::CreateKeyRingRequest {
-            name: RING.to_owned(),
-            policy: Some(policy),
-            ..Default::default()
-        };
-        officer.call(officer.keys().create_key_ring(request)).await.unwrap();
+        compatible_ring(daemon, RING).await;
         let client = daemon.client().await;
-        let request = v1::CreateImportJobRequest {
-            parent: RING.to_owned(),
-            method: v1::ImportMethod::RsaOaep4096Sha256Aes256Kwp.into(),
-            request_id: Vec::new(),
-        };
-        let job = client.call(client.keys().create_import_job(request)).await.unwrap().job.unwrap();
+        let method = v1::ImportMethod::RsaOaep4096Sha256Aes256Kwp;
+        let job = import_job(&client, RING, method).await;
         let bytes = WRAPPING_BYTES.to_vec();
         let flight = Arc::new(Semaphore::new(IN_FLIGHT));
         let mut door = Self { client, wrapping: (String::new(), bytes.clone()), job, flight };

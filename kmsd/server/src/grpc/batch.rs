@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::group::{GROUP_MAX, Gathering, Group, Item};
 use crate::ops::{self, Using};
 use crate::pipeline::{self, Operation};
-use crate::status::{Told, tell};
+use crate::status::unknown_request;
 use crate::wire::invalid;
 
 /// Serves the items of one batch of `caller`.
@@ -91,7 +91,7 @@ async fn answer(
         }
         Some(Asked::Sign(wire)) => one::<ops::Sign>(cx, caller, with, wire, A::Sign).await,
         Some(Asked::Verify(wire)) => one::<ops::Verify>(cx, caller, with, wire, A::Verify).await,
-        None => A::Error(super::session::unknown()),
+        None => A::Error(unknown_request()),
     }
 }
 
@@ -114,9 +114,7 @@ where
 }
 
 fn error(failure: &Failure) -> Answered {
-    let Told { code, reason, message, audit_index } = tell(failure);
-    let (code, reason) = (code.into(), reason.to_owned());
-    Answered::Error(v1::OperationError { code, reason, message, audit_index })
+    Answered::Error(failure.into())
 }
 
 fn panicked() -> Answered {

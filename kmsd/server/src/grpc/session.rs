@@ -23,7 +23,7 @@ use crate::group::{GROUP_MAX, Gathering, Group, Item};
 use crate::identity::Connected;
 use crate::ops::{self, Login, MakingOf, Reading, Using, Writing};
 use crate::pipeline::{self, Operation};
-use crate::status::{Told, tell};
+use crate::status::unknown_request;
 
 /// The answers of a stream.
 pub(crate) type SessionStream =
@@ -141,7 +141,7 @@ impl Session {
                     tokio::spawn(self.answering(caller.clone(), together, permit));
                     continue;
                 }
-                None => Answered::Error(unknown()),
+                None => Answered::Error(unknown_request()),
             };
             if self.answers.send(vec![response(id, answered)]).await.is_err() {
                 return;
@@ -333,23 +333,11 @@ async fn answer_rare(
 }
 
 fn refused(failure: &Failure) -> Answered {
-    let Told { code, reason, message, audit_index } = tell(failure);
-    let (code, reason) = (code.into(), reason.to_owned());
-    Answered::Error(v1::OperationError { code, reason, message, audit_index })
+    Answered::Error(failure.into())
 }
 
 fn panicked() -> Answered {
     refused(&Failure::Bug("an operation panicked"))
-}
-
-/// What is not known, since the client is newer.
-pub(crate) fn unknown() -> v1::OperationError {
-    v1::OperationError {
-        code: tonic::Code::Unimplemented.into(),
-        reason: "UNKNOWN_REQUEST".to_owned(),
-        message: "the daemon does not know this request; is it older than the client?".to_owned(),
-        audit_index: None,
-    }
 }
 
 const fn response(id: u64, answered: Answered) -> v1::SessionResponse {
@@ -358,4 +346,4 @@ const fn response(id: u64, answered: Answered) -> v1::SessionResponse {
 
 /// Most operations of one stream in flight.
 const IN_FLIGHT_MAX: usize = 64;
-const ALL: u32 = 64;
+const ALL: u32 = IN_FLIGHT_MAX as u32;

@@ -7,6 +7,7 @@
 use kms_core::algorithm::{Algorithm, GENERIC_SECRET_BYTES_MAX, GENERIC_SECRET_BYTES_MIN};
 use kms_core::mechanism::Mechanism;
 use kms_crypto::mechanism::key_form;
+use kms_tests::is_long;
 use serde_json::Value;
 
 use crate::published::{
@@ -386,14 +387,9 @@ fn spki(algorithm: Algorithm, raw: &[u8]) -> Vec<u8> {
 /// of the rest, evenly.
 const SAMPLE: usize = 24;
 
-/// Whether everything is asked, as `tests/run long` does.
-pub(crate) fn whole() -> bool {
-    std::env::var_os("KMS_LONG").is_some_and(|value| value == "1")
-}
-
 /// The cases that are looked at, and how many are left to the long run.
 pub(crate) fn sample(all: Vec<Case>) -> (Vec<Case>, usize) {
-    if whole() {
+    if is_long() {
         return (all, 0);
     }
     let (total, step) = (all.len(), all.len().div_ceil(SAMPLE).max(1));

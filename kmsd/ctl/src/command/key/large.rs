@@ -239,7 +239,8 @@ fn progress(length_bytes: Option<u64>) -> ProgressBar {
     }
 }
 
-const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// Longest data of one message.
+pub(super) const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {

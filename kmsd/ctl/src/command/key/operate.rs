@@ -8,7 +8,7 @@ use serde_json::json;
 use v1::stream_finished::Result as Outcome;
 use v1::stream_start::Operation;
 
-use super::large::{self, Source};
+use super::large::{self, MESSAGE_BYTES_MAX, Source};
 use super::shape;
 use crate::connection::Connection;
 use crate::failure::Failure;
@@ -95,6 +95,5 @@ pub(super) fn valid(valid: bool, audit: Option<v1::AuditReference>) -> Report {
     view::audited(Report::fields(json!({ "valid": valid })), audit).accepted_if(valid)
 }
 
-const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// Longest signature or code.
 pub(super) const SIGNATURE_BYTES_MAX: usize = 16 * 1024;
