@@ -286,6 +286,20 @@ impl Action {
         )
     }
 
+    /// Whether it can be granted while the root key is closed: what needs neither key nor role. Nobody
+    /// vouches for the record of it then, so that whoever has the disk can write such a record as well.
+    pub const fn works_while_sealed(self) -> bool {
+        matches!(
+            self,
+            Self::GetSealStatus
+                | Self::ListTokens
+                | Self::Start
+                | Self::Stop
+                | Self::Unseal
+                | Self::WhoAmI
+        )
+    }
+
     /// The use of key material that this action is, if it is one.
     pub const fn usage(self) -> Option<Usage> {
         match self {
@@ -340,6 +354,15 @@ mod tests {
         let mut sorted = names.clone();
         sorted.sort();
         assert_eq!(names, sorted);
+    }
+
+    #[test]
+    fn nothing_is_granted_by_a_role_while_sealed() {
+        for action in Action::ALL.iter().filter(|action| action.works_while_sealed()) {
+            assert!(matches!(action.gate(), Gate::Anyone | Gate::Daemon), "{action}");
+            assert!(action.usage().is_none() && !action.guardable(), "{action}");
+        }
+        assert!(!Action::BindRows.works_while_sealed(), "that needs somebody's word");
     }
 
     #[test]

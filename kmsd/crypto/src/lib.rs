@@ -23,7 +23,6 @@ mod passphrase;
 pub mod pin;
 pub mod provider;
 pub mod random;
-pub mod record;
 pub mod release;
 pub mod row;
 pub mod selftest;
@@ -31,6 +30,7 @@ mod stack;
 pub mod statement_key;
 pub mod unlock;
 pub mod vault;
+pub mod vouch;
 pub mod wrap;
 
 pub use error::CryptoError;

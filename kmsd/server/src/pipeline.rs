@@ -356,7 +356,12 @@ async fn steps<O: Operation>(
         let unchanged = operation.unchanged(&facts);
         let binds = operation.binds_rows(&facts);
         let once = stamp.idempotency.filter(|_| !O::WRITES_LATER);
-        if let Some(recorded) = record(asking, permit, (once, binds), unchanged, drafts).await? {
+        let recorded = record(asking, permit, (once, binds), unchanged, drafts).await;
+        if let Err(Failure::Store(StoreError::NotVouched)) = recorded {
+            // Decided before the root key was closed, and not on the disk before: nothing was done.
+            return Err(Box::pin(refuse::<O>(asking, stamp, resource, Refusal::Sealed)).await);
+        }
+        if let Some(recorded) = recorded? {
             let audit = v1::AuditReference {
                 audit_index: recorded.audit_index(),
                 request_salt: stamp.salt.to_vec(),
@@ -420,7 +425,11 @@ async fn record(
         batch.conditions.push(draft.condition);
         batch.writes.extend(draft.write);
     }
-    match asking.commit(batch).await? {
+    let outcome = asking.commit(batch).await;
+    if let Err(StoreError::NotVouched) = outcome {
+        free(asking.cx, &slots).await?;
+    }
+    match outcome? {
         // A retry that overtook its first attempt; asked once more, it finds what that one made.
         Outcome::Committed(Committed { replayed: true, .. }) => {
             free(asking.cx, &slots).await?;

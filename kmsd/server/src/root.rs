@@ -8,12 +8,12 @@ use std::sync::Arc;
 use kms_core::audit::checkpoint::LogKey;
 use kms_core::id::{Digest, Home, Segment};
 use kms_crypto::log_key::LogSigner;
-use kms_crypto::record::RecordKey;
 use kms_crypto::selftest::SelfTests;
 #[cfg(feature = "dev")]
 use kms_crypto::unlock::DevFile;
 use kms_crypto::unlock::{Argon2Cost, PassphraseWrap, RootKey, wrap_by_passphrase};
 use kms_crypto::vault::Vault;
+use kms_crypto::vouch::VouchKey;
 use kms_store::{Batch, Condition, Expected, Outcome, Store, Voucher, Write};
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
@@ -201,9 +201,9 @@ async fn finish(cx: &Context, Parts { vault, log_signer }: Parts) -> Result<(), 
 }
 
 /// Vouches for what the store writes while the root is open.
-struct RecordVoucher(RecordKey);
+struct RootVoucher(VouchKey);
 
-impl Voucher for RecordVoucher {
+impl Voucher for RootVoucher {
     fn vouch(&self, digest: &Digest) -> [u8; 32] {
         // A word that could not be made is none: zeros vouch for nothing.
         self.0.vouch(digest).unwrap_or([0; 32])
@@ -215,7 +215,7 @@ impl Voucher for RecordVoucher {
 }
 
 fn voucher(vault: &Vault) -> Result<Arc<dyn Voucher>, Failure> {
-    Ok(Arc::new(RecordVoucher(vault.record_key()?)))
+    Ok(Arc::new(RootVoucher(vault.vouch_key()?)))
 }
 
 async fn all<T: rows::Record>(

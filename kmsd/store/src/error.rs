@@ -101,7 +101,7 @@ pub enum StoreError {
     /// The caller's mistake: nobody vouches for what is written (the root key is closed), and without
     /// that no row changes. Nothing was done.
     #[error(
-        "no row changes while nobody vouches for it; open the root key first (kmsctl seal unseal)"
+        "nobody vouches for what this would write; open the root key first (kmsctl seal unseal)"
     )]
     NotVouched,
     /// The operator's mistake: a store of the other backend is in the folder.

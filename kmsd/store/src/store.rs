@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use async_trait::async_trait;
-use kms_core::audit::Leaf;
 use kms_core::audit::merkle::Frontier;
 use kms_core::id::Digest;
 use zeroize::Zeroizing;
 
+use crate::vouch::named_by;
 use crate::{Batch, Committed, Outcome, Row, RowSet, Stats, StoreError, Voucher, Watch};
 
 /// Most entries in one page of [`Store::scan`] or [`Store::leaves`].
@@ -110,8 +110,8 @@ pub trait Store: Send + Sync {
         Ok(Stats { leaves: self.log_size().await, ..Stats::default() })
     }
 
-    /// The set of all rows as it stands, with the latest record. Whoever writes its root and sequence into a leaf commits
-    /// that leaf with [`Batch::binds_rows`].
+    /// The set of all rows as it stands, with the latest record. Whoever writes its root and sequence into
+    /// a leaf commits that leaf with [`Batch::binds_rows`].
     ///
     /// # Errors
     /// [`StoreError::Poisoned`] or [`StoreError::Closed`].
@@ -128,7 +128,8 @@ pub trait Store: Send + Sync {
 
     /// Holds the rows against the row set that the log names last, and from then on has `voucher` vouch
     /// for what is written. Where somebody ever did, no row changes before this or after
-    /// [`end_vouching`](Self::end_vouching).
+    /// [`end_vouching`](Self::end_vouching), and of leaves only those are taken that
+    /// [`can arise while sealed`](kms_core::audit::Leaf::can_arise_sealed).
     ///
     /// A backend without a journal compares the roots alone, and writes no word of anybody.
     ///
@@ -145,8 +146,7 @@ pub trait Store: Send + Sync {
                 let limit = usize::try_from(end - next).unwrap_or(SCAN_MAX);
                 let leaves = self.leaves(next, limit).await?;
                 next += leaves.len() as u64;
-                let mut named =
-                    leaves.iter().filter_map(|leaf| Leaf::from_bytes(leaf).ok()?.row_set());
+                let mut named = leaves.iter().filter_map(|leaf| named_by(leaf));
                 newest = named.next_back().or(newest);
             }
             if let Some(RowSet { root, sequence }) = newest {

@@ -114,8 +114,10 @@ impl Snapshot {
             .copy_from_slice(&(bytes.len() as u64).to_be_bytes());
         head_bytes[ROWS_NUMBER_AT + 16..ROWS_NUMBER_AT + 48]
             .copy_from_slice(&Sha256::digest(&bytes));
+        let word = head_bytes[head_bytes.len() - 64..head_bytes.len() - 32].to_vec();
         head_bytes.truncate(STATES_AT);
         head_bytes.extend(states(&rows));
+        head_bytes.extend(word);
         head_bytes.extend(Sha256::digest(&head_bytes));
         fs::write(rows_path, bytes).unwrap();
         fs::write(head, head_bytes).unwrap();

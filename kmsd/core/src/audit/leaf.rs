@@ -159,6 +159,41 @@ impl Leaf {
         names_it.then_some(RowSet { root, sequence: self.row_set_sequence })
     }
 
+    /// Whether the daemon can have written it while its root key was closed: a refusal, the end of
+    /// something without a result, or a grant of what needs neither key nor role, which tells nothing
+    /// but who asked when.
+    pub fn can_arise_sealed(&self) -> bool {
+        match self.outcome() {
+            LeafOutcome::Denied | LeafOutcome::BrokenOff => true,
+            LeafOutcome::Granted => {
+                let action = self.action.parse::<Action>();
+                action.is_ok_and(Action::works_while_sealed) && *self == self.without_grounds()
+            }
+            LeafOutcome::Finished | LeafOutcome::Unspecified => false,
+        }
+    }
+
+    /// The same without what it was granted on, and without what came of it.
+    fn without_grounds(&self) -> Self {
+        let Self { time_ms, service, count, .. } = *self;
+        let text = String::clone;
+        Self {
+            time_ms,
+            operation_id: self.operation_id.clone(),
+            actor: text(&self.actor),
+            authentication: text(&self.authentication),
+            role: text(&self.role),
+            action: text(&self.action),
+            resource: text(&self.resource),
+            region: text(&self.region),
+            request_digest: self.request_digest.clone(),
+            outcome: self.outcome,
+            service,
+            count,
+            ..Self::default()
+        }
+    }
+
     /// The leaf hash (RFC 6962 §2.1).
     pub fn hash(&self) -> Digest {
         merkle::leaf_hash(&self.to_bytes())

@@ -49,11 +49,11 @@ use crate::kdf::{self, DERIVED_BYTES};
 use crate::log_key::{LogSigner, SEED_BYTES};
 use crate::material::Material;
 use crate::provider::{self, NewKey, Provider};
-use crate::record::RecordKey;
 use crate::row::{self, OpenedRow};
 use crate::selftest::SelfTests;
 use crate::statement_key::StatementSigner;
 use crate::unlock::RootKey;
+use crate::vouch::VouchKey;
 use crate::wrap;
 
 mod making;
@@ -380,8 +380,8 @@ impl Vault {
     ///
     /// # Errors
     /// [`CryptoError::MaterialRefused`] when it cannot be derived.
-    pub fn record_key(&self) -> Result<RecordKey, CryptoError> {
-        RecordKey::new(kdf::derive(self.root.material(), b"", "kms-record", b"")?)
+    pub fn vouch_key(&self) -> Result<VouchKey, CryptoError> {
+        VouchKey::new(kdf::derive(self.root.material(), b"", "kms-vouch", b"")?)
     }
 
     /// Takes a row out of its envelope.

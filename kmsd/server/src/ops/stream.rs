@@ -14,7 +14,7 @@ use kms_crypto::provider::{HashStream, MacStream, SignInput};
 use kms_crypto::vault::{CipherStream, stream_iv_bytes};
 use kms_proto::v1;
 use kms_proto::v1::stream_start::Operation as Wanted;
-use kms_store::Condition;
+use kms_store::{Condition, StoreError};
 
 use super::using::{USES_JUDGED_ANEW_MAX, UseFacts, may_use};
 use super::{load_ring, load_version, named};
@@ -218,7 +218,12 @@ impl Running {
                 Err(broken) => return Err(broken_off(cx, &closing, length_bytes, broken).await),
             };
             let leaf = closing.leaf(cx.now(), length_bytes, None);
-            if record_end(cx, &leaf, unchanged).await?.is_some() {
+            let ended = record_end(cx, &leaf, unchanged).await;
+            if let Err(Failure::Store(StoreError::NotVouched)) = ended {
+                let sealed = Broken::Refused(Refusal::Sealed);
+                return Err(broken_off(cx, &closing, length_bytes, sealed).await);
+            }
+            if ended?.is_some() {
                 return Ok(made);
             }
         }

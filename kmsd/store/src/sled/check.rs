@@ -17,8 +17,9 @@ use super::recovery::{FoundIndex, Truth};
 use super::shared::Shared;
 use super::slots::Slots;
 use super::snapshot::{self, Head, RowsReader};
-use super::trust::{Compared, Named, named_by};
+use super::trust::{Compared, Named};
 use super::{Opened, Settings, open};
+use crate::vouch::named_by;
 use crate::{Damage, Disagreement, RowSet, StoreError};
 
 /// What an offline check found.

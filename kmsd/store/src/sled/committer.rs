@@ -22,6 +22,7 @@ use super::shared::Shared;
 use super::snapshotter::Snapshotter;
 use crate::batch::{Decision, RowState, decide};
 use crate::row_set::{State, encode_states};
+use crate::vouch::needs_word;
 use crate::{BATCH_BYTES_MAX, Batch, Committed, Outcome, StoreError, Voucher};
 
 /// What the committer is asked.
@@ -104,8 +105,8 @@ impl Committer {
             return group.answer_all(|| Err(refusal()));
         }
         let voucher = self.shared.vouching.voucher();
-        let may_change_rows = voucher.is_some() || !self.shared.vouching.is_required();
-        let mut decided = Decided { may_change_rows, ..Decided::default() };
+        let is_free = voucher.is_some() || !self.shared.vouching.is_required();
+        let mut decided = Decided { is_free, ..Decided::default() };
         for (batches, answer) in group.jobs {
             let verdicts = batches.into_iter().map(|batch| decided.decide(batch, &self.shared));
             let verdicts = verdicts.collect();
@@ -319,7 +320,8 @@ struct Decided {
     /// The keys that each batch changes.
     changed: Vec<Vec<String>>,
     bound: u64,
-    may_change_rows: bool,
+    /// Whether everything may be written: somebody vouches for it, or nobody ever did.
+    is_free: bool,
 }
 
 impl Decided {
@@ -345,8 +347,11 @@ impl Decided {
             Decision::Apply(rows) => rows,
             Decision::Conflict(keys) => return Ok(Verdict::Known(Ok(Outcome::Conflict(keys)))),
         };
-        if !self.may_change_rows && (!rows.is_empty() || binds_rows.is_some()) {
-            return Err(StoreError::NotVouched);
+        if !self.is_free {
+            let changes_rows = !rows.is_empty() || binds_rows.is_some();
+            if changes_rows || needs_word(&leaves, idempotency.is_some()).is_some() {
+                return Err(StoreError::NotVouched);
+            }
         }
         self.rows.extend(rows.iter().map(|row| (row.key.clone(), row.state())));
         let place = self.record.log.batches.len();

@@ -423,7 +423,7 @@ pub(crate) const RECORD_HEAD_BYTES: usize = 88;
 /// Records begin at multiples of this.
 pub(crate) const ALIGNMENT: usize = 8;
 /// What this build writes and reads.
-pub(crate) const FORMAT_VERSION: u32 = 3;
+pub(crate) const FORMAT_VERSION: u32 = 4;
 
 const SEGMENT_MAGIC: &[u8; 8] = b"KMSJRNL\n";
 const REDUCED_MAGIC: &[u8; 8] = b"KMSJLOG\n";

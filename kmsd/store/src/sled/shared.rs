@@ -14,7 +14,7 @@ use super::folder::Folder;
 use super::format::{Chain, StoreId};
 use super::guard;
 use super::index::{Bundle, Index, IndexFault, Marker};
-use super::journal::Reader;
+use super::journal::{Location, Reader};
 use super::proof::Proof;
 use super::recent::RecentRows;
 use super::slots::{SlotFile, Slots};
@@ -321,10 +321,48 @@ impl Shared {
         if log.size() < first + count {
             return Ok(None);
         }
-        // In the index means in the journal, synced: that is the order of the committer.
+        // In the index means in the journal, synced: that is the order of the committer. It is looked up
+        // there: a name that somebody has put into the index would keep a request from being done.
         let leaf_hashes = log.leaf_hashes(first, count, self)?;
+        if self.named_in_journal(name, first)?.as_ref() != Some(&leaf_hashes) {
+            return Err(self.condemn(&IndexFault::Entry));
+        }
         let receipt = CommitReceipt::durable(first, leaf_hashes);
         Ok(Some(Committed { receipt, replayed: true }))
+    }
+
+    /// The hashes of the leaves of the batch of that name, if it stands in the journal where leaf `first`
+    /// does, and is vouched for where there is somebody to ask.
+    fn named_in_journal(
+        &self,
+        name: &[u8; 32],
+        first: u64,
+    ) -> Result<Option<Vec<Digest>>, StoreError> {
+        // A batch without leaves may stand before the record of the leaf that follows it.
+        let (mut at, mut index) = match first.checked_sub(1) {
+            None => (Location::first_of(1), 0),
+            Some(before) => {
+                let Bundle { at, first_leaf } = self.bundle(before / TILE_WIDTH)?;
+                (at, first_leaf)
+            }
+        };
+        let voucher = self.vouching.voucher();
+        let is_asked = voucher.is_some();
+        let mut reader = Reader::new(&self.folder.journal(), self.store).asking(voucher);
+        while index <= first
+            && let Some(stored) = reader.read(at)?
+        {
+            at = stored.next;
+            for batch in stored.record.log.batches {
+                let is_it = index == first && batch.idempotency == name;
+                index += batch.leaves.len() as u64;
+                if is_it && (stored.is_vouched || !is_asked) {
+                    let hashes = batch.leaves.iter().map(|leaf| merkle::leaf_hash(leaf));
+                    return Ok(Some(hashes.collect()));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// A page of leaves, read from the journal.

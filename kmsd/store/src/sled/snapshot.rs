@@ -17,12 +17,13 @@
 //!          with store, number and offset; zeros where nobody does
 //! head   = "KMSHEAD\n" || version[4] || store[16] || number[8] || sequence[8] || its hash[32]
 //!          || slots[8] || bound[8] || sequence of the rows[8] || number of the rows file[8]
-//!          || its length[8] || its SHA-256[32] || whether it is vouched for[1] || bucket states
-//!          || SHA-256( all before )
+//!          || its length[8] || its SHA-256[32] || whether anybody ever vouched[1] || bucket states
+//!          || the word over all before[32], or zeros || SHA-256( all before )
 //! ```
 //!
-//! A head is renamed into place after its rows are on disk, and so a head that is there vouches for
-//! both.
+//! A head is renamed into place after its rows are on disk, and so a head that is there stands for
+//! both. Which rows are meant is the daemon's own word, and not only their checksum: an older file of
+//! rows is as good in itself as the one that counts.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -57,6 +58,8 @@ pub(crate) struct Head {
     /// Whether anybody ever vouched for a record.
     pub(crate) is_vouched: bool,
     pub(crate) buckets: Buckets,
+    /// The word that was read with it; zeros until then.
+    pub(crate) word: [u8; VOUCH_BYTES],
 }
 
 /// Which file of rows belongs to a head. Snapshots between which no row changed share one.
@@ -69,8 +72,31 @@ pub(crate) struct RowsFile {
 
 impl Head {
     /// Puts the head into its place, on disk when this returns.
-    pub(crate) fn write(&self, folder: &Path) -> Result<(), StoreError> {
-        let Self { store, base, slots, bound, rows_sequence, rows, is_vouched, buckets } = self;
+    ///
+    /// # Errors
+    /// [`StoreError::NotVouched`], or what writing comes to.
+    pub(crate) fn write(&self, folder: &Path, vouching: &Vouching) -> Result<(), StoreError> {
+        let fields = self.fields();
+        let word = vouching.vouch(&head_digest(&fields))?;
+        self.put(folder, fields, word)
+    }
+
+    fn put(
+        &self,
+        folder: &Path,
+        mut bytes: Vec<u8>,
+        word: [u8; VOUCH_BYTES],
+    ) -> Result<(), StoreError> {
+        bytes.extend(word);
+        bytes.extend(Sha256::digest(&bytes));
+        let path = head_path(folder, self.base.segment);
+        create_whole(&path, &bytes, bytes.len() as u64).map(drop)
+    }
+
+    /// Everything that is vouched for.
+    fn fields(&self) -> Vec<u8> {
+        let Self { store, base, slots, bound, rows_sequence, rows, is_vouched, buckets, word: _ } =
+            self;
         let mut bytes = HEAD_MAGIC.to_vec();
         bytes.extend(FORMAT_VERSION.to_be_bytes());
         bytes.extend_from_slice(store);
@@ -82,9 +108,12 @@ impl Head {
         bytes.extend_from_slice(rows.digest.as_bytes());
         bytes.push(u8::from(*is_vouched));
         bytes.extend(encode_states(buckets.filled()));
-        bytes.extend(Sha256::digest(&bytes));
-        let path = head_path(folder, base.segment);
-        create_whole(&path, &bytes, bytes.len() as u64).map(drop)
+        bytes
+    }
+
+    /// Whether `voucher` has vouched for it.
+    pub(crate) fn has_word_of(&self, voucher: &dyn Voucher) -> bool {
+        voucher.is_vouched(&head_digest(&self.fields()), &self.word)
     }
 
     /// Where the chain of records stands with it.
@@ -101,6 +130,7 @@ impl Head {
             |damage| StoreError::SnapshotDamaged { path: path.clone(), offset: 0, damage };
         let bad = || damaged(Damage::Header);
         let (fields, digest) = bytes.split_last_chunk::<32>().ok_or_else(bad)?;
+        let (fields, word) = fields.split_last_chunk::<VOUCH_BYTES>().ok_or_else(bad)?;
         let (fields, states) = fields.split_at_checked(HEAD_BYTES).ok_or_else(bad)?;
         if !fields.starts_with(HEAD_MAGIC) {
             return Err(bad());
@@ -123,7 +153,8 @@ impl Head {
         let states = decode_states(states).ok_or_else(bad)?;
         states.for_each(|(bucket, state)| buckets.set(bucket, state));
         let is_vouched = is_vouched != 0;
-        Ok(Self { store, base, slots, bound, rows_sequence, rows, is_vouched, buckets })
+        let word = *word;
+        Ok(Self { store, base, slots, bound, rows_sequence, rows, is_vouched, buckets, word })
     }
 }
 
@@ -547,6 +578,10 @@ fn mark_of(row: &RowChange) -> [u8; MARK_BYTES] {
     core::array::from_fn(|at| digest.as_bytes()[at])
 }
 
+fn head_digest(fields: &[u8]) -> Digest {
+    Digest::of(&[b"kms-store-head", fields])
+}
+
 fn vouched_digest(store: &StoreId, number: u64, offset: u64, what: &[u8]) -> Digest {
     let (number, offset) = (number.to_be_bytes(), offset.to_be_bytes());
     Digest::of(&[b"kms-store-snapshot", store, &number, &offset, what])
@@ -687,6 +722,13 @@ mod forging {
         marks: Vec<u8>,
         block: [u8; VOUCH_BYTES],
         table: [u8; VOUCH_BYTES],
+    }
+
+    impl Head {
+        /// Puts the head into its place with the word that it has, whatever it says now.
+        pub(crate) fn write_under_its_word(&self, folder: &Path) {
+            self.put(folder, self.fields(), self.word).unwrap();
+        }
     }
 
     impl RowsReader {

@@ -152,7 +152,7 @@ impl Work {
         let rows = self.write_rows(before, &changes)?;
         let folder = self.folder.snapshots();
         let head = Head { rows, ..changes.head };
-        head.write(&folder)?;
+        head.write(&folder, &self.vouching)?;
         let read = Head::read(&folder, head.base.segment)?;
         RowsReader::open(&folder, self.store, &read.rows)?.verify(&read.rows)?;
         Ok(read)
@@ -326,6 +326,7 @@ impl Changes {
             rows: nothing,
             is_vouched: before.is_some_and(|head| head.is_vouched),
             buckets,
+            word: [0; 32],
         };
         Self { head, rows: BTreeMap::new() }
     }

@@ -882,8 +882,8 @@ async fn a_store_of_an_earlier_build_is_refused_by_its_format() {
     bytes[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&crc.to_be_bytes());
     fs::write(&path, bytes).unwrap();
     let error = refusal(folder.path());
-    assert!(matches!(error, StoreError::FormatUnknown { found: 1, expected: 3, .. }));
-    assert!(error.to_string().contains("format 1, this release reads format 3"), "{error}");
+    assert!(matches!(error, StoreError::FormatUnknown { found: 1, expected: 4, .. }));
+    assert!(error.to_string().contains("format 1, this release reads format 4"), "{error}");
 }
 
 /// The index before had neither a number of its format nor packed rows. What another build packs with

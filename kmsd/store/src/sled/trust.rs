@@ -3,22 +3,24 @@
 //! Somebody at the disk can rewrite every file with its checksums. So when the daemon can vouch, before
 //! it opens any key, this holds snapshot and journal against the newest leaf that names a row set. That
 //! leaf is believed when its record is vouched for; the records before it follow from its hash, and
-//! each record after it that changes rows must be vouched for itself, with the hash of the one before it
-//! in what is vouched for. What can be put in the place of such a store is only the store as it once
+//! each record after it must be vouched for itself, with the hash of the one before it in what is vouched
+//! for. Only what is written while nobody can vouch needs no word: refusals and the like, which change no
+//! row and name no request. The heads of the snapshots must be vouched for as well. What can be put in the place of such a store is only the store as it once
 //! was, as a whole.
 
 use std::sync::Arc;
 
+use kms_core::audit::RowSet;
 use kms_core::audit::tile::TILE_WIDTH;
-use kms_core::audit::{Leaf, RowSet};
 
 use super::folder::Folder;
 use super::format::{Chain, StoreId};
-use super::journal::{self, Base, Location, Reader};
+use super::journal::{self, Base, Location, Reader, Stored};
 use super::shared::Shared;
 use super::snapshot::{self, Head, RowsReader};
 use crate::row_set::{Buckets, decode_states};
 use crate::store::SCAN_MAX;
+use crate::vouch::{named_by, needs_word};
 use crate::{StoreError, Voucher};
 
 /// The newest leaf that names a row set.
@@ -27,11 +29,6 @@ pub(crate) struct Named {
     /// Its place in the log.
     pub(crate) leaf: u64,
     pub(crate) set: RowSet,
-}
-
-/// Reads which row set a leaf names.
-pub(crate) fn named_by(leaf: &[u8]) -> Option<RowSet> {
-    Leaf::from_bytes(leaf).ok()?.row_set()
 }
 
 /// What is compared.
@@ -57,87 +54,18 @@ impl Compared<'_> {
                 set.sequence
             )]);
         };
-        let head = begin.head.as_ref();
-        let base = begin.base;
-        let mut buckets = head.map_or_else(Buckets::default, |head| head.buckets.clone());
-        let mut chain = begin.chain;
-        let mut at = Location::first_of(begin.segment);
-        let (mut is_compared, mut base_is_met) = (false, false);
-        let mut leaf_is_vouched = self.named.is_none();
+        self.judge_heads()?;
         let mut reader =
             Reader::new(&self.folder.journal(), self.store).asking(self.voucher.clone());
-        let compare = |buckets: &mut Buckets| match buckets.root() == set.root {
-            true => Ok(()),
-            false => disagree(self.suspects(head)?),
-        };
-        loop {
-            if !is_compared && chain.sequence >= set.sequence.max(base.chain.sequence) {
-                compare(&mut buckets)?;
-                is_compared = true;
-            }
-            if chain.sequence == base.chain.sequence {
-                if chain.hash != base.chain.hash {
-                    return disagree(vec!["the snapshot is not of this journal".to_owned()]);
-                }
-                base_is_met = true;
-            }
-            if chain.sequence >= self.end.sequence {
-                break;
-            }
+        let mut at = Location::first_of(begin.segment);
+        let mut walk = Walk::begin(self, set, &begin)?;
+        while walk.chain.sequence < self.end.sequence {
             let Some(stored) = reader.read(at)? else { break };
-            let bad = |what: &str| {
-                let rows = &stored.record.rows.rows;
-                let told = rows.iter().map(|row| format!("{} {what}", row.key));
-                let record = format!("record {} {what}", stored.chain.sequence);
-                let told: Vec<String> = told.take(TOLD_MAX).collect();
-                disagree(if told.is_empty() { vec![record] } else { told })
-            };
-            let follows = stored.previous == chain.hash
-                && Some(stored.chain.sequence) == chain.sequence.checked_add(1);
-            if !follows {
-                return bad("does not follow the record before it");
-            }
-            (chain, at) = (stored.chain, stored.next);
-            let mut leaves = stored.record.log.batches.iter().flat_map(|batch| &batch.leaves);
-            if stored.is_vouched && leaves.any(|leaf| named_by(leaf) == Some(set)) {
-                leaf_is_vouched = true;
-            }
-            if stored.has_rows && chain.sequence > set.sequence {
-                if chain.sequence <= base.chain.sequence {
-                    return bad("was changed after the log named the rows");
-                }
-                if self.voucher.is_some() && !stored.is_vouched {
-                    return bad("was changed, and nobody vouches for that");
-                }
-            }
-            if chain.sequence > base.chain.sequence && stored.has_rows {
-                if stored.record.rows_are_gone {
-                    return bad("has lost its rows");
-                }
-                for (bucket, state) in
-                    decode_states(&stored.record.rows.buckets).into_iter().flatten()
-                {
-                    // What comes after the root is not summed up: a voucher was asked for it.
-                    if !is_compared {
-                        buckets.set(bucket, state);
-                    }
-                }
-            }
+            at = stored.next;
+            walk.take(&stored)?;
         }
-        if !base_is_met {
-            return disagree(vec!["the snapshot is of another journal".to_owned()]);
-        }
-        if chain.hash != self.end.hash {
-            return disagree(vec!["the journal ends with another record".to_owned()]);
-        }
-        if !is_compared {
-            return disagree(vec![format!("record {} is not there", set.sequence)]);
-        }
-        if self.voucher.is_some() && !leaf_is_vouched {
-            let leaf = self.named.map_or(0, |named| named.leaf);
-            return disagree(vec![format!("nobody vouches for leaf {leaf}, which names them")]);
-        }
-        self.judge_snapshot(head)
+        walk.finish()?;
+        self.judge_rows(begin.head.as_ref())
     }
 
     /// Where to begin so that everything from record `sequence` on is met: at a snapshot that holds
@@ -167,8 +95,24 @@ impl Compared<'_> {
         }
     }
 
-    /// Holds which blocks there are against the word for them.
-    fn judge_snapshot(&self, head: Option<&Head>) -> Result<(), StoreError> {
+    /// Holds each head against the word for it, whichever of them the store was opened with: what it
+    /// says of the rows, and which file of rows it means, nothing else tells.
+    fn judge_heads(&self) -> Result<(), StoreError> {
+        let Some(voucher) = &self.voucher else { return Ok(()) };
+        let snapshots = self.folder.snapshots();
+        for number in snapshot::list(&snapshots)? {
+            let head = Head::read(&snapshots, number)?;
+            if !head.has_word_of(&**voucher) {
+                let mut told = self.suspects(Some(&head))?;
+                told.push(format!("nobody vouches for the head of snapshot {number}"));
+                return disagree(told);
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds which blocks of rows there are against the word for them.
+    fn judge_rows(&self, head: Option<&Head>) -> Result<(), StoreError> {
         let (Some(head), Some(voucher)) = (head, &self.voucher) else { return Ok(()) };
         let reader = RowsReader::open(&self.folder.snapshots(), self.store, &head.rows)?;
         // A large one is asked about block by block, when it is read.
@@ -190,6 +134,130 @@ impl Compared<'_> {
 
 const fn disagree(rows: Vec<String>) -> Result<(), StoreError> {
     Err(StoreError::RowsDisagree { rows })
+}
+
+/// A comparison on its way over the records.
+struct Walk<'a> {
+    compared: &'a Compared<'a>,
+    /// What the log names.
+    set: RowSet,
+    head: Option<&'a Head>,
+    /// Where the snapshot stands in the chain.
+    base: Chain,
+    /// How far the walk has come.
+    chain: Chain,
+    /// The rows as they stand there, until they are compared.
+    buckets: Option<Buckets>,
+    is_base_met: bool,
+    is_leaf_vouched: bool,
+}
+
+impl<'a> Walk<'a> {
+    fn begin(
+        compared: &'a Compared<'a>,
+        set: RowSet,
+        begin: &'a Begin,
+    ) -> Result<Self, StoreError> {
+        let head = begin.head.as_ref();
+        let mut walk = Self {
+            compared,
+            set,
+            head,
+            base: begin.base.chain,
+            chain: begin.chain,
+            buckets: Some(head.map_or_else(Buckets::default, |head| head.buckets.clone())),
+            is_base_met: false,
+            is_leaf_vouched: compared.named.is_none(),
+        };
+        walk.arrive()?;
+        Ok(walk)
+    }
+
+    /// Compares what is to be compared where the walk stands.
+    fn arrive(&mut self) -> Result<(), StoreError> {
+        if self.chain.sequence >= self.set.sequence.max(self.base.sequence)
+            && let Some(mut buckets) = self.buckets.take()
+            && buckets.root() != self.set.root
+        {
+            return disagree(self.compared.suspects(self.head)?);
+        }
+        if self.chain.sequence == self.base.sequence {
+            if self.chain.hash != self.base.hash {
+                return disagree(vec!["the snapshot is not of this journal".to_owned()]);
+            }
+            self.is_base_met = true;
+        }
+        Ok(())
+    }
+
+    /// Judges the next record.
+    fn take(&mut self, stored: &Stored) -> Result<(), StoreError> {
+        let follows = stored.previous == self.chain.hash
+            && Some(stored.chain.sequence) == self.chain.sequence.checked_add(1);
+        if !follows {
+            return refuse(stored, "does not follow the record before it");
+        }
+        self.chain = stored.chain;
+        let (sequence, batches) = (stored.chain.sequence, &stored.record.log.batches);
+        let mut leaves = batches.iter().flat_map(|batch| &batch.leaves);
+        self.is_leaf_vouched |=
+            stored.is_vouched && leaves.any(|leaf| named_by(leaf) == Some(self.set));
+        if sequence > self.set.sequence {
+            if stored.has_rows && sequence <= self.base.sequence {
+                return refuse(stored, "was changed after the log named the rows");
+            }
+            if self.compared.voucher.is_some() && !stored.is_vouched {
+                judge_unvouched(stored)?;
+            }
+        }
+        if sequence > self.base.sequence && stored.has_rows {
+            if stored.record.rows_are_gone {
+                return refuse(stored, "has lost its rows");
+            }
+            // What comes after the root is not summed up: a voucher was asked for it.
+            if let Some(buckets) = &mut self.buckets {
+                let states = decode_states(&stored.record.rows.buckets);
+                states.into_iter().flatten().for_each(|(at, state)| buckets.set(at, state));
+            }
+        }
+        self.arrive()
+    }
+
+    /// Judges what must have been met by the end.
+    fn finish(self) -> Result<(), StoreError> {
+        let named = self.compared.named.map_or(0, |named| named.leaf);
+        let missing = if !self.is_base_met {
+            "the snapshot is of another journal".to_owned()
+        } else if self.chain.hash != self.compared.end.hash {
+            "the journal ends with another record".to_owned()
+        } else if self.buckets.is_some() {
+            format!("record {} is not there", self.set.sequence)
+        } else if self.compared.voucher.is_some() && !self.is_leaf_vouched {
+            format!("nobody vouches for leaf {named}, which names them")
+        } else {
+            return Ok(());
+        };
+        disagree(vec![missing])
+    }
+}
+
+/// Holds a record that nobody vouches for against what is written while nobody can.
+fn judge_unvouched(stored: &Stored) -> Result<(), StoreError> {
+    if stored.has_rows {
+        return refuse(stored, "was changed, and nobody vouches for that");
+    }
+    let mut batches = stored.record.log.batches.iter();
+    let why = batches.find_map(|batch| needs_word(&batch.leaves, !batch.idempotency.is_empty()));
+    why.map_or(Ok(()), |why| refuse(stored, &format!("{why}, and nobody vouches for that")))
+}
+
+/// Refuses a record: by its rows, or by its place where it has none.
+fn refuse(stored: &Stored, what: &str) -> Result<(), StoreError> {
+    let rows = &stored.record.rows.rows;
+    let told: Vec<String> =
+        rows.iter().map(|row| format!("{} {what}", row.key)).take(TOLD_MAX).collect();
+    let record = || vec![format!("record {} {what}", stored.chain.sequence)];
+    disagree(if told.is_empty() { record() } else { told })
 }
 
 /// Where a comparison begins.

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kms_core::action::Action;
-use kms_core::audit::{Leaf, LeafOutcome};
+use kms_core::audit::{Leaf, LeafOutcome, merkle};
 use kms_core::id::Digest;
 use tempfile::TempDir;
 
 use super::check::check;
-use super::format::{Chain, LogPart, Record, RowPart, SegmentHeader, frame};
+use super::format::{Applied, Chain, LogPart, Record, RowPart, SegmentHeader, frame};
 use super::journal::{self, Location, Reader};
 use super::snapshot::{self, Head, RowsReader, RowsWriter};
 use super::tests::copy;
@@ -58,15 +58,27 @@ async fn refusal(path: &Path) -> String {
     }
 }
 
+fn leaf(action: Action, outcome: LeafOutcome) -> Leaf {
+    Leaf {
+        actor: "apps/someone".to_owned(),
+        action: action.as_str().to_owned(),
+        resource: "appliance".to_owned(),
+        outcome: outcome.into(),
+        ..Leaf::default()
+    }
+}
+
+fn naming(root: Digest, sequence: u64) -> Leaf {
+    Leaf {
+        row_set_root: root.as_bytes().to_vec(),
+        row_set_sequence: sequence,
+        ..leaf(Action::BindRows, LeafOutcome::Granted)
+    }
+}
+
 async fn bind(store: &SledStore) {
     let set = store.row_set().await.unwrap();
-    let leaf = Leaf {
-        action: Action::BindRows.as_str().to_owned(),
-        outcome: LeafOutcome::Granted.into(),
-        row_set_root: set.root.as_bytes().to_vec(),
-        row_set_sequence: set.sequence,
-        ..Leaf::default()
-    };
+    let leaf = naming(set.root, set.sequence);
     let batch = Batch { binds_rows: Some(set.sequence), ..append(&[&leaf.to_bytes()]) };
     committed(store, batch).await;
 }
@@ -146,8 +158,13 @@ async fn no_row_changes_while_nobody_vouches() {
     let store = open(folder.path());
     let refused = async |batch| matches!(store.commit(batch).await, Err(StoreError::NotVouched));
     assert!(refused(put("row/01", b"x")).await);
-    assert!(refused(Batch { binds_rows: Some(1), ..append(&[b"names"]) }).await);
-    committed(&store, append(&[b"a refusal, while it is sealed"])).await;
+    let denied = leaf(Action::Sign, LeafOutcome::Denied).to_bytes();
+    assert!(refused(Batch { binds_rows: Some(1), ..append(&[&denied]) }).await);
+    // Nor is anything written that the next start would not believe.
+    assert!(refused(Batch { idempotency: Some([1; 32]), ..append(&[&denied]) }).await);
+    assert!(refused(append(&[&leaf(Action::Sign, LeafOutcome::Granted).to_bytes()])).await);
+    assert!(refused(append(&[&denied, b"no leaf"])).await);
+    committed(&store, append(&[&denied])).await;
     store.begin_vouching(Arc::new(Word("secret"))).await.unwrap();
     committed(&store, put("row/01", b"x")).await;
     store.end_vouching();
@@ -230,7 +247,11 @@ fn forge_snapshot(path: &Path, edit: fn(&mut Vec<RowChange>), words: bool) {
         writer.parrot(parts);
     }
     let written = writer.finish().unwrap();
-    Head { rows: written, buckets: buckets_of(&rows), ..head }.write(&snapshots).unwrap();
+    let head = Head { rows: written, buckets: buckets_of(&rows), ..head };
+    match words {
+        true => head.write_under_its_word(&snapshots),
+        false => head.write(&snapshots, &Vouching::default()).unwrap(),
+    }
     fs::remove_dir_all(path.join("index")).unwrap();
 }
 
@@ -260,7 +281,7 @@ async fn a_row_that_is_put_back_taken_away_or_exchanged_in_a_snapshot_is_found_a
 }
 
 /// Writes the journal anew with other records and everything that needs no secret.
-fn forge_journal(path: &Path, edit: fn(&mut Vec<Record>)) {
+fn forge_journal(path: &Path, edit: impl FnOnce(&mut Vec<Record>)) {
     let journal = path.join("journal");
     let file = journal::path_of(&journal, 1);
     let mut bytes = fs::read(&file).unwrap();
@@ -307,10 +328,103 @@ fn last_with_rows(records: &mut [Record]) -> &mut Record {
     records.iter_mut().rfind(|record| !record.rows.rows.is_empty()).unwrap()
 }
 
+/// Deletes a row and names the rows as they are then, with so many records more.
+fn forge_name(records: &mut Vec<Record>, more: u64) {
+    records.push(record_of("row/04", 3, None));
+    let mut rows = std::collections::BTreeMap::new();
+    for row in records.iter().flat_map(|record| &record.rows.rows) {
+        rows.insert(row.key.clone(), row.clone());
+    }
+    let root = buckets_of(&rows.into_values().collect::<Vec<_>>()).root();
+    let leaf = naming(root, records.len() as u64 + more);
+    records.push(leaf_record(vec![leaf.to_bytes()], None));
+}
+
+fn leaf_record(leaves: Vec<Vec<u8>>, name: Option<[u8; 32]>) -> Record {
+    let batch = Applied { leaves, idempotency: name.map(Vec::from).unwrap_or_default() };
+    let log = LogPart { batches: vec![batch], bound: 1, ..LogPart::default() };
+    Record { log, ..Record::default() }
+}
+
+/// Records without rows that nobody vouches for are as good as what they say is harmless.
+#[tokio::test]
+async fn what_cannot_have_been_written_while_sealed_is_refused_without_a_word() {
+    use LeafOutcome::{BrokenOff, Denied, Finished, Granted, Unspecified};
+    let good = killed().await;
+    let try_with = async |leaves: Vec<Vec<u8>>, name| {
+        let folder = copy(good.path());
+        forge_journal(folder.path(), |records| records.push(leaf_record(leaves, name)));
+        vouched(folder.path()).await.map(drop).map_err(|error| error.to_string())
+    };
+    let harmless = [
+        leaf(Action::ReleaseKey, Denied),
+        leaf(Action::Sign, BrokenOff),
+        leaf(Action::Start, Granted),
+        leaf(Action::Unseal, Granted),
+        leaf(Action::WhoAmI, Granted),
+    ];
+    let harmless: Vec<Vec<u8>> = harmless.iter().map(Leaf::to_bytes).collect();
+    try_with(harmless.clone(), None).await.unwrap();
+    let approver = vec!["users/a".to_owned()];
+    for forged in [
+        leaf(Action::ReleaseKey, Granted),
+        leaf(Action::ExportKeyVersion, Granted),
+        leaf(Action::ApproveProposal, Granted),
+        leaf(Action::Sign, Finished),
+        leaf(Action::Start, Unspecified),
+        Leaf { row_digests: vec![vec![1; 32]], ..leaf(Action::Start, Granted) },
+        Leaf { approvers: approver, ..leaf(Action::WhoAmI, Granted) },
+        Leaf { action: "NoSuchAction".to_owned(), ..leaf(Action::Start, Granted) },
+    ] {
+        let told = try_with(vec![harmless[0].clone(), forged.to_bytes()], None).await.unwrap_err();
+        let what = format!("says of {} on appliance", forged.action);
+        assert!(told.contains("record ") && told.contains(&what), "{told}");
+    }
+    let told = try_with(vec![b"no leaf".to_vec()], None).await.unwrap_err();
+    assert!(told.contains("cannot be read"), "{told}");
+    let told = try_with(harmless, Some([7; 32])).await.unwrap_err();
+    assert!(told.contains("names a request"), "{told}");
+}
+
+/// Otherwise a request would be taken for a retry of something that was never done.
+#[tokio::test]
+async fn a_name_that_somebody_puts_into_the_index_does_not_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = filled(folder.path()).await;
+    let named = async |store: &SledStore, name: u8| store.outcome_of(&[name; 32]).await;
+    let batch = Batch { idempotency: Some([1; 32]), ..put("row/01", b"once") };
+    committed(&store, Batch { leaves: vec![b"1".to_vec(), b"2".to_vec()], ..batch }).await;
+    committed(&store, Batch { idempotency: Some([2; 32]), ..put("row/02", b"no leaf") }).await;
+    bind(&store).await;
+    for name in [1, 2] {
+        assert!(named(&store, name).await.unwrap().unwrap().replayed);
+    }
+    store.close().await.unwrap();
+    let size = vouched(folder.path()).await.unwrap().log_size().await;
+    for (first, leaves) in [(0, 1), (size - 1, 1), (size - 3, 2), (size - 1, 0)] {
+        let folder = copy(folder.path());
+        super::tests::edit_index(folder.path(), |db| {
+            let key = [&b"i"[..], &[3; 32]].concat();
+            let value = [first, leaves].map(u64::to_be_bytes);
+            let value = crate::entry::closed(&key, value.as_flattened());
+            db.insert(key, value).unwrap();
+        });
+        let store = vouched(folder.path()).await.unwrap();
+        let found = named(&store, 3).await;
+        assert!(matches!(found, Err(StoreError::Poisoned)), "{found:?}");
+        drop(store);
+        // The next start makes the index anew.
+        let store = vouched(folder.path()).await.unwrap();
+        assert_eq!(named(&store, 3).await.unwrap(), None);
+        let receipt = named(&store, 1).await.unwrap().unwrap().receipt;
+        assert_eq!(receipt.index_of(&merkle::leaf_hash(b"1")), Some(size - 3));
+    }
+}
+
 #[tokio::test]
 async fn a_record_that_is_forged_edited_exchanged_or_left_out_is_found_and_its_row_named() {
     type JournalForgery = (&'static str, fn(&mut Vec<Record>), &'static str);
-    let forgeries: [JournalForgery; 8] = [
+    let forgeries: [JournalForgery; 9] = [
         (
             "an older row is put back by a record of its own",
             |records| records.push(record_of("row/03", 3, Some(vec![32 + 3; 200]))),
@@ -374,25 +488,12 @@ async fn a_record_that_is_forged_edited_exchanged_or_left_out_is_found_and_its_r
         ),
         (
             "a leaf is forged that names the rows as they are now",
-            |records| {
-                records.push(record_of("row/04", 3, None));
-                let mut rows = std::collections::BTreeMap::new();
-                for row in records.iter().flat_map(|record| &record.rows.rows) {
-                    rows.insert(row.key.clone(), row.clone());
-                }
-                let root = buckets_of(&rows.into_values().collect::<Vec<_>>()).root();
-                let leaf = Leaf {
-                    action: Action::BindRows.as_str().to_owned(),
-                    outcome: LeafOutcome::Granted.into(),
-                    row_set_root: root.as_bytes().to_vec(),
-                    row_set_sequence: records.len() as u64,
-                    ..Leaf::default()
-                };
-                let batch =
-                    super::format::Applied { leaves: vec![leaf.to_bytes()], idempotency: vec![] };
-                let log = LogPart { batches: vec![batch], bound: 1, ..LogPart::default() };
-                records.push(Record { log, ..Record::default() });
-            },
+            |records| forge_name(records, 0),
+            "says of BindRows",
+        ),
+        (
+            "a leaf is forged that names the rows as they are with it",
+            |records| forge_name(records, 1),
             "nobody vouches for leaf",
         ),
     ];
@@ -444,39 +545,80 @@ async fn the_rows_of_an_older_leaf_under_a_newer_log_are_refused() {
         rows_sequence: before.rows_sequence,
         ..now
     };
-    forged.write(&snapshots(folder.path())).unwrap();
+    forged.write_under_its_word(&snapshots(folder.path()));
     fs::remove_dir_all(folder.path().join("index")).unwrap();
     let told = refusal(folder.path()).await;
     assert!(told.contains("not those that the log names"), "{told}");
+}
+
+/// More rows than are looked at before the store opens.
+const MANY: u64 = super::proof::AT_ONCE_ROWS_MAX + 1000;
+
+fn many(rows: std::ops::Range<u64>, value: impl Fn(u64) -> u64) -> Batch {
+    let key = |i| format!("row/{i:06}");
+    let puts =
+        rows.map(|i| crate::Write::Put { key: key(i), value: value(i).to_be_bytes().into() });
+    Batch { writes: puts.collect(), ..Default::default() }
+}
+
+async fn large(path: &Path) {
+    let store = vouched(path).await.unwrap();
+    for begin in (0..MANY).step_by(1000) {
+        committed(&store, many(begin..begin + 1000, |i| i)).await;
+    }
+    bind(&store).await;
+    store.close().await.unwrap();
+}
+
+fn newest_head(path: &Path) -> Head {
+    let snapshots = path.join("snapshots");
+    let number = *snapshot::list(&snapshots).unwrap().last().unwrap();
+    Head::read(&snapshots, number).unwrap()
+}
+
+/// Every word in the older file of rows is the daemon's own, and the root comes from the sums in the
+/// head. Only the head says which file counts.
+#[tokio::test]
+async fn in_a_large_store_an_older_file_of_rows_does_not_count() {
+    let folder = tempfile::tempdir().unwrap();
+    large(folder.path()).await;
+    let (before, older) = (newest_head(folder.path()), copy(folder.path()));
+    let store = vouched(folder.path()).await.unwrap();
+    for begin in [0, 1000, 2000] {
+        committed(&store, many(begin..begin + 1000, |i| i + 1)).await;
+    }
+    bind(&store).await;
+    store.close().await.unwrap();
+    vouched(folder.path()).await.unwrap().close().await.unwrap();
+    let now = newest_head(folder.path());
+    assert_ne!(now.rows.number, before.rows.number);
+    let snapshots = |path: &Path| path.join("snapshots");
+    let rows = |path: &Path| snapshot::rows_path(&snapshots(path), before.rows.number);
+    fs::copy(rows(older.path()), rows(folder.path())).unwrap();
+    super::tests::edit_index(folder.path(), |db| {
+        for i in 0..3000_u64 {
+            let (key, value) = super::tests::entry(&format!("row/{i:06}"), 1, &i.to_be_bytes());
+            db.insert(key, value).unwrap();
+        }
+    });
+    Head { rows: before.rows, ..now }.write_under_its_word(&snapshots(folder.path()));
+    let told = refusal(folder.path()).await;
+    assert!(told.contains("nobody vouches for the head of snapshot"), "{told}");
 }
 
 /// Of a large store not every block is asked about before it opens: then when it is read.
 #[tokio::test]
 async fn in_a_large_store_a_forged_block_is_refused_when_it_is_read() {
     let folder = tempfile::tempdir().unwrap();
-    let store = vouched(folder.path()).await.unwrap();
-    let count = super::proof::AT_ONCE_ROWS_MAX + 1000;
-    for begin in (0..count).step_by(1000) {
-        let puts = (begin..begin + 1000).map(|i| crate::Write::Put {
-            key: format!("row/{i:06}"),
-            value: i.to_be_bytes().to_vec(),
-        });
-        committed(&store, Batch { writes: puts.collect(), ..Default::default() }).await;
-    }
-    bind(&store).await;
-    store.close().await.unwrap();
-    let key = format!("row/{:06}", count - 1);
-    let snapshots = folder.path().join("snapshots");
-    let number = snapshot::list(&snapshots).unwrap()[0];
-    let head = Head::read(&snapshots, number).unwrap();
+    large(folder.path()).await;
+    let key = format!("row/{:06}", MANY - 1);
+    let (snapshots, head) = (folder.path().join("snapshots"), newest_head(folder.path()));
     let path = snapshot::rows_path(&snapshots, head.rows.number);
     let bytes = RowsReader::open(&snapshots, head.store, &head.rows)
         .unwrap()
         .with_last_row_changed(fs::read(&path).unwrap());
-    let rows = snapshot::RowsFile { digest: Digest(sha2_of(&bytes)), ..head.rows };
     fs::write(&path, bytes).unwrap();
-    Head { rows, ..head }.write(&snapshots).unwrap();
-    let mut changed = (count - 1).to_be_bytes();
+    let mut changed = (MANY - 1).to_be_bytes();
     changed[7] ^= 1;
     super::tests::edit_index(folder.path(), |db| {
         let (key, value) = super::tests::entry(&key, 1, &changed);
@@ -488,9 +630,4 @@ async fn in_a_large_store_a_forged_block_is_refused_when_it_is_read() {
         matches!(read, Err(StoreError::SnapshotDamaged { .. } | StoreError::Poisoned)),
         "{read:?}"
     );
-}
-
-fn sha2_of(bytes: &[u8]) -> [u8; 32] {
-    use sha2::Digest as _;
-    sha2::Sha256::digest(bytes).into()
 }

@@ -12,9 +12,9 @@ use crate::CryptoError;
 use crate::material::Material;
 
 /// Vouches for digests. Lets go of its key when it is dropped.
-pub struct RecordKey(Material);
+pub struct VouchKey(Material);
 
-impl RecordKey {
+impl VouchKey {
     pub(crate) fn new(key: Material) -> Result<Self, CryptoError> {
         mac(&key).map_or(Err(CryptoError::MaterialRefused), |_| Ok(Self(key)))
     }
@@ -42,7 +42,7 @@ mod tests {
     #[test]
     fn the_word_is_for_one_digest_and_by_one_key() {
         let [key, other] =
-            [1, 2].map(|byte| RecordKey::new(Material::copied(&[byte; 32]).unwrap()).unwrap());
+            [1, 2].map(|byte| VouchKey::new(Material::copied(&[byte; 32]).unwrap()).unwrap());
         let digest = Digest([7; 32]);
         let word = key.vouch(&digest).unwrap();
         assert!(key.is_vouched(&digest, &word));
