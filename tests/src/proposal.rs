@@ -1,5 +1,6 @@
 //! Proposals and the signatures of the development approvers.
 
+use kms_client::v1::create_proposal_request::Arguments;
 use kms_client::{Client, ClientError, v1};
 use kms_core::quorum::NAMESPACE;
 use ssh_key::{HashAlg, LineEnding, PrivateKey};
@@ -89,6 +90,25 @@ pub async fn propose_export(
         ..Default::default()
     };
     client.call(client.proposals().create_proposal(request)).await.unwrap().proposal.unwrap()
+}
+
+/// Proposes a use of `resource`, which `arguments` says.
+///
+/// # Errors
+/// As the daemon answers.
+pub async fn propose_use(
+    client: &Client,
+    action: &str,
+    resource: &str,
+    arguments: Arguments,
+) -> Result<v1::Proposal, ClientError> {
+    let request = v1::CreateProposalRequest {
+        action: action.to_owned(),
+        resource: resource.to_owned(),
+        arguments: Some(arguments),
+        ..Default::default()
+    };
+    Ok(client.call(client.proposals().create_proposal(request)).await?.proposal.unwrap())
 }
 
 /// Runs the proposal and gives the whole answer.

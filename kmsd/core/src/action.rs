@@ -65,6 +65,7 @@ const OFFICERS: Gate = Gate::Roles(&[Role::SecurityOfficer]);
 const AUDITORS: Gate = Gate::Roles(&[Role::Auditor]);
 const PROPOSAL_READERS: Gate = Gate::Roles(&[
     Role::Auditor,
+    Role::CryptoUser,
     Role::Custodian,
     Role::KeyManager,
     Role::Operator,
@@ -259,14 +260,20 @@ impl Action {
     }
 
     /// Whether it can be proposed, approved and therefore guarded by a quorum: the steps of a
-    /// version's life, the way back from them, and handing a key out.
+    /// version's life, the way back from them, handing a key out, and single uses of it.
     pub const fn guardable(self) -> bool {
         match self {
             // An import brings its material along, which no proposal holds.
             Self::ImportKeyVersion => false,
             Self::ExportKeyVersion | Self::UndoKeyVersionStep => true,
-            _ => self.transition().is_some(),
+            _ => self.takes_arguments() || self.transition().is_some(),
         }
+    }
+
+    /// Whether it is a use that a proposal holds the arguments of: one that takes little and gives little.
+    /// Uses that make keys are none.
+    pub const fn takes_arguments(self) -> bool {
+        matches!(self, Self::Decrypt | Self::MacSign | Self::MacVerify | Self::Sign | Self::Verify)
     }
 
     /// Whether it is served although a self test has failed: showing state, and making keys unusable
@@ -363,6 +370,25 @@ mod tests {
             assert!(action.usage().is_none() && !action.guardable(), "{action}");
         }
         assert!(!Action::BindRows.works_while_sealed(), "that needs somebody's word");
+    }
+
+    #[test]
+    fn whoever_may_do_what_a_quorum_guards_may_propose_and_run_it() {
+        for action in Action::ALL.iter().filter(|action| action.guardable()) {
+            let Gate::Roles(needed) = action.gate() else { panic!("{action}: for anybody") };
+            for of_proposals in [
+                Action::CancelProposal,
+                Action::CreateProposal,
+                Action::ExecuteProposal,
+                Action::GetProposal,
+            ] {
+                let Gate::Roles(roles) = of_proposals.gate() else { panic!("{of_proposals}") };
+                assert!(
+                    needed.iter().all(|role| roles.contains(role)),
+                    "{of_proposals} of {action}"
+                );
+            }
+        }
     }
 
     #[test]

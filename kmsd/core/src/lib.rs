@@ -11,6 +11,7 @@
 
 pub mod action;
 pub mod algorithm;
+pub mod arguments;
 pub mod audit;
 pub mod caller;
 pub mod canonical;

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::action::Action;
+use crate::algorithm::Usage;
+use crate::arguments::UseArguments;
 use crate::canonical::{self, CanonicalError};
 use crate::id::{Digest, Nonce, PrincipalName, Timestamp};
 use crate::sshsig::{SignatureError, SshKey};
@@ -64,7 +66,7 @@ pub enum PolicyError {
     GuardsNothing,
     /// Guards something that cannot be proposed, and so could never be done again.
     #[error(
-        "only steps of a key version's life, and handing a key out, can be proposed and guarded, not {0}"
+        "only steps of a key version's life, handing a key out, Decrypt, MacSign, MacVerify, Sign and Verify can be proposed and guarded, not {0}"
     )]
     NotGuardable(Action),
     /// Too many members or levels.
@@ -99,12 +101,18 @@ impl QuorumPolicy {
 
     /// Whether `action` needs approval.
     pub fn guards(&self, action: Action) -> bool {
-        // Who must be asked before a key is destroyed is asked before its destruction is scheduled.
         let also = match action {
+            // What is moved to another key is opened with that.
+            Action::ReEncrypt => Some(Action::Decrypt),
+            // Who must be asked before a key is destroyed is asked before its destruction is scheduled.
             Action::ScheduleDestroyKeyVersion => Some(Action::DestroyKeyVersion),
             _ => None,
         };
-        self.guards.contains(&action) || also.is_some_and(|also| self.guards.contains(&also))
+        // Whoever holds a key asks nobody before using it.
+        let hands_out = action.usage().is_some_and(Usage::hands_out);
+        self.guards.contains(&action)
+            || also.is_some_and(|also| self.guards.contains(&also))
+            || hands_out && self.guards.iter().any(|guarded| guarded.takes_arguments())
     }
 
     /// The digest that proposals and sealings name it by.
@@ -202,9 +210,20 @@ pub struct Proposal {
     /// For an export: who the key is sealed to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipient: Option<ExportRecipient>,
+    /// For a use: what it is applied to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<UseArguments>,
 }
 
 impl Proposal {
+    /// Whether it brings the arguments of its action, where that takes any, and no other ones.
+    fn is_coherent(&self) -> bool {
+        match &self.arguments {
+            Some(arguments) => arguments.action() == self.action,
+            None => !self.action.takes_arguments(),
+        }
+    }
+
     /// Reads a proposal from the bytes that people signed.
     ///
     /// # Errors
@@ -350,7 +369,8 @@ impl Approved {
         circumstances: &Circumstances<'_>,
     ) -> Result<Self, Unapproved> {
         let proposal = Proposal::from_bytes(proposal_bytes).map_err(|_| Unapproved::NotOurs)?;
-        if proposal.type_ != PROPOSAL_TYPE || proposal.appliance != circumstances.appliance {
+        let ours = proposal.type_ == PROPOSAL_TYPE && proposal.appliance == circumstances.appliance;
+        if !ours || !proposal.is_coherent() {
             return Err(Unapproved::NotOurs);
         }
         if proposal.expires_at <= circumstances.now {
@@ -415,6 +435,8 @@ mod tests {
     use ssh_key::{Algorithm, HashAlg, LineEnding, PrivateKey};
 
     use super::*;
+    use crate::arguments::{HexBytes, Signed};
+    use crate::mechanism::Mechanism;
 
     struct People {
         secrets: BTreeMap<PrincipalName, PrivateKey>,
@@ -470,6 +492,7 @@ mod tests {
             created_at: Timestamp(0),
             expires_at: Timestamp(1000),
             recipient: None,
+            arguments: None,
         }
     }
 
@@ -584,8 +607,77 @@ mod tests {
         let inner = Member::Group(Approvers { n: 1, members: vec![a()] });
         assert_eq!(policy(1, vec![a(), inner]), Err(PolicyError::Duplicate));
         assert_eq!(policy(2, vec![a(), b()]), Ok(()));
-        let sign = BTreeSet::from([Action::Sign]);
-        let refused = QuorumPolicy::new(sign, Approvers { n: 1, members: vec![a()] });
-        assert_eq!(refused, Err(PolicyError::NotGuardable(Action::Sign)));
+        let unwrap = BTreeSet::from([Action::UnwrapKey]);
+        let refused = QuorumPolicy::new(unwrap, Approvers { n: 1, members: vec![a()] });
+        assert_eq!(refused, Err(PolicyError::NotGuardable(Action::UnwrapKey)));
+    }
+
+    #[test]
+    fn who_guards_a_use_guards_every_way_around_it() {
+        let guards = |guarded: Action, asked: Action| {
+            let members = vec![Member::Principal(person("a"))];
+            let guards = BTreeSet::from([guarded]);
+            QuorumPolicy::new(guards, Approvers { n: 1, members }).unwrap().guards(asked)
+        };
+        for guarded in Action::ALL.iter().copied().filter(|action| action.takes_arguments()) {
+            for asked in Action::ALL.iter().copied() {
+                let around = match asked {
+                    Action::ExportKeyVersion | Action::ReleaseKey => true,
+                    Action::ReEncrypt => guarded == Action::Decrypt,
+                    _ => false,
+                };
+                assert_eq!(guards(guarded, asked), asked == guarded || around, "{guarded} {asked}");
+            }
+        }
+        assert!(!guards(Action::DestroyKeyVersion, Action::ExportKeyVersion));
+        assert!(!guards(Action::ExportKeyVersion, Action::ReleaseKey));
+    }
+
+    #[test]
+    fn a_use_is_proposed_with_its_own_arguments_and_a_step_with_none() {
+        let people = people(&["alice", "bob"]);
+        let members = ["alice", "bob"].map(|name| Member::Principal(person(name))).to_vec();
+        let guards = BTreeSet::from([Action::DestroyKeyVersion, Action::Sign, Action::MacSign]);
+        let policy = QuorumPolicy::new(guards, Approvers { n: 2, members }).unwrap();
+        let sign = UseArguments::Sign {
+            context: HexBytes(Vec::new()),
+            data: Signed::Message(HexBytes(b"m".to_vec())),
+            mechanism: Mechanism::EcdsaSha256,
+        };
+        let count = |action, arguments: Option<&UseArguments>| {
+            let arguments = arguments.cloned();
+            let bytes = Proposal { action, arguments, ..proposal(&policy) }.to_bytes().unwrap();
+            let approvals = ["alice", "bob"].map(|name| people.approve(name, &bytes));
+            Approved::by(&bytes, &approvals, &now(&policy, &people)).map(|_| ())
+        };
+        assert_eq!(count(Action::Sign, Some(&sign)), Ok(()));
+        assert_eq!(count(Action::DestroyKeyVersion, None), Ok(()));
+        for (action, arguments) in [
+            (Action::Sign, None),
+            (Action::MacSign, Some(&sign)),
+            (Action::DestroyKeyVersion, Some(&sign)),
+        ] {
+            assert_eq!(count(action, arguments), Err(Unapproved::NotOurs), "{action}");
+        }
+    }
+
+    #[test]
+    fn a_document_without_arguments_has_the_bytes_that_it_always_had() {
+        let bytes = proposal(&two_of(&["alice", "bob"])).to_bytes().unwrap();
+        let members = serde_json::from_slice::<serde_json::Value>(&bytes).unwrap();
+        let members: Vec<_> = members.as_object().unwrap().keys().map(String::as_str).collect();
+        let expected = [
+            "action",
+            "appliance",
+            "created_at",
+            "etag",
+            "expires_at",
+            "nonce",
+            "policy_digest",
+            "proposer",
+            "resource",
+            "type",
+        ];
+        assert_eq!(members, expected);
     }
 }

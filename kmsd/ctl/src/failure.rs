@@ -135,7 +135,7 @@ impl Failure {
                 "this key is for proven workloads only: run `kms-agent get-key` inside one"
             }
             "NEEDS_APPROVAL" => {
-                "ask for approval with `kmsctl proposal create ACTION RESOURCE`, then `kmsctl proposal document`"
+                "if it can be proposed, ask for approval with `kmsctl proposal create ACTION RESOURCE`, then `kmsctl proposal document`"
             }
             "NOT_FOUND" => {
                 "check the name, and with `kmsctl whoami` that you hold a role there: what you may not see is not found"

@@ -274,7 +274,9 @@ fn approvals_of_guarded_actions() {
     let name = made["name"].as_str().unwrap().to_owned();
     assert_eq!(made["state"], "OPEN");
     group.refused("proposal create DestroyKeyVersion dev/p-k@1 --lifetime 1", 2, "USAGE");
-    group.refused("proposal create Sign dev/p-k@1", 3, "INVALID_ARGUMENT");
+    group.refused("proposal create UnwrapKey dev/p-k@1", 3, "INVALID_ARGUMENT");
+    group.refused("proposal create Sign dev/p-k@1", 2, "USAGE");
+    group.refused("proposal create Sign dev/p-k@1 --in quorum.json", 2, "USAGE");
     group.refused("proposal create DestroyKeyVersion dev/p-none@1", 3, "NOT_FOUND");
     let shown = group.done(&format!("proposal show {name}"));
     assert_eq!(shown["action"], "DestroyKeyVersion");
@@ -311,5 +313,42 @@ fn approvals_of_guarded_actions() {
     let cancel = format!("proposal cancel {name}");
     assert_eq!(group.done(&cancel)["state"], "CANCELLED");
     group.refused(&cancel, 3, "UNAPPROVED");
+    approved_uses(&group, daemon);
     group.finish();
+}
+
+/// A signature of a key that signs for nobody alone, which openssl takes; and what a version that is
+/// compromised still opens.
+fn approved_uses(group: &Group, daemon: &Daemon) {
+    group.write("sign.json", QUORUM.replace("DestroyKeyVersion", "Sign"));
+    group.write("tbs", "to be signed");
+    group.done("key create dev/p-ca --algorithm EC_P256 --quorum sign.json");
+    group.done("key public dev/p-ca --out ca.pub");
+    let sign = "proposal create Sign dev/p-ca@1 --message-file tbs";
+    let name = group.done(sign)["name"].as_str().unwrap().to_owned();
+    let shown = group.done(&format!("proposal show {name}"));
+    assert_eq!(shown["arguments"]["data"]["message"], hex::encode("to be signed"));
+    // As sha256sum has it.
+    let digest = "0659a5bb8ea0422fce52c7aa211105989fc9c419af27e37c27b0f0845b95b208";
+    assert_eq!(shown["data_sha256"], digest);
+    let run = format!("proposal execute {name} --out tbs.sig");
+    group.refused(&run, 3, "UNAPPROVED");
+    assert!(!group.path("tbs.sig").exists());
+    approved(group, daemon, &name, &["alice", "bob"]);
+    assert_eq!(group.done(&run)["state"], "EXECUTED");
+    group.openssl("dgst -sha256 -verify ca.pub -signature tbs.sig tbs");
+    group.refused(&run, 3, "UNAPPROVED");
+
+    group.done("key create dev/p-old --algorithm AES_256 --quorum quorum.json");
+    group.done("key encrypt dev/p-old --in tbs --out tbs.json");
+    group.done("key compromise dev/p-old@1");
+    group.refused("key decrypt --in tbs.json --out plain", 4, "NEEDS_APPROVAL");
+    group.refused("proposal create Decrypt dev/p-ca@1 --in tbs.json", 3, "INVALID_ARGUMENT");
+    let made = group.done("proposal create Decrypt dev/p-old@1 --in tbs.json");
+    let name = made["name"].as_str().unwrap();
+    approved(group, daemon, name, &["alice", "bob"]);
+    group.refused(&format!("proposal execute {name}"), 2, "USAGE");
+    group.refused(&format!("proposal execute {name} --out tbs"), 2, "USAGE");
+    group.done(&format!("proposal execute {name} --out plain"));
+    assert_eq!(std::fs::read(group.path("plain")).unwrap(), b"to be signed");
 }

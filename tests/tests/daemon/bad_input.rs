@@ -549,7 +549,7 @@ fn bad_quorums() -> Vec<v1::QuorumPolicy> {
         quorum(&[], 2, &people),
         quorum(&["NoSuchMethod"], 2, &people),
         // What cannot be proposed could never be done again.
-        quorum(&["Sign"], 2, &people),
+        quorum(&["UnwrapKey"], 2, &people),
         quorum(&["DestroyKeyVersion"], 0, &people),
         quorum(&["DestroyKeyVersion"], 3, &people),
         quorum(&["DestroyKeyVersion"], 2, &["users/alice", "users/alice"]),
@@ -947,7 +947,7 @@ async fn proposals(client: &Client) -> Vec<Bad> {
         lifetime_seconds,
         ..Default::default()
     };
-    use v1::create_proposal_request::Recipient;
+    use v1::create_proposal_request::{Arguments, Recipient};
     let to = |recipient: Recipient, action: &str| v1::CreateProposalRequest {
         recipient: Some(recipient),
         ..create(action, &version, 0)
@@ -959,8 +959,49 @@ async fn proposals(client: &Client) -> Vec<Bad> {
         "rsa_public_key": to(Recipient::RsaPublicKey(vec![0; 1025]), "ExportKeyVersion"),
         "rsa_public_key": create("ExportKeyVersion", &version, 0),
         "hpke": to(Recipient::Hpke(hpke), "ExportKeyVersion"));
+    let mut request = key("dev/bad-guarded-ec", Algorithm::EcP256);
+    let guards = ["Decrypt", "MacSign", "MacVerify", "Sign", "Verify"];
+    request.key.as_mut().unwrap().quorum = Some(quorum(&guards, 1, &["users/alice"]));
+    let ec = self::create(client, request).await.name;
+    let with = |action: &str, arguments: Arguments| v1::CreateProposalRequest {
+        arguments: Some(arguments),
+        ..create(action, &ec, 0)
+    };
+    let sign =
+        |data: v1::sign_request::Data| v1::SignRequest { data: Some(data), ..Default::default() };
+    let message = |length: usize| v1::sign_request::Data::Message(vec![0; length]);
+    // Each use has its own arguments, which are those of the version and not too long.
+    bad!(list, client, proposals.create_proposal, "CreateProposal", INVALID,
+        "decrypt": with("Sign", Arguments::Decrypt(v1::DecryptRequest::default())),
+        "decrypt": with("Decrypt", Arguments::Decrypt(v1::DecryptRequest {
+            initialization_vector: vec![0; 17],
+            ..Default::default()
+        })),
+        "mac_sign": with("Decrypt", Arguments::MacSign(v1::MacSignRequest::default())),
+        "mac_sign": with("MacSign", Arguments::MacSign(v1::MacSignRequest {
+            data: vec![0; 16 * 1024 + 1],
+            ..Default::default()
+        })),
+        "mac_verify": with("MacVerify", Arguments::MacVerify(v1::MacVerifyRequest {
+            mac: vec![0; 65],
+            ..Default::default()
+        })),
+        "sign": with("Sign", Arguments::Sign(v1::SignRequest::default())),
+        "sign": with("Sign", Arguments::Sign(sign(message(16 * 1024 + 1)))),
+        "sign": with("Sign", Arguments::Sign(sign(v1::sign_request::Data::Digest(vec![0; 31])))),
+        "sign": with("Sign", Arguments::Sign(v1::SignRequest {
+            name: version.clone(),
+            ..sign(message(1))
+        })),
+        "sign": with("Sign", Arguments::Sign(v1::SignRequest {
+            data_crc32c: Some(1),
+            ..sign(message(1))
+        })),
+        "sign": with("DestroyKeyVersion", Arguments::Sign(sign(message(1)))),
+        "verify": with("Verify", Arguments::Verify(v1::VerifyRequest::default())));
     bad!(list, client, proposals.create_proposal, "CreateProposal", INVALID,
     "action": create("", &version, 0),
+    "action": create("UnwrapKey", &version, 0),
     "action": create("destroykeyversion", &version, 0),
     "action": create("Sign", &version, 0),
     "resource": create("DestroyKeyVersion", "dev/bad-guarded", 0),

@@ -1,10 +1,15 @@
 //! Approvals by people, with their own keys, over one exact request.
 
+use kms_client::blocking::Session;
+use kms_client::v1::create_proposal_request::Arguments;
+use kms_client::v1::execute_proposal_response::Result as Given;
 use kms_client::v1::{self, Algorithm};
-use kms_client::{Client, ClientError};
+use kms_client::{Client, ClientError, StreamError};
 use kms_core::quorum::NAMESPACE;
-use kms_tests::proposal::{approve, execute, hand_in, propose, signature};
-use kms_tests::request::{create, key, quorum, step};
+use kms_tests::proposal::{
+    approve, execute, execute_fully, hand_in, propose, propose_use, signature,
+};
+use kms_tests::request::{create, key, quorum, sign, step};
 use kms_tests::{Daemon, log, refused_for};
 
 const DESTROY: &str = "DestroyKeyVersion";
@@ -195,4 +200,291 @@ async fn the_signatures_of_ssh_keygen_count() {
         hand_in(&client, &proposal, &format!("users/{name}"), signature).await.unwrap();
     }
     execute(&client, &proposal).await.unwrap();
+}
+
+/// A key whose `guards` need two of three.
+async fn guarded_by(client: &Client, name: &str, algorithm: Algorithm, guards: &[&str]) -> String {
+    let mut request = key(name, algorithm);
+    request.key.as_mut().unwrap().quorum = Some(quorum(guards, 2, &PEOPLE));
+    create(client, request).await.name
+}
+
+fn to_sign(message: &[u8]) -> v1::SignRequest {
+    let data = Some(v1::sign_request::Data::Message(message.to_vec()));
+    v1::SignRequest { data, ..Default::default() }
+}
+
+async fn verify(
+    client: &Client,
+    name: &str,
+    message: &[u8],
+    signature: &[u8],
+) -> Result<bool, ClientError> {
+    let request = v1::VerifyRequest {
+        name: name.to_owned(),
+        data: Some(v1::verify_request::Data::Message(message.to_vec())),
+        signature: signature.to_vec(),
+        ..Default::default()
+    };
+    Ok(client.call(client.crypto().verify(request)).await?.valid)
+}
+
+/// Two of three say yes.
+async fn approve_by_two(daemon: &Daemon, client: &Client, proposal: &v1::Proposal) {
+    for name in ["alice", "carol"] {
+        approve(daemon, client, proposal, name).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_guarded_signature_is_made_once_by_two_of_three() {
+    let daemon = Daemon::shared();
+    let client = daemon.client().await;
+    let name = "dev/quorum-ca";
+    let version = guarded_by(&client, name, Algorithm::EcP256, &["Sign"]).await;
+    let tbs = b"to be signed";
+    let refusal = refused_for(sign(&client, name, tbs).await, "NEEDS_APPROVAL");
+    log::assert_recorded(&client, &refusal, "Sign").await;
+    // What nobody guards is done as ever.
+    assert!(!verify(&client, name, tbs, b"none").await.unwrap());
+
+    let asked = Arguments::Sign(to_sign(tbs));
+    let proposal = propose_use(&client, "Sign", &version, asked).await.unwrap();
+    // People read what will run: the bytes themselves and how, not what the key would prefer later.
+    let document: serde_json::Value = serde_json::from_slice(&proposal.document).unwrap();
+    assert_eq!(
+        document["arguments"],
+        serde_json::json!({ "type": "sign", "context": "", "mechanism": "ECDSA_SHA256",
+            "data": { "message": hex::encode(tbs) } })
+    );
+    refused_for(execute(&client, &proposal).await, "UNAPPROVED");
+    let changed = String::from_utf8(proposal.document.clone()).unwrap();
+    let changed = changed.replace(&hex::encode(tbs), &hex::encode(b"to be forged"));
+    assert_ne!(changed.as_bytes(), proposal.document);
+    let other = signature(daemon, "alice", NAMESPACE, changed.as_bytes());
+    refused_for(hand_in(&client, &proposal, "users/alice", other).await, "APPROVAL_REFUSED");
+    approve_by_two(daemon, &client, &proposal).await;
+    let answer = execute_fully(&client, &proposal).await.unwrap();
+    let Some(Given::Sign(signed)) = answer.result else { panic!("{:?}", answer.result) };
+    assert_eq!(signed.name, version);
+    assert_eq!(signed.signature_crc32c, crc32c::crc32c(&signed.signature));
+    assert_eq!(answer.proposal.unwrap().state(), v1::ProposalState::Executed);
+    assert!(verify(&client, name, tbs, &signed.signature).await.unwrap());
+    refused_for(execute(&client, &proposal).await, "UNAPPROVED");
+
+    // The log tells of a signature, by which mechanism, on whose word.
+    let index = signed.audit.unwrap().audit_index;
+    let leaves = log::Export::fetch(&client).await.leaves();
+    let leaf = &leaves[usize::try_from(index).unwrap()];
+    assert_eq!((leaf.action.as_str(), &leaf.resource), ("Sign", &version));
+    assert_eq!((leaf.mechanism.as_str(), leaf.role.as_str()), ("ECDSA_SHA256", "crypto-user"));
+    assert_eq!(leaf.approvers, ["users/alice", "users/carol"]);
+    assert_eq!(leaf.proposal_digest.len(), 32);
+    assert_eq!(leaf.service, i32::from(v1::ServiceIndicator::Approved));
+}
+
+#[tokio::test]
+async fn no_way_leads_around_a_guarded_signature() {
+    let daemon = Daemon::shared();
+    let client = daemon.client().await;
+    let name = "dev/quorum-around";
+    let mut request = key(name, Algorithm::EcP256);
+    let wanted = request.key.as_mut().unwrap();
+    (wanted.exportable, wanted.quorum) = (true, Some(quorum(&["Sign"], 2, &PEOPLE)));
+    let version = create(&client, request).await.name;
+    let signing = || v1::SignRequest { name: name.to_owned(), ..to_sign(b"m") };
+
+    let item = v1::BatchItem { request: Some(v1::batch_item::Request::Sign(signing())) };
+    let batch = v1::BatchRequest { items: vec![item] };
+    let answer = client.call(client.crypto().batch(batch)).await.unwrap();
+    match &answer.results[0].response {
+        Some(v1::batch_result::Response::Error(error)) => {
+            assert_eq!(error.reason, "NEEDS_APPROVAL");
+        }
+        other => panic!("{other:?}"),
+    }
+    let start = v1::StreamStart {
+        name: name.to_owned(),
+        operation: Some(v1::stream_start::Operation::Sign(v1::StreamSign {})),
+        ..Default::default()
+    };
+    let streamed = client.stream(start, &b"m"[..], tokio::io::sink(), |_| ()).await;
+    match streamed {
+        Err(StreamError::Client(error)) => assert_eq!(error.reason(), Some("NEEDS_APPROVAL")),
+        other => panic!("{other:?}"),
+    }
+    // The session of a PKCS#11 module is for threads that block.
+    let (config, request) = (daemon.unix(), v1::session_request::Request::Sign(signing()));
+    let on_session = move || Session::connect(&config).unwrap().call(request).map(drop);
+    let answer = std::thread::spawn(on_session).join().unwrap();
+    refused_for(answer, "NEEDS_APPROVAL");
+
+    // Nor is the key taken out, or given another name without its quorum.
+    let copy = v1::Key { name: "dev/quorum-around-copy".to_owned(), ..Default::default() };
+    let request =
+        v1::CopyKeyRequest { name: version.clone(), key: Some(copy), ..Default::default() };
+    client.call(client.crypto().copy_key(request)).await.unwrap();
+    refused_for(sign(&client, "dev/quorum-around-copy", b"m").await, "NEEDS_APPROVAL");
+    let kek = create(&client, {
+        let mut request = key("dev/quorum-around-kek", Algorithm::Aes256);
+        let wanted = request.key.as_mut().unwrap();
+        wanted.mechanisms = vec![v1::Mechanism::AesKwp.into()];
+        wanted.quorum = Some(quorum(&["Sign"], 2, &PEOPLE));
+        request
+    })
+    .await
+    .name;
+    let officer = daemon.officer_client().await;
+    let found = kms_tests::request::get_key(&client, "dev/quorum-around-kek").await.unwrap();
+    let request = v1::SetKeyTrustedRequest {
+        name: "dev/quorum-around-kek".to_owned(),
+        etag: found.etag,
+        trusted: true,
+        ..Default::default()
+    };
+    officer.call(officer.keys().set_key_trusted(request)).await.unwrap();
+    let request = v1::WrapKeyRequest { name: kek, target: version, ..Default::default() };
+    let refusal =
+        refused_for(client.call(client.crypto().wrap_key(request)).await, "NEEDS_APPROVAL");
+    log::assert_recorded(&client, &refusal, "WrapKey").await;
+}
+
+#[tokio::test]
+async fn a_compromised_version_decrypts_for_two_of_three_and_for_nobody_alone() {
+    let daemon = Daemon::shared();
+    let client = daemon.client().await;
+    let name = "dev/quorum-leaked";
+    let version = guarded_by(&client, name, Algorithm::Aes256, &["ExportKeyVersion"]).await;
+    let (plaintext, aad) = (b"what the old key protects".to_vec(), b"file 7".to_vec());
+    let request = v1::EncryptRequest {
+        name: name.to_owned(),
+        plaintext: plaintext.clone(),
+        additional_authenticated_data: aad.clone(),
+        ..Default::default()
+    };
+    let made = client.call(client.crypto().encrypt(request)).await.unwrap();
+    let ask = v1::DecryptRequest {
+        name: version.clone(),
+        initialization_vector: made.initialization_vector,
+        ciphertext: made.ciphertext,
+        additional_authenticated_data: aad,
+        ..Default::default()
+    };
+    let decrypt = async || client.call(client.crypto().decrypt(ask.clone())).await;
+    assert_eq!(decrypt().await.unwrap().plaintext, plaintext);
+    // As long as it is not compromised, nobody is asked.
+    let asked = || Arguments::Decrypt(ask.clone());
+    let early = propose_use(&client, "Decrypt", &version, asked()).await;
+    refused_for(early, "INVALID_ARGUMENT");
+    step(&client, "Compromise", &version).await.unwrap();
+    refused_for(decrypt().await, "NEEDS_APPROVAL");
+
+    let proposal = propose_use(&client, "Decrypt", &version, asked()).await.unwrap();
+    let late = propose_use(&client, "Decrypt", &version, asked()).await.unwrap();
+    for proposal in [&proposal, &late] {
+        approve(daemon, &client, proposal, "alice").await.unwrap();
+        refused_for(execute(&client, proposal).await, "UNAPPROVED");
+        approve(daemon, &client, proposal, "bob").await.unwrap();
+    }
+    let app = daemon.tls_client().await;
+    refused_for(execute(&app, &proposal).await, "NOT_THE_PROPOSER");
+    let answer = execute_fully(&client, &proposal).await.unwrap();
+    let Some(Given::Decrypt(opened)) = answer.result else { panic!("{:?}", answer.proposal) };
+    assert_eq!(opened.plaintext, plaintext);
+    assert_eq!(opened.plaintext_crc32c, crc32c::crc32c(&plaintext));
+    let leaves = log::Export::fetch(&client).await.leaves();
+    let leaf = &leaves[usize::try_from(opened.audit.unwrap().audit_index).unwrap()];
+    assert_eq!((leaf.action.as_str(), leaf.approvers.len()), ("Decrypt", 2));
+    refused_for(execute(&client, &proposal).await, "UNAPPROVED");
+    refused_for(decrypt().await, "NEEDS_APPROVAL");
+    // An approval is for the version as it stood.
+    let request = v1::DisableKeyVersionRequest { name: version.clone(), ..Default::default() };
+    client.call(client.keys().disable_key_version(request)).await.unwrap();
+    let refusal = refused_for(execute(&client, &late).await, "UNAPPROVED");
+    assert!(refusal.message.contains("has changed"), "{}", refusal.message);
+}
+
+#[tokio::test]
+async fn without_a_quorum_a_compromised_version_does_no_more_and_the_refusal_says_why() {
+    let daemon = Daemon::shared();
+    let client = daemon.client().await;
+    let version = create(&client, key("dev/quorum-alone", Algorithm::EcP256)).await.name;
+    let signed = sign(&client, &version, b"m").await.unwrap().signature;
+    step(&client, "Compromise", &version).await.unwrap();
+    let refusal = refused_for(verify(&client, &version, b"m", &signed).await, "NEEDS_APPROVAL");
+    assert!(refusal.message.contains("kmsctl keyring create --quorum"), "{}", refusal.message);
+    let asked = Arguments::Verify(v1::VerifyRequest {
+        data: Some(v1::verify_request::Data::Message(b"m".to_vec())),
+        signature: signed,
+        ..Default::default()
+    });
+    let answer = propose_use(&client, "Verify", &version, asked).await;
+    refused_for(answer, "NEEDS_APPROVAL");
+}
+
+#[tokio::test]
+async fn codes_and_verdicts_are_given_on_the_word_of_two_as_well() {
+    let daemon = Daemon::shared();
+    let client = daemon.client().await;
+    let guards = ["MacSign", "MacVerify"];
+    let version = guarded_by(&client, "dev/quorum-mac", Algorithm::GenericSecret, &guards).await;
+    let run = async |action: &str, arguments: Arguments| {
+        let proposal = propose_use(&client, action, &version, arguments).await.unwrap();
+        approve_by_two(daemon, &client, &proposal).await;
+        execute_fully(&client, &proposal).await.unwrap().result.unwrap()
+    };
+    let data = b"m".to_vec();
+    let asked = v1::MacSignRequest { data: data.clone(), ..Default::default() };
+    refused_for(
+        client
+            .call(
+                client
+                    .crypto()
+                    .mac_sign(v1::MacSignRequest { name: version.clone(), ..asked.clone() }),
+            )
+            .await,
+        "NEEDS_APPROVAL",
+    );
+    let Given::MacSign(made) = run("MacSign", Arguments::MacSign(asked)).await else { panic!() };
+    let verify = |mac: Vec<u8>| {
+        let data = data.clone();
+        Arguments::MacVerify(v1::MacVerifyRequest { data, mac, ..Default::default() })
+    };
+    let mut wrong = made.mac.clone();
+    wrong[0] ^= 1;
+    for (mac, expected) in [(made.mac, true), (wrong, false)] {
+        let Given::MacVerify(answer) = run("MacVerify", verify(mac)).await else { panic!() };
+        assert_eq!(answer.valid, expected);
+    }
+    // The officers' time is not asked for what could never run.
+    let short = propose_use(&client, "MacVerify", &version, verify(vec![1; 5])).await;
+    refused_for(short, "INVALID_ARGUMENT");
+    let asked = v1::DecryptRequest { ciphertext: vec![0; 32], ..Default::default() };
+    let answer = propose_use(&client, "Decrypt", &version, Arguments::Decrypt(asked)).await;
+    refused_for(answer, "USAGE_REFUSED");
+}
+
+#[tokio::test]
+async fn a_list_of_long_documents_comes_in_pages_that_fit() {
+    let daemon = Daemon::shared();
+    let client = daemon.client().await;
+    let version = guarded_by(&client, "dev/quorum-long", Algorithm::EcP256, &["Sign"]).await;
+    let mut made = Vec::new();
+    for n in 0..40_u8 {
+        let asked = Arguments::Sign(to_sign(&vec![n; 16 * 1024]));
+        made.push(propose_use(&client, "Sign", &version, asked).await.unwrap().name);
+    }
+    let (mut found, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = v1::ListProposalsRequest { page_size: 500, page_token };
+        let page = client.call(client.proposals().list_proposals(request)).await.unwrap();
+        let bytes: usize = page.proposals.iter().map(|one| one.document.len()).sum();
+        assert!(bytes <= 1024 * 1024, "{bytes}");
+        found.extend(page.proposals.into_iter().map(|one| one.name));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert!(made.iter().all(|name| found.contains(name)));
 }

@@ -100,13 +100,13 @@ fn judge_subject(
         lifecycle::next(state, transition)?;
     }
     if let Some(usage) = asked.action.usage() {
-        judge_usage(intent, asked, (ring, key, version), (usage, mechanism, manner), grounds)?;
+        judge_usage(intent, (ring, key, version), (usage, mechanism, manner), grounds)?;
     }
     if asked.action == Action::CopyKey {
         judge_copy(key, version, intent.now)?;
     }
-    // What a date brings about was decided when the date was set.
-    if caller.authentication() == Authentication::Daemon {
+    // What a date brings about was decided when the date was set. No date uses a key.
+    if caller.authentication() == Authentication::Daemon && asked.action.usage().is_none() {
         return Ok(());
     }
     let undoes = asked.action == Action::UndoKeyVersionStep;
@@ -118,12 +118,20 @@ fn judge_subject(
         Some(policy) => judge_quorum(asked, policy, grounds),
         // A key that leaves the appliance leaves it by the will of more than one.
         None if intent.action == Action::ExportKeyVersion => Err(Refusal::NeedsApproval),
+        None if only_under_quorum(version, asked.action, intent.now) => Err(Refusal::NoQuorum),
         None => Ok(()),
     }
 }
 
+/// Whether the state of `version` allows the use that `action` is, and only under a quorum.
+fn only_under_quorum(version: &Version, action: Action, now: Timestamp) -> bool {
+    let answer = |usage| version.state_at(now).allows(usage);
+    action.usage().map(answer) == Some(Allowance::UnderQuorum)
+}
+
 /// The quorum that guards `action` on `version`, if one does. Whoever guards the way into a state
-/// guards the way out of it, and the date on which it is entered.
+/// guards the way out of it, and the date on which it is entered. Where the state wants a quorum, it is
+/// the one that would have to be asked for the key itself.
 pub fn guarding<'a>(
     ring: &'a Ring,
     key: &'a Key,
@@ -148,6 +156,9 @@ pub fn guarding<'a>(
         _ => Vec::new(),
     };
     let (ring, key) = (ring.quorum.as_ref(), key.quorum.as_ref());
+    if only_under_quorum(version, action, now) {
+        return QuorumPolicy::guarding(ring, key, Action::ExportKeyVersion);
+    }
     let mut guarded = core::iter::once(action).chain(also);
     guarded.find_map(|action| QuorumPolicy::guarding(ring, key, action))
 }
@@ -196,7 +207,6 @@ fn is_due(action: Action, subject: Subject<'_>, now: Timestamp) -> bool {
 
 fn judge_usage(
     intent: &Intent<'_>,
-    asked: Asked<'_>,
     (ring, key, version): (&Ring, &Key, &Version),
     (usage, mechanism, manner): (Usage, Option<Mechanism>, Manner),
     grounds: &Grounds,
@@ -246,12 +256,9 @@ fn judge_usage(
         return Err(Refusal::BelowFloor { number, floor });
     }
     let state = version.state_at(intent.now);
-    match state.allows(usage) {
-        Allowance::Allowed => {}
-        Allowance::UnderQuorum => {
-            approved_for(asked, grounds)?.ok_or(Refusal::NeedsApproval)?;
-        }
-        Allowance::Refused => return Err(Refusal::StateRefuses { state }),
+    // Which quorum it takes, if it takes one, is asked when all else is settled.
+    if state.allows(usage) == Allowance::Refused {
+        return Err(Refusal::StateRefuses { state });
     }
     let Some(requirement) = &key.requirement else { return Ok(()) };
     if requirement.free_usages.contains(&usage) && usage != Usage::Release {
@@ -305,7 +312,11 @@ fn judge_commitment(usage: Usage, committed: Option<Commitment>) -> Result<(), R
 }
 
 fn judge_quorum(asked: Asked<'_>, policy: &QuorumPolicy, grounds: &Grounds) -> Result<(), Refusal> {
-    let approved = approved_for(asked, grounds)?.ok_or(Refusal::NeedsApproval)?;
+    let unasked = match asked.action.usage() {
+        Some(_) if !asked.action.guardable() => Refusal::NotProposable,
+        _ => Refusal::NeedsApproval,
+    };
+    let approved = approved_for(asked, grounds)?.ok_or(unasked)?;
     if approved.proposal().policy_digest == policy.digest() {
         Ok(())
     } else {

@@ -63,6 +63,16 @@ pub enum Refusal {
     /// A quorum must approve first.
     #[error("this needs the approval of a quorum: make a proposal (kmsctl proposal create)")]
     NeedsApproval,
+    /// A quorum would have to approve, and no proposal holds what this takes.
+    #[error(
+        "this needs the approval of a quorum and cannot be proposed: only Decrypt, MacSign, MacVerify, Sign, Verify and ExportKeyVersion are uses that a quorum approves"
+    )]
+    NotProposable,
+    /// A compromised version is used under a quorum, and there is none.
+    #[error(
+        "a COMPROMISED version is used so only under a quorum, and none of its ring or key guards Decrypt, MacSign, MacVerify, Sign, Verify or ExportKeyVersion; a quorum is set when a ring or key is made (kmsctl keyring create --quorum) and is not added later"
+    )]
+    NoQuorum,
     /// The import job is not there any more, or its time is over.
     #[error("there is no such import job in this ring, or it has expired; make a new one")]
     ImportJobExpired,
@@ -205,7 +215,7 @@ reasons! {
     Refusal::InvocationLimit { .. } => "INVOCATION_LIMIT",
     Refusal::LiveVersion { .. } => "LIVE_VERSION",
     Refusal::MechanismRefused => "MECHANISM_REFUSED",
-    Refusal::NeedsApproval => "NEEDS_APPROVAL",
+    Refusal::NeedsApproval | Refusal::NoQuorum | Refusal::NotProposable => "NEEDS_APPROVAL",
     Refusal::NotExportable => "NOT_EXPORTABLE",
     Refusal::NotFound => "NOT_FOUND",
     Refusal::NotReleasable => "NOT_RELEASABLE",

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use super::*;
 use crate::algorithm::{Algorithm, Usage};
+use crate::arguments::{HexBytes, Signed, UseArguments};
 use crate::caller::{Authentication, Grant, Role};
 use crate::id::{Nonce, PrincipalName, VersionName};
 use crate::key::{Floors, Origin, Pkcs11Attributes, ReleaseRequirement, Rotation, SealHeader};
@@ -169,7 +170,7 @@ fn every_use_in_every_state_is_decided_by_the_table() {
             let expected = match state.allows(usage) {
                 Allowance::Allowed => Ok(()),
                 Allowance::Refused => Err(Refusal::StateRefuses { state }),
-                Allowance::UnderQuorum => Err(Refusal::NeedsApproval),
+                Allowance::UnderQuorum => Err(Refusal::NoQuorum),
             };
             assert_eq!(ask(&user, action, subject(&key, &version)), expected, "{state}");
         }
@@ -587,6 +588,12 @@ fn approved(policy: &QuorumPolicy, who: &str, action: Action, resource: &str) ->
         created_at: Timestamp(0),
         expires_at: Timestamp(1000),
         recipient: None,
+        arguments: (action == Action::Verify).then(|| UseArguments::Verify {
+            context: HexBytes(Vec::new()),
+            data: Signed::Message(HexBytes(b"m".to_vec())),
+            mechanism: Mechanism::EcdsaSha256,
+            signature: HexBytes(vec![1]),
+        }),
     };
     let bytes = proposal.to_bytes().unwrap();
     let signed = secret.sign(NAMESPACE, ssh_key::HashAlg::Sha512, &bytes).unwrap();
@@ -643,6 +650,150 @@ fn an_approval_is_for_one_action_on_one_resource_under_one_policy() {
     ] {
         assert_eq!(ask(elsewhere), Err(Refusal::ApprovalMismatch));
     }
+}
+
+fn quorum_of(who: &str, guards: &[Action]) -> QuorumPolicy {
+    let members = vec![Member::Principal(who.parse().unwrap())];
+    let guards = guards.iter().copied().collect();
+    QuorumPolicy::new(guards, Approvers { n: 1, members }).unwrap()
+}
+
+/// Asks for a use of the one version, with an approval or without.
+fn use_under(
+    (ring, key, version): (&Ring, &Key, &Version),
+    action: Action,
+    approval: Option<Approved>,
+) -> Result<(), Refusal> {
+    let subject = Subject::Version {
+        ring,
+        key,
+        version,
+        transition: None,
+        mechanism: None,
+        manner: Manner::default(),
+    };
+    let intent = Intent {
+        action,
+        resource: Resource::Version(name()),
+        operation_id: OperationId([1; 16]),
+        request_digest: Digest([2; 32]),
+        subject,
+        other: None,
+        ingredients: Ingredients::default(),
+        approved_only: false,
+        region: "l",
+        now: Timestamp(5),
+    };
+    let grounds = Grounds { approval: approval.map(Box::new), ..Grounds::default() };
+    let user = caller(Role::CryptoUser, "r");
+    decide(&user, &intent, grounds, None).map(|_| ()).map_err(|denial| denial.refusal)
+}
+
+#[test]
+fn a_compromised_version_is_used_under_its_quorum_and_no_other() {
+    let export = [Action::ExportKeyVersion];
+    let (own, other) = (quorum_of("users/alice", &export), quorum_of("users/bob", &export));
+    let key = Key { quorum: Some(own.clone()), ..key() };
+    let compromised = version(&key, State::Compromised);
+    let ask = |action, approval| use_under((&RING, &key, &compromised), action, approval);
+    let verify = Action::Verify;
+    assert_eq!(ask(verify, None), Err(Refusal::NeedsApproval));
+    let good = || Some(approved(&own, "users/alice", verify, VERSION));
+    assert_eq!(ask(verify, good()), Ok(()));
+    let foreign = approved(&other, "users/bob", verify, VERSION);
+    assert_eq!(ask(verify, Some(foreign)), Err(Refusal::ApprovalMismatch));
+    let elsewhere = approved(&own, "users/alice", verify, &VERSION.replace("/1", "/2"));
+    assert_eq!(ask(verify, Some(elsewhere)), Err(Refusal::ApprovalMismatch));
+    // It protects nothing any more, whoever wants it.
+    let state = State::Compromised;
+    assert_eq!(ask(Action::Sign, good()), Err(Refusal::StateRefuses { state }));
+    // The officers' quorum comes before the key's, here as elsewhere.
+    let ring = Ring { quorum: Some(other.clone()), ..RING.clone() };
+    let under_both = |approval| use_under((&ring, &key, &compromised), verify, Some(approval));
+    let refused = under_both(approved(&own, "users/alice", verify, VERSION));
+    assert_eq!(refused, Err(Refusal::ApprovalMismatch));
+    assert_eq!(under_both(approved(&other, "users/bob", verify, VERSION)), Ok(()));
+    // Before, nobody had to be asked.
+    let active = version(&key, State::Active);
+    assert_eq!(use_under((&RING, &key, &active), verify, None), Ok(()));
+}
+
+#[test]
+fn a_compromised_version_without_a_quorum_that_guards_it_is_used_by_nobody() {
+    let destroy = quorum_of("users/alice", &[Action::DestroyKeyVersion]);
+    for quorum in [None, Some(destroy.clone())] {
+        let key = Key { quorum, ..key() };
+        let compromised = version(&key, State::Compromised);
+        let ask = |approval| use_under((&RING, &key, &compromised), Action::Verify, approval);
+        assert_eq!(ask(None), Err(Refusal::NoQuorum));
+        let approval = approved(&destroy, "users/alice", Action::Verify, VERSION);
+        assert_eq!(ask(Some(approval)), Err(Refusal::NoQuorum));
+    }
+    assert_eq!(Refusal::NoQuorum.reason(), "NEEDS_APPROVAL");
+}
+
+#[test]
+fn a_guarded_use_is_not_to_be_had_in_another_way() {
+    let policy = quorum_of("users/alice", &[Action::Decrypt, Action::Verify]);
+    let mechanisms = BTreeSet::from([Mechanism::RsaOaepSha256, Mechanism::RsaPkcs1Sha256]);
+    let usages = BTreeSet::from([Usage::Decrypt, Usage::Verify, Usage::Unwrap, Usage::Export]);
+    let algorithm = Algorithm::Rsa3072;
+    let guarded =
+        Key { quorum: Some(policy), algorithm, usages, mechanisms, exportable: true, ..key() };
+    let ask = |state, action| {
+        let version = version(&guarded, state);
+        use_under((&RING, &guarded, &version), action, None)
+    };
+    assert_eq!(ask(State::Active, Action::Decrypt), Err(Refusal::NeedsApproval));
+    assert_eq!(ask(State::Active, Action::Verify), Err(Refusal::NeedsApproval));
+    assert_eq!(ask(State::Active, Action::ReEncrypt), Err(Refusal::NotProposable));
+    assert_eq!(ask(State::Compromised, Action::UnwrapKey), Err(Refusal::NotProposable));
+    // Handing it out under a wrapping key is asked of the quorum as well.
+    let version = version(&guarded, State::Active);
+    let export = permit_of_export(&guarded, &version);
+    assert_eq!(export, Err(Refusal::NeedsApproval));
+}
+
+/// Asks for the second half of a wrapping: that the version leaves.
+fn permit_of_export(key: &Key, version: &Version) -> Result<(), Refusal> {
+    let subject = |key, version| Subject::Version {
+        ring: &RING,
+        key,
+        version,
+        transition: None,
+        mechanism: None,
+        manner: Manner::default(),
+    };
+    let wrapping = Key {
+        algorithm: Algorithm::Aes256,
+        usages: BTreeSet::from([Usage::Wrap]),
+        mechanisms: BTreeSet::from([Mechanism::AesKwp]),
+        trusted: true,
+        ..self::key()
+    };
+    let by = self::version(&wrapping, State::Active);
+    let intent = Intent {
+        action: Action::WrapKey,
+        resource: Resource::Version(name()),
+        operation_id: OperationId([1; 16]),
+        request_digest: Digest([2; 32]),
+        subject: subject(&wrapping, &by),
+        other: Some(Other {
+            action: Action::ExportKeyVersion,
+            resource: Resource::Version(name()),
+            subject: subject(key, version),
+        }),
+        ingredients: Ingredients::default(),
+        approved_only: false,
+        region: "l",
+        now: Timestamp(5),
+    };
+    let roles = [Role::CryptoUser, Role::KeyManager];
+    let grants = roles.map(|role| Grant { role, ring: None }).to_vec();
+    let principal = "apps/a".parse().unwrap();
+    let caller = Caller::authenticated(principal, Authentication::UnixPeer(0), grants);
+    let decided = decide(&caller, &intent, Grounds::default(), None);
+    decided.map(|_| ()).map_err(|denial| denial.refusal)
 }
 
 /// What the answer says of a use, and whether a daemon that gives approved services only gives it.

@@ -20,7 +20,9 @@ use crate::input;
 /// Reads `{"guards": [...], "approvers": {"n": 2, "members": [...]}}`.
 pub(crate) fn quorum(path: &Path) -> Result<v1::QuorumPolicy, Failure> {
     let policy: QuorumPolicy = input::parse_json(path)?;
-    let guards = Action::ALL.iter().filter(|action| policy.guards(**action));
+    // What comes with a guarded use, and cannot be guarded by itself, the daemon adds.
+    let guardable = Action::ALL.iter().filter(|action| action.guardable());
+    let guards = guardable.filter(|action| policy.guards(**action));
     Ok(v1::QuorumPolicy {
         guards: guards.map(ToString::to_string).collect(),
         approvers: Some(approvers(policy.approvers())),
@@ -166,6 +168,18 @@ mod tests {
             panic!("expected a group");
         };
         assert_eq!(group.members.len(), 2);
+    }
+
+    #[test]
+    fn a_quorum_over_uses_is_one_over_export_and_can_be_sent() {
+        for guarded in ["Decrypt", "MacSign", "MacVerify", "Sign", "Verify"] {
+            let (_folder, path) = file(&format!(
+                r#"{{"guards": ["{guarded}"], "approvers": {{"n": 1, "members": ["users/a"]}}}}"#
+            ));
+            let mut expected = [guarded, "ExportKeyVersion"];
+            expected.sort_unstable();
+            assert_eq!(quorum(&path).unwrap().guards, expected);
+        }
     }
 
     #[test]

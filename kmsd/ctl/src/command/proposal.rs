@@ -8,8 +8,10 @@ use clap::Subcommand;
 use kms_client::{Client, v1};
 use kms_core::quorum::{self, NAMESPACE};
 use serde_json::json;
-use v1::create_proposal_request::Recipient;
+use sha2::{Digest as _, Sha256};
+use v1::create_proposal_request::{Arguments, Recipient};
 
+use super::key::{Proposed, check_out, told};
 use super::{PAGE_SIZE, all_pages, required};
 use crate::connection::Connection;
 use crate::failure::Failure;
@@ -32,6 +34,8 @@ pub(crate) enum Proposal {
         /// For ExportKeyVersion: the RSA public key that the key is sealed to, PEM or DER.
         #[arg(long, value_name = "FILE")]
         recipient: Option<PathBuf>,
+        #[command(flatten)]
+        proposed: Box<Proposed>,
     },
     /// List proposals.
     List,
@@ -68,7 +72,8 @@ pub(crate) enum Proposal {
     Execute {
         /// proposals/ID
         name: String,
-        /// Where an exported key is written, sealed to its recipient; key export opens it, too.
+        /// Where the result of a use is written, or an exported key, sealed to its recipient; key export
+        /// opens that, too. A plaintext is readable to you alone, and its file must not exist.
         #[arg(long, value_name = "FILE|-")]
         out: Option<PathBuf>,
     },
@@ -77,7 +82,8 @@ pub(crate) enum Proposal {
 impl Proposal {
     pub(crate) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
         match self {
-            Self::Create { action, resource, lifetime, recipient } => {
+            Self::Create { action, resource, lifetime, recipient, proposed } => {
+                let arguments = proposed.wire(&action)?;
                 let recipient = match recipient {
                     Some(path) => {
                         Some(Recipient::RsaPublicKey(input::der_or_pem(&path, "PUBLIC KEY")?))
@@ -85,7 +91,8 @@ impl Proposal {
                     None => None,
                 };
                 let client = connection.open().await?;
-                create(&client, action, resource, lifetime, recipient).await
+                let about = About { recipient, arguments };
+                create(&client, action, resource, lifetime, about).await
             }
             Self::List => list(connection).await,
             Self::Show { name } => show(connection, name).await,
@@ -105,7 +112,12 @@ impl Proposal {
             }
             Self::Execute { name, out } => {
                 let client = connection.open().await?;
-                let answer = execute(&client, name).await?;
+                let found = required(fetch(&client, name.clone()).await?.proposal)?;
+                check_out(read_document(&found)?.action, out.as_deref())?;
+                let mut answer = execute(&client, name).await?;
+                if let Some(given) = answer.result.take() {
+                    return told(given, out.as_deref(), shown(answer.proposal, answer.audit)?);
+                }
                 if !answer.wrapped_key.is_empty() && out.is_none() {
                     let key = STANDARD.encode(&answer.wrapped_key);
                     let report = shown(answer.proposal, answer.audit)?;
@@ -132,18 +144,38 @@ pub(crate) async fn execute(
     Ok(client.call(client.proposals().execute_proposal(request)).await?)
 }
 
+/// What an action is asked for with.
+#[derive(Default)]
+pub(crate) struct About {
+    recipient: Option<Recipient>,
+    arguments: Option<Arguments>,
+}
+
+impl About {
+    /// An export to somebody.
+    pub(crate) fn recipient(recipient: Option<Recipient>) -> Self {
+        Self { recipient, ..Self::default() }
+    }
+}
+
 /// Asks for the approval of a guarded action.
 pub(crate) async fn create(
     client: &Client,
     action: String,
     resource: String,
     lifetime: Option<u32>,
-    recipient: Option<Recipient>,
+    About { recipient, arguments }: About,
 ) -> Result<Report, Failure> {
     let lifetime_seconds = lifetime.unwrap_or_default();
     let request_id = input::request_id()?;
-    let request =
-        v1::CreateProposalRequest { action, resource, lifetime_seconds, request_id, recipient };
+    let request = v1::CreateProposalRequest {
+        action,
+        resource,
+        lifetime_seconds,
+        request_id,
+        recipient,
+        arguments,
+    };
     let answer =
         client.retry(async || client.proposals().create_proposal(request.clone()).await).await?;
     let proposal = required(answer.proposal)?;
@@ -180,6 +212,9 @@ async fn show(connection: &Connection, name: String) -> Result<Report, Failure> 
     let proposal = required(answer.proposal)?;
     let document = read_document(&proposal)?;
     let summary = view::proposal(proposal);
+    // To be held against what sha256sum says of one's own file.
+    let data_sha256 =
+        document.arguments.as_ref().map(|one| hex::encode(Sha256::digest(one.data())));
     // What counts is what is signed, so everything that the bytes say is shown from the bytes.
     let report = Report::fields(json!({
         "name": summary["name"],
@@ -194,6 +229,8 @@ async fn show(connection: &Connection, name: String) -> Result<Report, Failure> 
         "policy_digest": document.policy_digest,
         "nonce": document.nonce,
         "recipient": document.recipient,
+        "arguments": document.arguments,
+        "data_sha256": data_sha256,
         "approvers": summary["approvers"],
         "approved": summary["approved"],
     }));
@@ -246,6 +283,10 @@ The way of a guarded action:
   ssh-keygen -Y sign -n kms-proposal -f KEY p.json       # signs them anywhere, also offline,
   kmsctl proposal approve proposals/ID --approver users/alice --signature p.json.sig
   kmsctl proposal execute proposals/ID                   # once there are enough
+A single use of a key, whose arguments stand in what people sign:
+  kmsctl proposal create Sign dev/ca@1 --message-file tbs.der
+  kmsctl proposal create Decrypt dev/a@1 --in secret.json
+  kmsctl proposal execute proposals/ID --out tbs.sig
 What is open, and what one does not want any more:
   kmsctl proposal list
   kmsctl proposal cancel proposals/ID";
@@ -270,6 +311,7 @@ mod tests {
             created_at: Timestamp(0),
             expires_at: Timestamp(1),
             recipient: None,
+            arguments: None,
         };
         v1::Proposal {
             document: document.to_bytes().unwrap(),

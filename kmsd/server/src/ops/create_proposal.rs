@@ -1,17 +1,21 @@
 //! CreateProposal: asks for the approval of a guarded action, as canonical bytes to be signed.
 
 use kms_core::action::{Action, Gate};
+use kms_core::arguments::ARGUMENT_BYTES_MAX;
 use kms_core::caller::Caller;
-use kms_core::id::{Home, Nonce, Resource, Timestamp};
-use kms_core::permit::{Grounds, Permit, Recorded, Refusal, Subject};
+use kms_core::id::{Home, Nonce, Resource, Timestamp, VersionName};
+use kms_core::mechanism::Mechanism;
+use kms_core::permit::{Grounds, Manner, Permit, Recorded, Refusal, Subject};
 use kms_core::quorum::{LIFETIME_MS_MAX, LIFETIME_MS_MIN, PROPOSAL_TYPE, Proposal};
 use kms_core::transfer::ExportRecipient;
 use kms_proto::v1;
+use kms_proto::v1::create_proposal_request::Arguments;
 
-use super::{VersionFacts, is_retry, load_version, proposals};
+use super::guarded_use::{self, GuardedUse};
+use super::{Found, VersionFacts, is_retry, load_version, proposals};
 use crate::context::{Context, random};
 use crate::failure::{Early, Failure};
-use crate::pipeline::{Operation, Stamp};
+use crate::pipeline::{Operation, Stamp, still_permitted};
 use crate::rows::{self, Draft, ProposalRow, ProposalState};
 use crate::wire::{KeyOrVersion, export_recipient, hex_decode, invalid, parse, version_name};
 
@@ -22,6 +26,8 @@ pub(crate) struct CreateProposal {
     version: KeyOrVersion,
     lifetime_ms: u64,
     recipient: Option<ExportRecipient>,
+    /// For a use: the request for it, which names the version.
+    arguments: Option<Arguments>,
 }
 
 /// The version, and the proposal that an earlier attempt of this very request made.
@@ -42,7 +48,14 @@ impl Operation for CreateProposal {
 
     fn parse(wire: v1::CreateProposalRequest, home: &Home) -> Result<Self, Refusal> {
         use v1::create_proposal_request::Recipient as Wire;
-        let v1::CreateProposalRequest { action, resource, lifetime_seconds, recipient, .. } = wire;
+        let v1::CreateProposalRequest {
+            action,
+            resource,
+            lifetime_seconds,
+            request_id: _,
+            recipient,
+            arguments,
+        } = wire;
         let action = proposals::proposable(parse("action", &action)?)?;
         let recipient = match (action, recipient) {
             (Action::ExportKeyVersion, Some(Wire::RsaPublicKey(key))) => {
@@ -60,8 +73,10 @@ impl Operation for CreateProposal {
             ms @ LIFETIME_MS_MIN..=LIFETIME_MS_MAX => ms,
             _ => return Err(invalid("lifetime_seconds", "expected 300 to 604800, or 0")),
         };
-        let version = KeyOrVersion::Version(version_name("resource", &resource, home)?);
-        Ok(Self { action, version, lifetime_ms, recipient })
+        let version = version_name("resource", &resource, home)?;
+        let arguments = read_arguments(action, arguments, &version, home)?;
+        let version = KeyOrVersion::Version(version);
+        Ok(Self { action, version, lifetime_ms, recipient, arguments })
     }
 
     fn request_id(wire: &v1::CreateProposalRequest) -> &[u8] {
@@ -98,17 +113,21 @@ impl Operation for CreateProposal {
     /// Whoever could not do it, cannot propose it either.
     async fn grounds(
         &self,
-        _cx: &Context,
+        cx: &Context,
         caller: &Caller,
-        _stamp: &Stamp,
+        stamp: &Stamp,
         facts: &ProposalFacts,
     ) -> Result<Grounds, Early> {
         match self.action.gate() {
             Gate::Roles(needed) if caller.role_over(needed, &facts.version.resource).is_none() => {
-                Err(Refusal::RoleMissing { needed }.into())
+                return Err(Refusal::RoleMissing { needed }.into());
             }
-            _ => Ok(Grounds::default()),
+            _ => {}
         }
+        if facts.existing.is_none() {
+            self.check_use(cx, caller, stamp, &facts.version)?;
+        }
+        Ok(Grounds::default())
     }
 
     async fn prepare(
@@ -124,7 +143,11 @@ impl Operation for CreateProposal {
         self.check_recipient(cx)?;
         let found = facts.version.found()?;
         let policy = proposals::policy(found, self.action, stamp.now)
-            .ok_or_else(|| invalid("action", "no quorum guards this; just do it"))?;
+            .ok_or_else(|| invalid("action", UNGUARDED))?;
+        let arguments = match &self.arguments {
+            Some(wire) => Some(guarded_use::arguments(wire, self.mechanism(found, wire, cx)?)?),
+            None => None,
+        };
         let proposal = Proposal {
             type_: PROPOSAL_TYPE.to_owned(),
             appliance: cx.log_key.origin().to_owned(),
@@ -137,6 +160,7 @@ impl Operation for CreateProposal {
             created_at: stamp.now,
             expires_at: Timestamp(stamp.now.0).plus_ms(self.lifetime_ms),
             recipient: self.recipient.clone(),
+            arguments,
         };
         let document = proposal.to_bytes().ok().and_then(|bytes| String::from_utf8(bytes).ok());
         let row = ProposalRow {
@@ -168,6 +192,38 @@ impl Operation for CreateProposal {
 }
 
 impl CreateProposal {
+    /// Nor are they asked to approve a use that the rules refuse for another reason than theirs.
+    fn check_use(
+        &self,
+        cx: &Context,
+        caller: &Caller,
+        stamp: &Stamp,
+        version: &VersionFacts,
+    ) -> Result<(), Refusal> {
+        // What is not there is refused by the rules.
+        let (Some(wire), Some(found)) = (&self.arguments, &version.found) else { return Ok(()) };
+        let asked = GuardedUse::parse(wire.clone(), &cx.home)?;
+        let subject = version.subject_used(asked.mechanism(), Manner::default());
+        let resource = version.resource.clone();
+        match still_permitted(cx, caller, stamp, self.action, resource, subject) {
+            Err(Refusal::NeedsApproval) => asked.fits(self.mechanism(found, wire, cx)?),
+            Err(refusal) => Err(refusal),
+            Ok(()) => Err(invalid("action", UNGUARDED)),
+        }
+    }
+
+    /// The mechanism that was asked for, or the one that the key prefers.
+    fn mechanism(
+        &self,
+        found: &Found,
+        wire: &Arguments,
+        cx: &Context,
+    ) -> Result<Mechanism, Refusal> {
+        let asked = GuardedUse::parse(wire.clone(), &cx.home)?.mechanism();
+        let usage = self.action.usage().ok_or(Refusal::UsageRefused)?;
+        found.key.value.mechanism_for(usage, asked).ok_or(Refusal::MechanismRefused)
+    }
+
     /// People are not asked to approve what could not be done: a proposal runs once.
     fn check_recipient(&self, cx: &Context) -> Result<(), Early> {
         let Some(ExportRecipient::RsaAesKeyWrap { public_key }) = &self.recipient else {
@@ -187,4 +243,31 @@ fn proposal_id(stamp: &Stamp) -> Result<kms_core::id::Segment, Failure> {
     id.parse().map_err(|_| Failure::Bug("an operation id that is no name"))
 }
 
+/// Reads the arguments that go with the action: each use has its own, and nothing else has any.
+fn read_arguments(
+    action: Action,
+    arguments: Option<Arguments>,
+    version: &VersionName,
+    home: &Home,
+) -> Result<Option<Arguments>, Refusal> {
+    let fitting = arguments.as_ref().map(guarded_use::action_of);
+    if fitting != Some(action).filter(|action| action.takes_arguments()) {
+        return Err(invalid("arguments", format!("they are not those of {action}")));
+    }
+    let Some(wire) = arguments else { return Ok(None) };
+    let wire = guarded_use::named(wire, version, home)?;
+    let asked = GuardedUse::parse(wire.clone(), home)?;
+    // How long they are does not depend on the mechanism, which only the key knows.
+    let any = asked.mechanism().unwrap_or(Mechanism::AesGcm);
+    let length_bytes = guarded_use::arguments(&wire, any)?.length_bytes();
+    if length_bytes > ARGUMENT_BYTES_MAX {
+        let problem = format!(
+            "{length_bytes} bytes; a proposal holds at most {ARGUMENT_BYTES_MAX}: sign the digest"
+        );
+        return Err(invalid("arguments", problem));
+    }
+    Ok(Some(wire))
+}
+
+const UNGUARDED: &str = "no quorum guards this; just do it";
 const LIFETIME_MS: u64 = 24 * 60 * 60 * 1000;

@@ -6,12 +6,19 @@ use kms_core::action::Action;
 use kms_core::caller::Caller;
 use kms_core::id::{Home, Resource, Segment};
 use kms_core::permit::{Grounds, Manner, Permit, Recorded, Refusal, Subject};
+use kms_core::quorum::Unapproved;
+use kms_core::service::Ingredients;
+use kms_crypto::vault::Vault;
 use kms_proto::v1;
+use kms_store::Condition;
 
+use super::Found;
 use super::changes::{change_version, erase, erased};
 use super::export_key_version::export;
-use super::proposals::{self, Loaded, present};
+use super::guarded_use::GuardedUse;
+use super::proposals::{self, Loaded};
 use super::step_key_version::stepped;
+use super::using::{KeyUse, UseFacts, may_use, spend};
 use crate::context::Context;
 use crate::failure::{Early, Failure};
 use crate::pipeline::{Operation, Stamp};
@@ -21,9 +28,30 @@ use crate::rows::{self, Draft, ProposalRow, ProposalState};
 #[derive(Debug)]
 pub(crate) struct ExecuteProposal(Segment);
 
+/// The proposal, and, if it is for a use, that use as it was signed.
+pub(crate) struct Proposed {
+    loaded: Loaded,
+    used: Option<(GuardedUse, UseFacts)>,
+}
+
+impl Proposed {
+    /// Reads the use that stands in the document, if one does, and loads what it needs.
+    async fn of(cx: &Context, mut loaded: Loaded) -> Result<Self, Early> {
+        let Some(arguments) = &loaded.proposal.arguments else {
+            return Ok(Self { loaded, used: None });
+        };
+        let asked = GuardedUse::of(arguments, &loaded.version, &cx.home)
+            .map_err(|_| Refusal::Unapproved(Unapproved::NotOurs))?;
+        let facts = UseFacts::load(cx, asked.name(), asked.usage()?, asked.mechanism()).await?;
+        // The approvals are counted for the very rows that the use is judged by.
+        loaded.found = facts.seen().cloned();
+        Ok(Self { loaded, used: Some((asked, facts)) })
+    }
+}
+
 impl Operation for ExecuteProposal {
     type Wire = v1::ExecuteProposalRequest;
-    type Facts = Option<Loaded>;
+    type Facts = Option<Box<Proposed>>;
     /// The proposal afterwards, and the slot to be erased.
     type Prepared = (ProposalRow, Option<u64>);
     type Reply = v1::ExecuteProposalResponse;
@@ -44,21 +72,28 @@ impl Operation for ExecuteProposal {
         _caller: &Caller,
         _stamp: &Stamp,
     ) -> Result<Self::Facts, Early> {
-        proposals::load(cx, &self.0).await
+        match proposals::load(cx, &self.0).await? {
+            Some(loaded) => Ok(Some(Box::new(Proposed::of(cx, loaded).await?))),
+            None => Ok(None),
+        }
     }
 
-    fn action(&self, loaded: &Self::Facts) -> Action {
-        loaded.as_ref().map_or(Self::ACTION, |loaded| loaded.proposal.action)
+    fn action(&self, facts: &Self::Facts) -> Action {
+        facts.as_ref().map_or(Self::ACTION, |facts| facts.loaded.proposal.action)
     }
 
-    fn resource(&self, loaded: &Self::Facts) -> Resource {
-        let version = loaded.as_ref().map(|loaded| Resource::Version(loaded.version.clone()));
+    fn resource(&self, facts: &Self::Facts) -> Resource {
+        let version = facts.as_ref().map(|facts| Resource::Version(facts.loaded.version.clone()));
         version.unwrap_or_else(|| self.named())
     }
 
-    fn subject<'a>(&self, loaded: &'a Self::Facts) -> Subject<'a> {
-        let found = loaded.as_ref().and_then(|loaded| Some((loaded, loaded.found.as_ref()?)));
-        found.map_or(Subject::Absent, |(loaded, found)| Subject::Version {
+    fn subject<'a>(&self, facts: &'a Self::Facts) -> Subject<'a> {
+        let Some(facts) = facts else { return Subject::Absent };
+        let Proposed { loaded, used } = &**facts;
+        if let Some((asked, facts)) = used {
+            return facts.subject(asked.callers_iv());
+        }
+        loaded.found.as_ref().map_or(Subject::Absent, |found| Subject::Version {
             ring: &found.ring.value,
             key: &found.key.value,
             version: &found.version.value,
@@ -68,17 +103,42 @@ impl Operation for ExecuteProposal {
         })
     }
 
+    fn ingredients(&self, facts: &Self::Facts) -> Ingredients {
+        let used = facts.as_ref().and_then(|facts| facts.used.as_ref());
+        used.map_or_else(Ingredients::default, |(asked, _)| asked.ingredients())
+    }
+
     async fn grounds(
         &self,
         cx: &Context,
         caller: &Caller,
         stamp: &Stamp,
-        loaded: &Self::Facts,
+        facts: &Self::Facts,
     ) -> Result<Grounds, Early> {
-        let Some(loaded) = loaded else { return Ok(Grounds::default()) };
+        let Some(facts) = facts else { return Ok(Grounds::default()) };
+        let Proposed { loaded, used } = &**facts;
         loaded.require_proposer(caller)?;
+        if let Some((asked, facts)) = used.as_ref().filter(|(_, facts)| {
+            // As for every use, whoever may not use the key learns nothing of it.
+            facts.seen().is_some() && may_use(caller, &facts.resource())
+        }) && let Ok(mechanism) = facts.mechanism()
+        {
+            asked.fits(mechanism)?;
+        }
         let approval = Some(Box::new(loaded.approved(cx, stamp.now)?));
         Ok(Grounds { approval, evidence: None })
+    }
+
+    fn unchanged(&self, facts: &Self::Facts) -> Vec<Condition> {
+        let Some(Proposed { loaded, used }) = facts.as_deref() else { return Vec::new() };
+        match (used, &loaded.found) {
+            (Some((_, facts)), _) => facts.unchanged(),
+            // A step replaces the row that it was judged by; what is handed out must stand as it was judged.
+            (None, Some(Found { ring, key, version })) => {
+                vec![rows::stands(ring), rows::stands(key), rows::stands(version)]
+            }
+            (None, None) => Vec::new(),
+        }
     }
 
     async fn prepare(
@@ -86,22 +146,23 @@ impl Operation for ExecuteProposal {
         cx: &Context,
         permit: &Permit,
         stamp: &Stamp,
-        loaded: &Self::Facts,
+        facts: &Self::Facts,
     ) -> Result<(Self::Prepared, Vec<Draft>), Early> {
-        let loaded = present(loaded)?;
+        let Proposed { loaded, used } = &**facts.as_ref().ok_or(super::ABSENT)?;
         let before = &loaded.found.as_ref().ok_or(super::ABSENT)?.version;
-        // Nothing of a version changes when it is handed out.
-        let after = match permit.action() {
-            Action::ExportKeyVersion => before.value.clone(),
-            action => stepped(cx, stamp, action, &before.value)?,
-        };
-        let mut drafts = match permit.action() {
-            Action::ExportKeyVersion => Vec::new(),
-            action => change_version(cx, stamp, action, before, &after)?,
+        let (mut drafts, erased) = match (used, permit.action()) {
+            (Some((_, facts)), _) => (facts.drafts(cx, stamp)?, None),
+            // Nothing of a version changes when it is handed out.
+            (None, Action::ExportKeyVersion) => (Vec::new(), None),
+            (None, action) => {
+                let after = stepped(cx, stamp, action, &before.value)?;
+                let drafts = change_version(cx, stamp, action, before, &after)?;
+                (drafts, erased(&before.value, &after))
+            }
         };
         let row = ProposalRow { state: ProposalState::Executed, ..loaded.row.value.clone() };
         drafts.push(rows::replace(&*cx.vault()?, &stamp.operation_id, &row, &[], &loaded.row)?);
-        Ok(((row, erased(&before.value, &after)), drafts))
+        Ok(((row, erased), drafts))
     }
 
     async fn perform(
@@ -109,14 +170,17 @@ impl Operation for ExecuteProposal {
         cx: &Context,
         recorded: Recorded,
         stamp: &Stamp,
-        loaded: Self::Facts,
+        facts: Self::Facts,
         (row, erased): Self::Prepared,
         audit: v1::AuditReference,
     ) -> Result<v1::ExecuteProposalResponse, Failure> {
-        let (action, resource) = (self.action(&loaded), self.resource(&loaded));
-        let loaded = loaded.ok_or(super::ABSENT)?;
-        let mut wrapped_key = Vec::new();
-        if action == Action::ExportKeyVersion {
+        let (action, resource) = (self.action(&facts), self.resource(&facts));
+        let Proposed { loaded, used } = *facts.ok_or(super::ABSENT)?;
+        let (mut wrapped_key, mut result) = (Vec::new(), None);
+        if let Some((asked, facts)) = used {
+            let apply = |vault: &Vault, key: KeyUse<'_>| asked.apply(vault, key);
+            result = Some(spend(cx, recorded, stamp, facts, audit.clone(), apply).await?);
+        } else if action == Action::ExportKeyVersion {
             let found = loaded.found.as_ref().ok_or(super::ABSENT)?;
             let recipient = loaded.proposal.recipient.as_ref();
             let recipient = recipient.ok_or(Failure::Bug("an export to nobody was approved"))?;
@@ -129,6 +193,6 @@ impl Operation for ExecuteProposal {
             erase(cx, slot).await?;
         }
         let (proposal, audit) = (Some(loaded.shown_with(cx, row)), Some(audit));
-        Ok(v1::ExecuteProposalResponse { proposal, audit, wrapped_key })
+        Ok(v1::ExecuteProposalResponse { proposal, audit, wrapped_key, result })
     }
 }

@@ -10,7 +10,7 @@ use super::proposals::{self, Loaded};
 use super::reading::Read;
 use crate::context::Context;
 use crate::failure::{Early, Failure};
-use crate::rows::{self, PROPOSALS, ProposalRow};
+use crate::rows::{self, PROPOSALS, ProposalRow, Stored};
 use crate::wire::Page;
 
 /// The parsed request.
@@ -36,7 +36,7 @@ impl Read for ListProposals {
         }
         let after = self.0.after.as_deref();
         let rows = rows::scan::<ProposalRow>(cx, PROPOSALS, after, self.0.size + 1).await?;
-        let (rows, next) = self.0.cut(rows);
+        let (rows, next) = self.page(&rows).cut(rows);
         let mut shown = Vec::new();
         for row in rows {
             let loaded = proposals::loaded(cx, row).await?;
@@ -58,4 +58,19 @@ impl Read for ListProposals {
     }
 }
 
+impl ListProposals {
+    /// The page asked for, made shorter where its documents would not fit into one message.
+    fn page(&self, rows: &[(String, Stored<ProposalRow>)]) -> Page {
+        let mut length_bytes = 0_usize;
+        let fits = |(_, row): &&(String, Stored<ProposalRow>)| {
+            length_bytes = length_bytes.saturating_add(row.value.document.len());
+            length_bytes <= PAGE_BYTES_MAX
+        };
+        let size = rows.iter().take_while(fits).count().clamp(1, self.0.size);
+        Page { size, ..self.0.clone() }
+    }
+}
+
 const PAGE_SIZE: usize = 100;
+/// Most bytes of documents in one answer; a single one is always shorter.
+const PAGE_BYTES_MAX: usize = 1024 * 1024;

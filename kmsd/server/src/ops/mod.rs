@@ -39,6 +39,7 @@ mod get_key_version;
 mod get_proposal;
 mod get_public_key;
 mod get_seal_status;
+mod guarded_use;
 mod import_key_version;
 mod list_audit_leaves;
 mod list_key_history;

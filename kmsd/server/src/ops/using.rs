@@ -318,21 +318,37 @@ impl<U: Use> Operation for Using<U> {
         cx: &Context,
         recorded: Recorded,
         stamp: &Stamp,
-        mut facts: UseFacts,
+        facts: UseFacts,
         (): (),
         audit: v1::AuditReference,
     ) -> Result<U::Reply, Failure> {
-        facts.keep();
-        let (found, mechanism) = (facts.found()?, facts.mechanism()?);
-        let vault = cx.vault().map_err(|_| Failure::SealedMeanwhile)?;
-        let slot = found.slot(cx).await?;
-        let public_key = found.public_key();
-        let version = found.version_ref(&slot, &public_key);
-        let request_digest = &stamp.request_digest;
-        let version_name = found.name();
-        let key = KeyUse { recorded, request_digest, version, mechanism, version_name, audit };
-        Ok(self.0.apply(&vault, key)?)
+        let apply = |vault: &Vault, key: KeyUse<'_>| self.0.apply(vault, key);
+        spend(cx, recorded, stamp, facts, audit, apply).await
     }
+}
+
+/// Spends the permit of a use in the vault, by `apply`.
+///
+/// # Errors
+/// When the appliance was closed meanwhile, or the cryptography fails.
+pub(crate) async fn spend<R>(
+    cx: &Context,
+    recorded: Recorded,
+    stamp: &Stamp,
+    mut facts: UseFacts,
+    audit: v1::AuditReference,
+    apply: impl FnOnce(&Vault, KeyUse<'_>) -> Result<R, CryptoError>,
+) -> Result<R, Failure> {
+    facts.keep();
+    let (found, mechanism) = (facts.found()?, facts.mechanism()?);
+    let vault = cx.vault().map_err(|_| Failure::SealedMeanwhile)?;
+    let slot = found.slot(cx).await?;
+    let public_key = found.public_key();
+    let version = found.version_ref(&slot, &public_key);
+    let request_digest = &stamp.request_digest;
+    let version_name = found.name();
+    let key = KeyUse { recorded, request_digest, version, mechanism, version_name, audit };
+    Ok(apply(&vault, key)?)
 }
 
 /// A use is judged anew when a neighbour's use has raised the reservation of the same version.

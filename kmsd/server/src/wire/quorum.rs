@@ -35,7 +35,9 @@ fn approvers(tree: v1::Approvers, depth: usize) -> Result<Approvers, Refusal> {
 
 /// Writes a quorum policy.
 pub(crate) fn quorum_out(policy: &QuorumPolicy) -> v1::QuorumPolicy {
-    let guards = kms_core::action::Action::ALL.iter().filter(|action| policy.guards(**action));
+    // What comes with a guarded use and cannot be guarded by itself is not told: it could not be read again.
+    let guardable = kms_core::action::Action::ALL.iter().filter(|action| action.guardable());
+    let guards = guardable.filter(|action| policy.guards(**action));
     v1::QuorumPolicy {
         guards: guards.map(ToString::to_string).collect(),
         approvers: Some(approvers_out(policy.approvers())),

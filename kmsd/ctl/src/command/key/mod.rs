@@ -10,12 +10,14 @@ mod mac;
 mod making;
 mod manage;
 mod operate;
+mod proposed;
 mod shape;
 mod sign;
 mod statement;
 mod transfer;
 
 pub(crate) use manage::{List, list};
+pub(crate) use proposed::{Proposed, check_out, told};
 pub(crate) use shape::Limits;
 pub(crate) use transfer::{MaterialFile, Target, import, is_version};
 

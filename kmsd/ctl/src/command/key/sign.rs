@@ -165,7 +165,7 @@ fn no_context(context: &[u8]) -> Result<(), Failure> {
     Err(Failure::input("--context", limit))
 }
 
-fn digest(path: &Path) -> Result<Vec<u8>, Failure> {
+pub(super) fn digest(path: &Path) -> Result<Vec<u8>, Failure> {
     let bytes = input::read(path, DIGEST_FILE_BYTES_MAX)?;
     let fits = |length: usize| Hash::ALL.iter().any(|hash| hash.digest_bytes() == length);
     // A digest in hexadecimal is twice as long as some digest, too, but says so by its digits.

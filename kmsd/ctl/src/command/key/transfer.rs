@@ -371,7 +371,9 @@ async fn ask_for_export(
     }
     let recipient = Some(Recipient::RsaPublicKey(public_key));
     let action = "ExportKeyVersion".to_owned();
-    let report = proposal::create(client, action, name.clone(), None, recipient).await?;
+    let report =
+        proposal::create(client, action, name.clone(), None, proposal::About::recipient(recipient))
+            .await?;
     Ok(report
         .note(format!("When it is approved: kmsctl key export {name} --proposal NAME --out FILE and the same key"))
         .awaiting_approval())
