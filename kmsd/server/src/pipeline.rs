@@ -19,6 +19,7 @@ use kms_core::service::Ingredients;
 use kms_proto::v1;
 use kms_store::{Batch, Committed, Condition, Outcome, StoreError};
 use prost::Message;
+use tokio::sync::OwnedSemaphorePermit;
 use zeroize::Zeroizing;
 
 use crate::context::{Context, random_pair};
@@ -228,12 +229,33 @@ pub(crate) async fn serve_in_task<O: Operation>(
     wire: O::Wire,
 ) -> Result<O::Reply, Failure> {
     let started = Instant::now();
-    let _slot = cx.slot(caller).await.ok_or(Failure::Bug("the slots were closed"))?;
-    let asking = Asking { cx, caller, gathering };
-    let request = std::pin::pin!(request::<O>(&asking, wire));
+    let slot = cx.slot(caller).await.ok_or(Failure::Bug("the slots were closed"))?;
+    in_slot::<O>(&Asking { cx, caller, gathering }, &slot, wire, started).await
+}
+
+/// As [`serve_in_task`], for whoever has taken a place already, in `slot`, and keeps it.
+///
+/// # Errors
+/// As [`serve`].
+pub(crate) async fn serve_in_slot<O: Operation>(
+    cx: &Context,
+    caller: &Caller,
+    slot: &OwnedSemaphorePermit,
+    wire: O::Wire,
+) -> Result<O::Reply, Failure> {
+    in_slot::<O>(&Asking { cx, caller, gathering: None }, slot, wire, Instant::now()).await
+}
+
+async fn in_slot<O: Operation>(
+    asking: &Asking<'_>,
+    _slot: &OwnedSemaphorePermit,
+    wire: O::Wire,
+    started: Instant,
+) -> Result<O::Reply, Failure> {
+    let request = std::pin::pin!(request::<O>(asking, wire));
     let result = caught(request).await;
     let result = result.unwrap_or(Err(Failure::Bug("an operation panicked")));
-    cx.metrics.operation(O::ACTION, &result, started.elapsed());
+    asking.cx.metrics.operation(O::ACTION, &result, started.elapsed());
     trace(O::ACTION, &result);
     result
 }
