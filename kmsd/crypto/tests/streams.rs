@@ -11,7 +11,7 @@ use kms_core::mechanism::Mechanism;
 use kms_core::permit::PermitMismatch;
 use kms_crypto::CryptoError;
 use kms_crypto::mechanism::mac::tags_match;
-use kms_crypto::vault::{CipherStream, Vault, stream_iv_bytes};
+use kms_crypto::vault::{CipherStream, STREAM_IV_IS_DRAWN, Vault, stream_iv_bytes};
 use support::{REQUEST, Stored, vault};
 
 fn open(
@@ -73,6 +73,13 @@ fn a_stream_opens_under_its_own_permit_only_and_with_an_iv_that_fits() {
         let problem = refused(key.permit(encrypt), encrypt, Some(iv));
         assert!(matches!(problem, CryptoError::InputRefused { .. }));
     }
+    // A caller who kept the salt would make streams without end under one stream key.
+    let brought = refused(key.permit(encrypt), encrypt, Some(&[0; 39]));
+    assert_eq!(brought, CryptoError::InputRefused { problem: STREAM_IV_IS_DRAWN });
+    let chacha = Stored::new(&vault, Algorithm::ChaCha20);
+    let brought = open(&vault, &chacha, encrypt, Mechanism::ChaCha20Poly1305, Some(&[0; 39]));
+    assert_eq!(brought.err(), Some(CryptoError::InputRefused { problem: STREAM_IV_IS_DRAWN }));
+    assert!(open(&vault, &key, encrypt, Mechanism::AesCtr, Some(&[0; 16])).is_ok());
     let problem = refused(key.permit(decrypt), decrypt, None);
     assert!(matches!(problem, CryptoError::InputRefused { .. }));
     let permit = key.permit(encrypt);

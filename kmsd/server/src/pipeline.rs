@@ -19,6 +19,7 @@ use kms_core::service::Ingredients;
 use kms_proto::v1;
 use kms_store::{Batch, Committed, Condition, Outcome, StoreError};
 use prost::Message;
+use tokio::sync::OwnedSemaphorePermit;
 use zeroize::Zeroizing;
 
 use crate::context::{Context, random_pair};
@@ -228,12 +229,33 @@ pub(crate) async fn serve_in_task<O: Operation>(
     wire: O::Wire,
 ) -> Result<O::Reply, Failure> {
     let started = Instant::now();
-    let _place = cx.places.operation(caller).await.ok_or(NO_PLACE)?;
-    let asking = Asking { cx, caller, gathering };
-    let request = std::pin::pin!(request::<O>(&asking, wire));
+    let place = cx.places.operation(caller).await.ok_or(NO_PLACE)?;
+    in_place::<O>(&Asking { cx, caller, gathering }, &place, wire, started).await
+}
+
+/// As [`serve_in_task`], for whoever has taken `place` already, and keeps it.
+///
+/// # Errors
+/// As [`serve`].
+pub(crate) async fn serve_in_place<O: Operation>(
+    cx: &Context,
+    caller: &Caller,
+    place: &OwnedSemaphorePermit,
+    wire: O::Wire,
+) -> Result<O::Reply, Failure> {
+    in_place::<O>(&Asking { cx, caller, gathering: None }, place, wire, Instant::now()).await
+}
+
+async fn in_place<O: Operation>(
+    asking: &Asking<'_>,
+    _place: &OwnedSemaphorePermit,
+    wire: O::Wire,
+    started: Instant,
+) -> Result<O::Reply, Failure> {
+    let request = std::pin::pin!(request::<O>(asking, wire));
     let result = caught(request).await;
     let result = result.unwrap_or(Err(Failure::Bug("an operation panicked")));
-    cx.metrics.operation(O::ACTION, &result, started.elapsed());
+    asking.cx.metrics.operation(O::ACTION, &result, started.elapsed());
     trace(O::ACTION, &result);
     result
 }

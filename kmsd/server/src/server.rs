@@ -293,7 +293,12 @@ async fn drain(
     }
     health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     stopping.send_replace(true);
-    match tokio::time::timeout(DRAIN_TIME_MAX, server).await {
+    let drained = tokio::time::timeout(DRAIN_TIME_MAX, server).await;
+    // Also of those whose client is gone: the log tells how each ended before it tells of the stop.
+    if tokio::time::timeout(DRAIN_TIME_MAX, api.streams_ended()).await.is_err() {
+        tracing::warn!("the end of some streams is not on record");
+    }
+    match drained {
         Ok(ended) => Ok(ended?),
         Err(_) => {
             tracing::warn!("some connections did not end in time and were closed");

@@ -6,7 +6,7 @@ use kms_client::v1::stream_request::Request as Asked;
 use kms_client::v1::stream_start::Operation as Wanted;
 use kms_client::v1::{self, Algorithm, Mechanism};
 use kms_client::{Client, ClientError, StreamError, Streamed};
-use kms_core::audit::LeafOutcome;
+use kms_core::audit::{Leaf, LeafOutcome};
 use kms_tests::request::{create, create_key, key, step};
 use kms_tests::{Daemon, Refusal, log, refused, refused_for};
 use tokio::io::{AsyncWriteExt as _, DuplexStream};
@@ -118,7 +118,7 @@ async fn a_signature_over_a_stream_verifies_at_once_and_the_log_tells_how_much_w
     assert_eq!(verified.finished.result, Some(v1::stream_finished::Result::Valid(true)));
     let began_at_index = signed.started.audit.unwrap().audit_index;
     let end = log::Export::fetch(&client).await;
-    let is_its = |leaf: &&kms_core::audit::Leaf| {
+    let is_its = |leaf: &&Leaf| {
         leaf.outcome() == LeafOutcome::Finished && leaf.began_at_index == began_at_index
     };
     let leaves = end.leaves();
@@ -271,4 +271,103 @@ async fn malformed_streams_are_on_record() {
     let begins = Asked::Start(start(&name, Wanted::Sign(v1::StreamSign {})));
     let refusal = refused(Err::<(), _>(send(&client, vec![begins]).await));
     log::assert_recorded(&client, &refusal, "Sign").await;
+    // The salt of an AEAD stream is the appliance's own, in rings of every kind.
+    let name = create_key(&client, "dev/stream-salt", Algorithm::Aes256).await.name;
+    let encrypt = v1::StreamEncrypt { initialization_vector: vec![1; 39], ..Default::default() };
+    let begins = Asked::Start(start(&name, Wanted::Encrypt(encrypt)));
+    let refusal = refused_for(Err::<(), _>(send(&client, vec![begins]).await), "INVALID_ARGUMENT");
+    log::assert_recorded(&client, &refusal, "Encrypt").await;
+}
+
+/// How the stream ended that began at `began_at_index`, if it has.
+fn end_of(leaves: &[Leaf], began_at_index: u64) -> Option<(usize, &Leaf)> {
+    let mut numbered = leaves.iter().enumerate();
+    numbered.find(|(_, leaf)| {
+        leaf.outcome() != LeafOutcome::Granted && leaf.began_at_index == began_at_index
+    })
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_keeps_no_key_open() {
+    let daemon = Daemon::start();
+    let (client, other) = (daemon.client().await, daemon.client().await);
+    let version = create_key(&other, "dev/stream-unread", Algorithm::Aes256).await.name;
+    let (requests, outgoing) = mpsc::channel(1);
+    let send = |asked| requests.send(v1::StreamRequest { request: Some(asked) });
+    send(Asked::Start(start(&version, Wanted::Encrypt(v1::StreamEncrypt::default()))))
+        .await
+        .unwrap();
+    let answers = client.crypto().stream(ReceiverStream::new(outgoing)).await;
+    let mut answers = answers.unwrap().into_inner();
+    let started = answers.message().await.unwrap().unwrap().response;
+    let Some(v1::stream_response::Response::Started(started)) = started else {
+        panic!("it did not begin");
+    };
+    let began_at_index = started.audit.unwrap().audit_index;
+    // Until the windows and queues of both sides are full.
+    let mut sent = 0;
+    let more = Duration::from_millis(500);
+    while tokio::time::timeout(more, send(Asked::Chunk(vec![7; CHUNK_BYTES]))).await.is_ok() {
+        sent += 1;
+        assert!(sent < 1000, "it takes whatever comes");
+    }
+    step(&other, "Suspend", &version).await.unwrap();
+    let ends = async {
+        loop {
+            let leaves = log::Export::fetch(&other).await.leaves();
+            if let Some((_, end)) = end_of(&leaves, began_at_index) {
+                return end.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+    let end = tokio::time::timeout(Duration::from_secs(10), ends).await.expect("it goes on");
+    assert_eq!((end.outcome(), end.reason.as_str()), (LeafOutcome::BrokenOff, "STATE_REFUSES"));
+    // Whoever reads after all is told.
+    let status = loop {
+        match answers.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it ended well"),
+            Err(status) => break status,
+        }
+    };
+    refused_for(Err::<(), _>(ClientError::from(status)), "STATE_REFUSES");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_tells_how_every_stream_ended_when_the_daemon_stops() {
+    let mut daemon = Daemon::start();
+    let client = daemon.client().await;
+    let version = create_key(&client, "dev/stream-stops", Algorithm::Aes256).await.name;
+    let before = log::Export::fetch(&client).await.size;
+    let mut begun = Vec::new();
+    for _ in 0..8 {
+        let begins = start(&version, Wanted::Encrypt(v1::StreamEncrypt::default()));
+        begun.push(Begun::new(&client, begins).await);
+    }
+    // Half of the clients go before the daemon does.
+    begun.iter().take(4).for_each(|begun| begun.ends.abort());
+    let mut daemon = tokio::task::spawn_blocking(move || {
+        assert!(daemon.terminate().status.success());
+        daemon
+    })
+    .await
+    .unwrap();
+    daemon.restart();
+    let leaves = log::Export::fetch(&daemon.client().await).await.leaves();
+    let stop = leaves.iter().rposition(|leaf| leaf.action == "Stop").expect("a stop");
+    let streams: Vec<u64> = (before..stop as u64)
+        .filter(|index| {
+            let leaf = &leaves[*index as usize];
+            leaf.action == "Encrypt" && leaf.outcome() == LeafOutcome::Granted
+        })
+        .collect();
+    assert_eq!(streams.len(), 8);
+    for began_at_index in streams {
+        let (index, end) = end_of(&leaves, began_at_index).expect("no end is on record");
+        assert!(index < stop);
+        // A client that goes may have ended its side before.
+        let reasons = ["CANCELLED", "INVALID_ARGUMENT", "STOPPED"];
+        assert!(reasons.contains(&end.reason.as_str()), "{end:?}");
+    }
 }

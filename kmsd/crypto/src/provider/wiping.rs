@@ -12,7 +12,7 @@ use super::{
 };
 use crate::CryptoError;
 use crate::material::Material;
-use crate::stack::{wiping, wiping_little};
+use crate::stack::{wiping, wiping_little, wiping_much};
 
 /// See the module text.
 pub(crate) struct Wiping(pub(crate) Arc<dyn Provider>);
@@ -27,11 +27,11 @@ impl Provider for Wiping {
         algorithm: Algorithm,
         length_bytes: usize,
     ) -> Result<NewKey, CryptoError> {
-        wiping_for(algorithm, || self.0.generate_unchecked(algorithm, length_bytes))
+        wiping_much(|| self.0.generate_unchecked(algorithm, length_bytes))
     }
 
     fn import(&self, algorithm: Algorithm, material: &Material) -> Result<NewKey, CryptoError> {
-        wiping_for(algorithm, || self.0.import(algorithm, material))
+        wiping_much(|| self.0.import(algorithm, material))
     }
 
     fn check_public_key(&self, algorithm: Algorithm, public_key: &[u8]) -> Result<(), CryptoError> {
@@ -95,7 +95,8 @@ impl Provider for Wiping {
         mechanism: Mechanism,
         key: &Material,
     ) -> Result<Box<dyn MacStream>, CryptoError> {
-        wiping_little(|| self.0.mac_stream(mechanism, key))
+        let stream = wiping_little(|| self.0.mac_stream(mechanism, key))?;
+        Ok(Box::new(WipingMac(stream)))
     }
 
     fn wrap(
@@ -186,8 +187,24 @@ impl PrivateKey for WipingKey {
     }
 }
 
+/// The state of a code in the making is as good as its key, and is moved when the code is finished.
+struct WipingMac(Box<dyn MacStream>);
+
+impl MacStream for WipingMac {
+    fn update(&mut self, bytes: &[u8]) {
+        wiping_little(|| self.0.update(bytes));
+    }
+
+    fn finish(self: Box<Self>) -> Result<Vec<u8>, CryptoError> {
+        wiping_little(|| self.0.finish())
+    }
+}
+
 /// What is done with curves and secrets takes little stack, and is done most often.
 fn wiping_for<R>(algorithm: Algorithm, work: impl FnOnce() -> R) -> R {
+    if let Algorithm::MlDsa44 | Algorithm::MlDsa65 | Algorithm::MlDsa87 = algorithm {
+        return wiping_much(work);
+    }
     match Family::of(algorithm) {
         Family::Ec | Family::Edwards | Family::Secret => wiping_little(work),
         Family::HashBased | Family::Lattice | Family::Rsa => wiping(work),

@@ -66,7 +66,9 @@ mod uses;
 use self::opened::OpenedKeys;
 pub use making::NewVersion;
 pub use moving::{Ciphertext, DATA_KEY_BYTES_MAX, DATA_KEY_BYTES_MIN, DataKey};
-pub use streams::{CipherStream, STREAM_INPUT_BYTES_MAX, STREAM_SEGMENT_BYTES, stream_iv_bytes};
+pub use streams::{
+    CipherStream, STREAM_INPUT_BYTES_MAX, STREAM_IV_IS_DRAWN, STREAM_SEGMENT_BYTES, stream_iv_bytes,
+};
 pub use transfer::{ExportTo, ImportJobRef, Incoming};
 pub use uses::{RANDOM_BYTES_MAX, Sealed};
 

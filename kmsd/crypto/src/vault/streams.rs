@@ -25,7 +25,8 @@
 //!
 //! The salt is why a key may make any number of streams: 7 bytes of prefix alone would, under one key,
 //! collide with a probability of 2^-32 after as few as 4,096 streams, where SP 800-38D §8 wants less. A
-//! stream is therefore counted against the key's bound as one protection, that of its start.
+//! stream is therefore counted against the key's bound as one protection, that of its start. It is why the
+//! salt must be the vault's own, too: a caller who kept one would make many streams under one stream key.
 
 use std::sync::Arc;
 
@@ -69,11 +70,11 @@ impl Vault {
 
     /// Begins to encrypt or decrypt; `action` says which. Without an IV the vault draws one; to decrypt
     /// takes the one that the encrypting stream had. In AES_GCM and CHACHA20_POLY1305 it has
-    /// [`stream_iv_bytes`].
+    /// [`stream_iv_bytes`], and whoever encrypts brings none.
     ///
     /// # Errors
-    /// See above, and [`CryptoError::InputRefused`] for an IV of another length, or for additional data
-    /// where the mechanism authenticates nothing.
+    /// See above, and [`CryptoError::InputRefused`] for an IV of another length or where none may be
+    /// brought, or for additional data where the mechanism authenticates nothing.
     #[expect(clippy::too_many_arguments, reason = "each is one thing that the stream depends on")]
     pub fn cipher_stream(
         &self,
@@ -90,6 +91,7 @@ impl Vault {
         self.admit(version.header, usage, mechanism)?;
         let length = stream_iv_bytes(mechanism).ok_or(NO_STREAM)?;
         let iv = match (iv, usage) {
+            (Some(_), Usage::Encrypt) if mechanism.is_aead() => return Err(IV_BROUGHT),
             (Some(iv), _) if iv.len() == length => iv.to_vec(),
             (None, Usage::Encrypt) => {
                 let mut iv = vec![0; length];
@@ -332,6 +334,9 @@ pub const fn stream_iv_bytes(mechanism: Mechanism) -> Option<usize> {
     }
 }
 
+/// Why nobody brings the IV of an AEAD stream that encrypts.
+pub const STREAM_IV_IS_DRAWN: &str = "the appliance draws the IV of a stream of AES_GCM and CHACHA20_POLY1305; \
+                                      send none, and keep the one that the answer gives";
 /// Most input that one call of [`CipherStream::update`] takes.
 pub const STREAM_INPUT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Length of the plaintext of a segment.
@@ -343,6 +348,7 @@ const LABEL: &[u8] = b"kms-stream";
 
 const ENDED: CryptoError =
     CryptoError::InputRefused { problem: "the stream has failed before; begin a new one" };
+const IV_BROUGHT: CryptoError = CryptoError::InputRefused { problem: STREAM_IV_IS_DRAWN };
 const IV_LENGTH: CryptoError = CryptoError::InputRefused {
     problem: "a stream's IV has 39 bytes in AES_GCM and CHACHA20_POLY1305, 16 in AES_CBC and AES_CTR, \
               and to decrypt takes the one that encryption gave",

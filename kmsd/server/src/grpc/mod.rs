@@ -27,12 +27,19 @@ pub(crate) type StreamAnswers = std::pin::Pin<
 pub(crate) struct Api {
     cx: Arc<Context>,
     stopping: watch::Receiver<bool>,
+    /// Every stream of data has a receiver of it as long as its end is not on record.
+    streams: watch::Sender<()>,
 }
 
 impl Api {
     /// Services over `cx` whose streams end when `stopping` says so.
-    pub(crate) const fn new(cx: Arc<Context>, stopping: watch::Receiver<bool>) -> Self {
-        Self { cx, stopping }
+    pub(crate) fn new(cx: Arc<Context>, stopping: watch::Receiver<bool>) -> Self {
+        Self { cx, stopping, streams: watch::Sender::new(()) }
+    }
+
+    /// Waits until the end of every stream of data is on record.
+    pub(crate) async fn streams_ended(&self) {
+        self.streams.closed().await;
     }
 
     fn peer<T>(request: &Request<T>) -> Result<Arc<Connected>, Status> {

@@ -168,7 +168,8 @@ service!(CryptoService {
     ) -> Result<Response<super::StreamAnswers>, Status> {
         let (peer, caller) = (Self::peer(&request)?, self.caller(&request)?);
         let (cx, stopping) = (self.cx.clone(), self.stopping.clone());
-        Ok(Response::new(stream::run(cx, peer, caller, request.into_inner(), stopping)))
+        let alive = self.streams.subscribe();
+        Ok(Response::new(stream::run(cx, peer, caller, request.into_inner(), stopping, alive)))
     }
 });
 

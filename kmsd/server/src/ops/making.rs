@@ -1,7 +1,9 @@
 //! Operations that make a key out of another: what is the same for all of them.
 //!
 //! The decision is on record before the old key is opened, so the new rows follow in a batch of their
-//! own. Were the daemon to stop between the two, nothing is made, and a retry makes it.
+//! own. Were the daemon to stop between the two, nothing is made, and a retry makes it. The second batch
+//! asks that the old key still is as it was judged, so nothing is made of it after the leaf of an act that
+//! forbids it.
 
 use std::collections::BTreeSet;
 
@@ -282,7 +284,7 @@ impl<M: Make> Operation for MakingOf<M> {
         if let Some(at) = version.due_at() {
             drafts.push(due(&vault, stamp, at, version.header.version.to_string())?);
         }
-        write(cx, stamp, drafts).await?;
+        write(cx, stamp, &source, drafts).await?;
         Ok(M::reply(told, made))
     }
 }
@@ -391,28 +393,51 @@ fn inherit_text(field: &'static str, new: &mut String, old: &str) -> Result<(), 
     if old.is_empty() || new == old { Ok(()) } else { Err(invalid(field, INHERITED)) }
 }
 
-async fn write(cx: &Context, stamp: &Stamp, drafts: Vec<Draft>) -> Result<(), Failure> {
+/// Writes what was made of `source`, in the slots of `drafts`, unless the source has changed meanwhile.
+async fn write(
+    cx: &Context,
+    stamp: &Stamp,
+    source: &UseFacts,
+    drafts: Vec<Draft>,
+) -> Result<(), Failure> {
+    let slots = rows::slots(&drafts);
     let mut batch =
         Batch { idempotency: stamp.idempotency.map(|digest| digest.0), ..Batch::default() };
-    let slots = rows::slots(&drafts);
     for draft in drafts {
         batch.conditions.push(draft.condition);
         batch.writes.extend(draft.write);
     }
-    match cx.store.commit(batch).await? {
-        // A retry that overtook its first attempt; asked once more, it finds what that one made.
-        Outcome::Committed(Committed { replayed: true, .. }) => {
-            free(cx, &slots).await?;
-            Err(Failure::Unknown)
+    // The counts of uses go up with the uses of neighbours, and with this one.
+    for _ in 0..=USES_JUDGED_ANEW_MAX {
+        let unchanged = match source.still(cx).await {
+            Ok(unchanged) => unchanged,
+            Err(failure) => {
+                free(cx, &slots).await?;
+                return Err(failure);
+            }
+        };
+        let mut attempt = batch.clone();
+        attempt.conditions.extend(unchanged);
+        match cx.store.commit(attempt).await? {
+            // A retry that overtook its first attempt; asked once more, it finds what that one made.
+            Outcome::Committed(Committed { replayed: true, .. }) => {
+                free(cx, &slots).await?;
+                return Err(Failure::Unknown);
+            }
+            Outcome::Committed(_) => return Ok(()),
+            // Another request has made a key of that name meanwhile.
+            Outcome::Conflict(keys)
+                if batch.conditions.iter().any(|condition| keys.contains(&condition.key)) =>
+            {
+                free(cx, &slots).await?;
+                return Err(Failure::Late(Refusal::AlreadyExists));
+            }
+            Outcome::Conflict(_) => {}
+            Outcome::Unknown => return Err(Failure::Unknown),
         }
-        Outcome::Committed(_) => Ok(()),
-        // Another request has made a key of that name meanwhile.
-        Outcome::Conflict(_) => {
-            free(cx, &slots).await?;
-            Err(Failure::Late(Refusal::AlreadyExists))
-        }
-        Outcome::Unknown => Err(Failure::Unknown),
     }
+    free(cx, &slots).await?;
+    Err(Failure::Late(Refusal::Stale))
 }
 
 async fn again<M: Make>(
@@ -439,3 +464,59 @@ async fn again<M: Make>(
 /// What a copy is judged as: it is no use, and counts as none.
 const NO_USAGE: Usage = Usage::Verify;
 const INHERITED: &str = "is inherited from the key that it is made out of, and cannot be another";
+
+#[cfg(test)]
+mod tests {
+    use kms_core::key::Commitment;
+    use kms_store::StoreError;
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::ops::using::tests::daemon;
+    use crate::ops::{CreateKey, CreateKeyRing, Encrypt, SuspendKeyVersion, Using, Writing};
+    use crate::pipeline;
+    use crate::rows::CommitmentRow;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nothing_is_made_of_a_key_that_was_suspended_after_the_decision() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cx, caller) = daemon(folder.path()).await;
+        let ring = v1::CreateKeyRingRequest { name: "r".to_owned(), ..Default::default() };
+        pipeline::serve::<CreateKeyRing>(&cx, &caller, ring).await.unwrap();
+        let algorithm = v1::Algorithm::Aes256.into();
+        let key = v1::Key { name: "r/k".to_owned(), algorithm, ..Default::default() };
+        let request = v1::CreateKeyRequest { key: Some(key), ..Default::default() };
+        let made = pipeline::serve::<CreateKey>(&cx, &caller, request).await.unwrap();
+        let version = made.version.unwrap().name;
+        let name = KeyOrVersion::parse(&version, &cx.home).unwrap();
+        let source = UseFacts::load(&cx, &name, Usage::Derive, None).await.unwrap();
+        let wire = v1::DeriveKeyRequest::default();
+        let stamp = Stamp::new(&cx, &caller, Action::DeriveKey, &wire, &[]).unwrap();
+        // What is made does not matter, only that it has a slot.
+        let draft = async |name: &str| {
+            let slot = cx.store.put_slots(vec![Zeroizing::new([1; 32])]).await.unwrap()[0];
+            let lineage = KeyName::parse(name, &cx.home).unwrap().version(1);
+            let row = CommitmentRow { lineage, commitment: Commitment::Keys };
+            let draft = rows::create(&cx.vault().unwrap(), &stamp.operation_id, &row, &[]);
+            (slot, vec![draft.unwrap().with_slot(Some(slot))])
+        };
+        // A use raises what is set aside for uses, and changes nothing else.
+        let (name, plaintext) = (version.clone(), vec![1]);
+        let request = v1::EncryptRequest { name, plaintext, ..Default::default() };
+        pipeline::serve::<Using<Encrypt>>(&cx, &caller, request).await.unwrap();
+        let (slot, drafts) = draft("r/one").await;
+        write(&cx, &stamp, &source, drafts).await.unwrap();
+        assert!(cx.store.read_slot(slot).await.is_ok());
+        let (slot, drafts) = draft("r/one").await;
+        let again = write(&cx, &stamp, &source, drafts).await;
+        assert!(matches!(again, Err(Failure::Late(Refusal::AlreadyExists))), "{again:?}");
+        assert!(matches!(cx.store.read_slot(slot).await, Err(StoreError::SlotErased { .. })));
+
+        let request = v1::SuspendKeyVersionRequest { name: version, ..Default::default() };
+        pipeline::serve::<Writing<SuspendKeyVersion>>(&cx, &caller, request).await.unwrap();
+        let (slot, drafts) = draft("r/two").await;
+        let late = write(&cx, &stamp, &source, drafts).await;
+        assert!(matches!(late, Err(Failure::Late(Refusal::Stale))), "{late:?}");
+        assert!(matches!(cx.store.read_slot(slot).await, Err(StoreError::SlotErased { .. })));
+    }
+}

@@ -11,7 +11,7 @@ use kms_core::permit::{Closing, Grounds, Manner, Permit, Recorded, Refusal, Subj
 use kms_crypto::CryptoError;
 use kms_crypto::mechanism::mac;
 use kms_crypto::provider::{HashStream, MacStream, SignInput};
-use kms_crypto::vault::{CipherStream, stream_iv_bytes};
+use kms_crypto::vault::{CipherStream, STREAM_IV_IS_DRAWN, stream_iv_bytes};
 use kms_proto::v1;
 use kms_proto::v1::stream_start::Operation as Wanted;
 use kms_store::{Condition, StoreError};
@@ -454,6 +454,10 @@ impl<K: Kind> Operation for StreamOf<K> {
         let seen = facts.seen().filter(|_| may_use(caller, &facts.resource()));
         if let Some(Ok(mechanism)) = seen.map(|_| facts.mechanism()) {
             runs_over_streams(K::ACTION, mechanism)?;
+            // Or its salt could be kept, and the bound on protections under one key with it.
+            if K::ACTION == Action::Encrypt && mechanism.is_aead() && !self.iv.is_empty() {
+                return Err(invalid("initialization_vector", STREAM_IV_IS_DRAWN).into());
+            }
         }
         Ok(Grounds::default())
     }

@@ -146,6 +146,27 @@ impl UseFacts {
         self.version.unchanged()
     }
 
+    /// That version, key and ring still are as they were judged, whatever was counted since; gives what
+    /// must be true for them to stay so.
+    ///
+    /// # Errors
+    /// [`Failure::Late`] when somebody has changed one of them.
+    pub(crate) async fn still(&self, cx: &Context) -> Result<Vec<Condition>, Failure> {
+        let judged = self.found()?;
+        let name = KeyOrVersion::Version(judged.version.value.header.version.clone());
+        let now = load_version(cx, &name).await.map_err(|early| match early {
+            Early::Fail(failure) => failure,
+            Early::Refuse(refusal) => Failure::Late(refusal),
+        })?;
+        let etags = |found: &Found| {
+            [&found.version.etag, &found.key.etag, &found.ring.etag].map(String::clone)
+        };
+        match &now.found {
+            Some(found) if etags(found) == etags(judged) => Ok(now.unchanged()),
+            _ => Err(Failure::Late(Refusal::Stale)),
+        }
+    }
+
     /// What this use writes: a reservation that has to be raised, and the first commitment of a line of
     /// keys.
     ///
@@ -355,7 +376,7 @@ pub(crate) async fn spend<R>(
 pub(crate) const USES_JUDGED_ANEW_MAX: usize = 8;
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
 
     use kms_core::caller::{Authentication, Grant};
@@ -371,7 +392,7 @@ mod tests {
     use crate::{cli, ops, pipeline, setup};
 
     /// A daemon without a door, and somebody with every role that it takes.
-    async fn daemon(state: &std::path::Path) -> (Arc<Context>, Caller) {
+    pub(crate) async fn daemon(state: &std::path::Path) -> (Arc<Context>, Caller) {
         let home = cli::home("default", "local").unwrap();
         let passphrase = SecretString::from("correct horse battery staple");
         let protection = Protection::Passphrase(passphrase.clone());
