@@ -64,7 +64,7 @@ pub(crate) struct Context {
     pub(crate) memo: Memo,
     /// What versions have protected, where that counts.
     pub(crate) counts: Counts,
-    /// Slots on disk whose secrets no version has yet. They open nothing, and are left behind at the end.
+    /// Slots on disk whose secrets no version has yet. They open nothing, and are erased at the end.
     pub(crate) slots_ready: tokio::sync::Mutex<Vec<(u64, SlotSecret)>>,
     /// Figures for operators.
     pub(crate) metrics: Metrics,

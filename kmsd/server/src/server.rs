@@ -225,6 +225,11 @@ impl Daemon {
         drain(&cx, stop, connections).await?;
         tasks.shutdown().await;
         ops::bind_rows_at_the_end(&cx).await;
+        let spare: Vec<u64> = cx.slots_ready.lock().await.drain(..).map(|(slot, _)| slot).collect();
+        if let Err(error) = ops::free(&cx, &spare).await {
+            // They open nothing; each is thirty-two bytes that stay taken.
+            tracing::warn!(%error, "spare slots are left behind");
+        }
         pipeline::serve::<ops::Stop>(&cx, &daemon, ()).await?;
         cx.store.close().await?;
         if let Some(path) = &config.listen.unix {

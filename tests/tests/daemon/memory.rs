@@ -543,6 +543,9 @@ async fn of_a_thousand_keys_none_is_found_in_memory_core_file_or_store() {
 const WRAPPING_AT: usize = PLANTED;
 const CONTROL_AT: usize = PLANTED + 1;
 
+/// How many slots the daemon makes when it has no spare one.
+const SLOTS_AT_ONCE: usize = 16;
+
 const fn is_destroyed(at: usize) -> bool {
     at < PLANTED && at.is_multiple_of(2)
 }
@@ -554,7 +557,9 @@ fn assert_nothing_in_files(daemon: &Daemon, needles: &Needles, slots_before: &[[
     let gone = slots_before.iter().filter(|secret| !living.contains(*secret));
     let gone: Vec<_> = gone.enumerate().map(|(at, secret)| (at, &secret[..])).collect();
     let count = (0..PLANTED).filter(|at| is_destroyed(*at)).count();
-    assert_eq!(gone.len(), count, "as many slots are erased as keys are destroyed");
+    // At the end the daemon erases the spare ones, too.
+    let erased = count..count + SLOTS_AT_ONCE;
+    assert!(erased.contains(&gone.len()), "{} slots are erased of {count} keys", gone.len());
     let one_that_lives = living.iter().next().map(|secret| (count, &secret[..]));
     let erased = Needles::new(gone.into_iter().chain(one_that_lives));
     let (mut keys, mut secrets) = (BTreeSet::new(), BTreeSet::new());
@@ -673,13 +678,17 @@ async fn two_minutes_after_its_last_use_a_key_is_in_memory_no_more() {
 /// What is refused takes no slot, and what lost a race gives its slot back.
 #[tokio::test]
 async fn keys_that_did_not_come_about_leave_no_slot_behind() {
-    let daemon = Daemon::start();
+    let mut daemon = Daemon::start();
     let store = daemon.state().join("store");
-    let doors = Doors::open(&daemon).await;
+    let mut doors = Doors::open(&daemon).await;
     let mut request = key("dev/slot-import", Algorithm::Aes256);
     request.pending_import = true;
     let name = create(&doors.client, request).await.name;
+    // Spare slots are made many at a time, and erased at the end: what is left is taken.
+    daemon.terminate();
     let before = slots(&store).len();
+    daemon.restart();
+    doors.client = daemon.client().await;
     // A key of another length, and something that is not sealed to the job.
     for ciphertext in [seal_to_x_wing(&doors.x_wing, &[7; 31], 1), vec![7; 1200]] {
         let import_job = doors.x_wing.name.clone();
@@ -700,12 +709,13 @@ async fn keys_that_did_not_come_about_leave_no_slot_behind() {
     };
     let request = unwrap(wrap(&doors.wrapping_key, &[7; 31]));
     refused(doors.client.call(doors.client.crypto().unwrap_key(request)).await);
-    assert_eq!(slots(&store).len(), before);
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..16 {
         let (client, request) = (doors.client.clone(), unwrap(wrap(&doors.wrapping_key, &[7; 32])));
         tasks.spawn(async move { client.call(client.crypto().unwrap_key(request)).await });
     }
     let made = tasks.join_all().await.into_iter().filter(Result::is_ok).count();
+    drop(doors);
+    daemon.terminate();
     assert_eq!((made, slots(&store).len()), (1, before + 1));
 }
