@@ -102,8 +102,8 @@ impl QuorumPolicy {
     /// Whether `action` needs approval.
     pub fn guards(&self, action: Action) -> bool {
         let also = match action {
-            // What is moved to another key is opened with that.
-            Action::ReEncrypt => Some(Action::Decrypt),
+            // What is moved to another key is opened with that; and what is unwrapped is opened by another.
+            Action::ReEncrypt | Action::UnwrapKey => Some(Action::Decrypt),
             // Who must be asked before a key is destroyed is asked before its destruction is scheduled.
             Action::ScheduleDestroyKeyVersion => Some(Action::DestroyKeyVersion),
             _ => None,
@@ -623,7 +623,7 @@ mod tests {
             for asked in Action::ALL.iter().copied() {
                 let around = match asked {
                     Action::ExportKeyVersion | Action::ReleaseKey => true,
-                    Action::ReEncrypt => guarded == Action::Decrypt,
+                    Action::ReEncrypt | Action::UnwrapKey => guarded == Action::Decrypt,
                     _ => false,
                 };
                 assert_eq!(guards(guarded, asked), asked == guarded || around, "{guarded} {asked}");

@@ -113,12 +113,19 @@ fn judge_subject(
     if undoes && version.undoable(intent.now).is_none() {
         return Err(Refusal::NothingToUndo);
     }
-    let policy = guarding(ring, key, version, asked.action, intent.now);
+    let now = intent.now;
+    // With an IV of the caller's choice, encrypting a ciphertext opens it: by counter modes at once, by CBC
+    // block for block.
+    let opens = asked.action == Action::Encrypt && manner.callers_iv;
+    if opens && guarding(ring, key, version, Action::Decrypt, now).is_some() {
+        return Err(Refusal::NotProposable);
+    }
+    let policy = guarding(ring, key, version, asked.action, now);
     match policy {
         Some(policy) => judge_quorum(asked, policy, grounds),
         // A key that leaves the appliance leaves it by the will of more than one.
         None if intent.action == Action::ExportKeyVersion => Err(Refusal::NeedsApproval),
-        None if only_under_quorum(version, asked.action, intent.now) => Err(Refusal::NoQuorum),
+        None if only_under_quorum(version, asked.action, now) => Err(Refusal::NoQuorum),
         None => Ok(()),
     }
 }

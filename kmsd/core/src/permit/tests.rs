@@ -754,6 +754,51 @@ fn a_guarded_use_is_not_to_be_had_in_another_way() {
     assert_eq!(export, Err(Refusal::NeedsApproval));
 }
 
+/// Encrypting a ciphertext under its own IV opens it, whatever it is called.
+#[test]
+fn who_guards_decrypt_guards_encrypt_with_an_iv_of_the_callers() {
+    let policy = quorum_of("users/alice", &[Action::Decrypt]);
+    let ask = |quorum, mechanism, callers_iv| {
+        let key = Key {
+            quorum,
+            algorithm: Algorithm::Aes256,
+            usages: BTreeSet::from([Usage::Encrypt, Usage::Decrypt]),
+            mechanisms: BTreeSet::from([mechanism]),
+            ..key()
+        };
+        let version = version(&key, State::Active);
+        let subject = Subject::Version {
+            ring: &RING,
+            key: &key,
+            version: &version,
+            transition: None,
+            mechanism: Some(mechanism),
+            manner: Manner { callers_iv, ..Manner::default() },
+        };
+        let intent = Intent {
+            action: Action::Encrypt,
+            resource: Resource::Version(name()),
+            operation_id: OperationId([1; 16]),
+            request_digest: Digest([2; 32]),
+            subject,
+            other: None,
+            ingredients: Ingredients::default(),
+            approved_only: false,
+            region: "l",
+            now: Timestamp(5),
+        };
+        let user = caller(Role::CryptoUser, "r");
+        decide(&user, &intent, Grounds::default(), None)
+            .map(|_| ())
+            .map_err(|denial| denial.refusal)
+    };
+    for mechanism in [Mechanism::AesCtr, Mechanism::AesCbc] {
+        assert_eq!(ask(Some(policy.clone()), mechanism, true), Err(Refusal::NotProposable));
+        assert_eq!(ask(Some(policy.clone()), mechanism, false), Ok(()));
+        assert_eq!(ask(None, mechanism, true), Ok(()));
+    }
+}
+
 /// Asks for the second half of a wrapping: that the version leaves.
 fn permit_of_export(key: &Key, version: &Version) -> Result<(), Refusal> {
     let subject = |key, version| Subject::Version {

@@ -18,7 +18,7 @@ use super::export_key_version::export;
 use super::guarded_use::GuardedUse;
 use super::proposals::{self, Loaded};
 use super::step_key_version::stepped;
-use super::using::{KeyUse, UseFacts, may_use, spend};
+use super::using::{KeyUse, USES_JUDGED_ANEW_MAX, UseFacts, may_use, spend};
 use crate::context::Context;
 use crate::failure::{Early, Failure};
 use crate::pipeline::{Operation, Stamp};
@@ -57,6 +57,8 @@ impl Operation for ExecuteProposal {
     type Reply = v1::ExecuteProposalResponse;
 
     const ACTION: Action = Action::ExecuteProposal;
+    // Approvals are counted anew each time, on the rows as they are then.
+    const JUDGED_ANEW_MAX: usize = USES_JUDGED_ANEW_MAX;
 
     fn parse(wire: v1::ExecuteProposalRequest, _home: &Home) -> Result<Self, Refusal> {
         proposals::parse_name(&wire.name).map(Self)

@@ -20,7 +20,7 @@ use kms_core::service::Ingredients;
 use kms_crypto::CryptoError;
 use kms_crypto::vault::{Generated, NewVersion, SlotSecret, Vault, VersionRef};
 use kms_proto::v1;
-use kms_store::{Batch, Committed, Condition, Outcome};
+use kms_store::{Batch, Committed, Condition, Outcome, StoreError};
 use prost::Message;
 
 use super::changes::{due, free, rotation_due};
@@ -418,7 +418,15 @@ async fn write(
         };
         let mut attempt = batch.clone();
         attempt.conditions.extend(unchanged);
-        match cx.store.commit(attempt).await? {
+        let outcome = match cx.store.commit(attempt).await {
+            // The root was closed meanwhile.
+            Err(StoreError::NotVouched) => {
+                free(cx, &slots).await?;
+                return Err(Failure::Late(Refusal::Sealed));
+            }
+            outcome => outcome?,
+        };
+        match outcome {
             // A retry that overtook its first attempt; asked once more, it finds what that one made.
             Outcome::Committed(Committed { replayed: true, .. }) => {
                 free(cx, &slots).await?;
