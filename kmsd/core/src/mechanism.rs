@@ -259,7 +259,55 @@ impl Mechanism {
     /// Whether it is an approved security function (SP 800-140C and D), with keys of an approved
     /// algorithm: [`crate::service::approved`] holds the two together.
     pub const fn is_approved(self) -> bool {
-        !matches!(self, Self::ChaCha20Poly1305 | Self::RsaPkcs1 | Self::RsaRaw | Self::XWing)
+        // Each by name: a new mechanism is approved when somebody has said so.
+        match self {
+            Self::AesCbc
+            | Self::AesCbcPad
+            | Self::AesCmac
+            | Self::AesCtr
+            | Self::AesGcm
+            | Self::AesKw
+            | Self::AesKwp
+            | Self::Ecdh
+            | Self::EcdsaSha256
+            | Self::EcdsaSha3_256
+            | Self::EcdsaSha3_384
+            | Self::EcdsaSha3_512
+            | Self::EcdsaSha384
+            | Self::EcdsaSha512
+            | Self::EdDsa
+            | Self::HkdfSha256
+            | Self::HkdfSha384
+            | Self::HkdfSha512
+            | Self::HmacSha1
+            | Self::HmacSha224
+            | Self::HmacSha256
+            | Self::HmacSha3_224
+            | Self::HmacSha3_256
+            | Self::HmacSha3_384
+            | Self::HmacSha3_512
+            | Self::HmacSha384
+            | Self::HmacSha512
+            | Self::HmacSha512_224
+            | Self::HmacSha512_256
+            | Self::KdfCounterHmacSha256
+            | Self::KdfCounterHmacSha384
+            | Self::KdfCounterHmacSha512
+            | Self::MlDsa
+            | Self::MlKem
+            | Self::RsaOaepSha256
+            | Self::RsaOaepSha384
+            | Self::RsaOaepSha512
+            | Self::RsaPkcs1Sha1
+            | Self::RsaPkcs1Sha256
+            | Self::RsaPkcs1Sha384
+            | Self::RsaPkcs1Sha512
+            | Self::RsaPssSha256
+            | Self::RsaPssSha384
+            | Self::RsaPssSha512
+            | Self::SlhDsa => true,
+            Self::ChaCha20Poly1305 | Self::RsaPkcs1 | Self::RsaRaw | Self::XWing => false,
+        }
     }
 
     /// Whether `usage` can be had by this mechanism.
