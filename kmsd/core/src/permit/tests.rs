@@ -660,18 +660,22 @@ fn quorum_of(who: &str, guards: &[Action]) -> QuorumPolicy {
 
 /// Asks for a use of the one version, with an approval or without.
 fn use_under(
-    (ring, key, version): (&Ring, &Key, &Version),
+    subject: (&Ring, &Key, &Version),
     action: Action,
     approval: Option<Approved>,
 ) -> Result<(), Refusal> {
-    let subject = Subject::Version {
-        ring,
-        key,
-        version,
-        transition: None,
-        mechanism: None,
-        manner: Manner::default(),
-    };
+    use_in(subject, action, Manner::default(), approval)
+}
+
+/// The same, of a use that brings something along.
+fn use_in(
+    (ring, key, version): (&Ring, &Key, &Version),
+    action: Action,
+    manner: Manner,
+    approval: Option<Approved>,
+) -> Result<(), Refusal> {
+    let (transition, mechanism) = (None, None);
+    let subject = Subject::Version { ring, key, version, transition, mechanism, manner };
     let intent = Intent {
         action,
         resource: Resource::Version(name()),
@@ -766,31 +770,9 @@ fn who_guards_decrypt_guards_encrypt_with_an_iv_of_the_callers() {
             mechanisms: BTreeSet::from([mechanism]),
             ..key()
         };
+        let manner = Manner { callers_iv, ..Manner::default() };
         let version = version(&key, State::Active);
-        let subject = Subject::Version {
-            ring: &RING,
-            key: &key,
-            version: &version,
-            transition: None,
-            mechanism: Some(mechanism),
-            manner: Manner { callers_iv, ..Manner::default() },
-        };
-        let intent = Intent {
-            action: Action::Encrypt,
-            resource: Resource::Version(name()),
-            operation_id: OperationId([1; 16]),
-            request_digest: Digest([2; 32]),
-            subject,
-            other: None,
-            ingredients: Ingredients::default(),
-            approved_only: false,
-            region: "l",
-            now: Timestamp(5),
-        };
-        let user = caller(Role::CryptoUser, "r");
-        decide(&user, &intent, Grounds::default(), None)
-            .map(|_| ())
-            .map_err(|denial| denial.refusal)
+        use_in((&RING, &key, &version), Action::Encrypt, manner, None)
     };
     for mechanism in [Mechanism::AesCtr, Mechanism::AesCbc] {
         assert_eq!(ask(Some(policy.clone()), mechanism, true), Err(Refusal::NotProposable));
