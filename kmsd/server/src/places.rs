@@ -15,6 +15,8 @@ pub(crate) struct Places {
     /// Of programs and people that somebody vouches for.
     known: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    /// Of who is let in and has no role: for logins, above all.
+    strangers: Arc<Semaphore>,
     /// Of workloads, which anybody can be.
     workloads: Arc<Semaphore>,
 }
@@ -26,6 +28,7 @@ impl Default for Places {
             administration: places(ADMINISTRATION_MAX),
             known: places(KNOWN_MAX),
             streams: places(STREAMS_MAX),
+            strangers: places(STRANGERS_MAX),
             workloads: places(WORKLOADS_MAX),
         }
     }
@@ -36,6 +39,7 @@ impl Places {
     pub(crate) async fn operation(&self, caller: &Caller) -> Option<OwnedSemaphorePermit> {
         let places = match caller.principal().kind {
             PrincipalKind::Workload => &self.workloads,
+            _ if is_stranger(caller) => &self.strangers,
             _ => &self.known,
         };
         match places.clone().try_acquire_owned() {
@@ -51,6 +55,12 @@ impl Places {
     }
 }
 
+/// Whether it is somebody without a role: each login waits for its turn of hashing, and must not keep those who
+/// work waiting with it.
+fn is_stranger(caller: &Caller) -> bool {
+    caller.grants().is_empty() && caller.authentication() != Authentication::Daemon
+}
+
 /// Whether it is the daemon itself, or somebody who can stop what others do. Who logs in to a token makes and
 /// uses its keys, and counts as a user of keys.
 fn administers(caller: &Caller) -> bool {
@@ -64,6 +74,7 @@ fn administers(caller: &Caller) -> bool {
 
 /// Operations under way at most, by who asks.
 const KNOWN_MAX: usize = 1024;
+const STRANGERS_MAX: usize = 128;
 const WORKLOADS_MAX: usize = 128;
 const ADMINISTRATION_MAX: usize = 64;
 /// Streams under way at most: each may hold a key and an hour.
@@ -99,6 +110,19 @@ mod tests {
         assert!(!waits(&caller(Role::Operator)));
         taken.pop();
         assert!(!waits(&user));
+    }
+
+    #[tokio::test]
+    async fn who_has_no_role_takes_no_place_of_those_who_have() {
+        let places = Places::default();
+        let name = "apps/uid-1".parse().unwrap();
+        let stranger = Caller::authenticated(name, Authentication::UnixPeer(1), Vec::new());
+        let mut taken = Vec::new();
+        for _ in 0..STRANGERS_MAX {
+            taken.push(places.operation(&stranger).await.unwrap());
+        }
+        assert_eq!(places.strangers.available_permits(), 0);
+        assert_eq!(places.known.available_permits(), KNOWN_MAX);
     }
 
     #[tokio::test]
