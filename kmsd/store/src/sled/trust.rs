@@ -5,8 +5,8 @@
 //! leaf is believed when its record is vouched for; the records before it follow from its hash, and
 //! each record after it must be vouched for itself, with the hash of the one before it in what is vouched
 //! for. Only what is written while nobody can vouch needs no word: refusals and the like, which change no
-//! row and name no request. The heads of the snapshots must be vouched for as well. What can be put in the place of such a store is only the store as it once
-//! was, as a whole.
+//! row and name no request. The heads of the snapshots must be vouched for as well. What can be put in the
+//! place of such a store is only the store as it once was, as a whole.
 
 use std::sync::Arc;
 
@@ -71,14 +71,8 @@ impl Compared<'_> {
     /// Where to begin so that everything from record `sequence` on is met: at a snapshot that holds
     /// the rows as they stood then or before, and at the segment in which that record stands.
     fn begin(&self, sequence: u64) -> Result<Option<Begin>, StoreError> {
-        let snapshots = self.folder.snapshots();
-        let mut head = None;
-        for number in snapshot::list(&snapshots)? {
-            let found = Head::read(&snapshots, number)?;
-            if found.rows_sequence <= sequence {
-                head = Some(found);
-            }
-        }
+        let heads = self.heads()?.into_iter().map(|(_, head)| head);
+        let head = heads.filter(|head| head.rows_sequence <= sequence).last();
         let journal = self.folder.journal();
         if head.is_none() && !journal::path_of(&journal, 1).exists() {
             return Ok(None);
@@ -95,13 +89,26 @@ impl Compared<'_> {
         }
     }
 
+    /// The heads of the snapshots, oldest first. One that does not read is one that no store opens with, and
+    /// is passed over here as there.
+    fn heads(&self) -> Result<Vec<(u64, Head)>, StoreError> {
+        let snapshots = self.folder.snapshots();
+        let mut heads = Vec::new();
+        for number in snapshot::list(&snapshots)? {
+            match Head::read(&snapshots, number) {
+                Ok(head) => heads.push((number, head)),
+                Err(StoreError::SnapshotDamaged { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(heads)
+    }
+
     /// Holds each head against the word for it, whichever of them the store was opened with: what it
     /// says of the rows, and which file of rows it means, nothing else tells.
     fn judge_heads(&self) -> Result<(), StoreError> {
         let Some(voucher) = &self.voucher else { return Ok(()) };
-        let snapshots = self.folder.snapshots();
-        for number in snapshot::list(&snapshots)? {
-            let head = Head::read(&snapshots, number)?;
+        for (number, head) in self.heads()? {
             if !head.has_word_of(&**voucher) {
                 let mut told = self.suspects(Some(&head))?;
                 told.push(format!("nobody vouches for the head of snapshot {number}"));

@@ -631,3 +631,22 @@ async fn in_a_large_store_a_forged_block_is_refused_when_it_is_read() {
         "{read:?}"
     );
 }
+
+/// Damage to the newest is no forgery: the one before it and the records after that tell the same rows.
+#[tokio::test]
+async fn a_damaged_newest_snapshot_is_passed_over_when_somebody_vouches_as_well() {
+    let folder = stopped().await;
+    let store = vouched(folder.path()).await.unwrap();
+    committed(&store, put("row/01", &[9; 200])).await;
+    store.close().await.unwrap();
+    let snapshots = folder.path().join("snapshots");
+    let numbers = snapshot::list(&snapshots).unwrap();
+    assert_eq!(numbers.len(), 2, "the log names the rows of the first");
+    let path = snapshot::head_path(&snapshots, numbers[1]);
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let store = vouched(folder.path()).await.unwrap();
+    assert_eq!(store.get("row/01").await.unwrap().unwrap().value[..], [9; 200]);
+}
