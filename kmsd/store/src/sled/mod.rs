@@ -243,7 +243,9 @@ impl Store for SledStore {
     }
 
     async fn outcome_of(&self, idempotency: &[u8; 32]) -> Result<Option<Committed>, StoreError> {
-        self.shared.outcome_of(idempotency)
+        // It may have to look into the journal.
+        let name = *idempotency;
+        self.blocking(move |shared| shared.outcome_of(&name)).await
     }
 
     fn watch(&self) -> Watch {
