@@ -17,6 +17,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::io::Errno;
@@ -77,18 +78,22 @@ pub(crate) struct FolderLock {
 }
 
 impl FolderLock {
-    /// Takes the folder for this process.
+    /// Takes the folder for this process. Who has let go of it a moment ago may have made a process that
+    /// holds the lock as well until it has become another program, so this asks more than once.
     ///
     /// # Errors
     /// [`StoreError::Locked`] when another has it.
     pub(crate) fn take(folder: &Folder) -> Result<Self, StoreError> {
         let path = folder.path().join("lock");
         let file = open_or_create(&path)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(Errno::WOULDBLOCK) => Err(StoreError::Locked { path: folder.path().to_owned() }),
-            Err(errno) => Err(StoreError::io("lock", &path)(errno)),
+        for _ in 0..LOCK_TRIES {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+                Err(errno) => return Err(StoreError::io("lock", &path)(errno)),
+            }
         }
+        Err(StoreError::Locked { path: folder.path().to_owned() })
     }
 }
 
@@ -207,3 +212,7 @@ pub(crate) fn remove_if_present(path: &Path) -> Result<(), StoreError> {
         _ => Ok(()),
     }
 }
+
+/// How often the lock is asked for, and how long is waited in between.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
