@@ -71,8 +71,8 @@ impl Compared<'_> {
     /// Where to begin so that everything from record `sequence` on is met: at a snapshot that holds
     /// the rows as they stood then or before, and at the segment in which that record stands.
     fn begin(&self, sequence: u64) -> Result<Option<Begin>, StoreError> {
-        let heads = self.heads()?.into_iter().map(|(_, head)| head);
-        let head = heads.filter(|head| head.rows_sequence <= sequence).last();
+        let mut heads = self.heads()?.into_iter().map(|(_, head)| head);
+        let head = heads.rfind(|head| head.rows_sequence <= sequence);
         let journal = self.folder.journal();
         if head.is_none() && !journal::path_of(&journal, 1).exists() {
             return Ok(None);
