@@ -1,7 +1,7 @@
 //! CreateKey: a key and its first version. Also the home of what every making of a version shares.
 
 use kms_core::action::Action;
-use kms_core::algorithm::KeyKind;
+use kms_core::algorithm::{Algorithm, KeyKind};
 use kms_core::caller::Caller;
 use kms_core::id::{Home, KeyName, Resource};
 use kms_core::key::{Key, Origin, ReleaseRequirement, Ring, SealHeader, Version};
@@ -349,10 +349,18 @@ async fn take_slot(cx: &Context) -> Result<(u64, SlotSecret), Failure> {
     ready.pop().ok_or(Failure::Bug("no slot was made"))
 }
 
-/// Generates off the network threads where it takes long (RSA).
+/// Generates off the network threads where it takes long.
 fn generate(vault: &Vault, header: &SealHeader, secret: &SlotSecret) -> Result<Generated, Failure> {
-    // block_in_place keeps the borrow of the vault; other tasks move to another worker meanwhile.
-    Ok(tokio::task::block_in_place(|| vault.generate(header, secret))?)
+    use Algorithm::{Rsa2048, Rsa3072, Rsa4096, SlhDsaSha2_128s};
+
+    let takes_long = matches!(header.algorithm, Rsa2048 | Rsa3072 | Rsa4096 | SlhDsaSha2_128s);
+    let generated = match takes_long {
+        // block_in_place keeps the borrow of the vault; other tasks move to another worker meanwhile. That
+        // takes longer than a key on a curve does.
+        true => tokio::task::block_in_place(|| vault.generate(header, secret)),
+        false => vault.generate(header, secret),
+    };
+    Ok(generated?)
 }
 
 /// How many slots are made when there is none.
