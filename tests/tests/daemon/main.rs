@@ -28,6 +28,7 @@ mod restart;
 mod roles;
 mod seal;
 mod secrets;
+mod sessions;
 mod states;
 mod store;
 mod streams;
