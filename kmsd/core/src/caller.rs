@@ -91,7 +91,7 @@ impl Grant {
 }
 
 /// How the caller proved who it is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Authentication {
     /// The daemon itself, for start and stop.

@@ -51,7 +51,10 @@
 //! ```
 
 mod judge;
+mod lease;
 mod refusal;
+
+use std::sync::Arc;
 
 use crate::action::Action;
 use crate::audit::{CommitReceipt, Leaf, LeafOutcome, RowSet, merkle};
@@ -65,6 +68,7 @@ use crate::quorum::Approved;
 use crate::service::{self, Ingredients, ServiceIndicator};
 
 pub use judge::guarding;
+pub use lease::{LEASE_LOST, LEASE_USES_MAX, Lease, NotLeased, Terms, lost_lease};
 pub use refusal::Refusal;
 
 /// What is asked for: one exact request.
@@ -165,8 +169,8 @@ pub struct Permit {
     resource: Resource,
     other: Option<(Action, Resource)>,
     request_digest: Digest,
-    // Boxed, since a permit is handed on many times.
-    leaf: Box<Leaf>,
+    // Apart, since a permit is handed on many times; shared by the uses of a lease.
+    leaf: Arc<Leaf>,
     grounds: Grounds,
 }
 
@@ -205,7 +209,7 @@ pub fn decide(
                 resource: intent.resource.clone(),
                 other: intent.other.as_ref().map(|other| (other.action, other.resource.clone())),
                 request_digest: intent.request_digest,
-                leaf,
+                leaf: Arc::from(leaf),
                 grounds,
             })
         }
@@ -232,11 +236,7 @@ fn leaf_of(caller: &Caller, intent: &Intent<'_>, grounds: &Grounds) -> Leaf {
     if let Some(other) = &intent.other {
         leaf.other_resource = other.resource.to_string();
     }
-    if let Subject::Version { key, mechanism, .. } = intent.subject {
-        let usage = intent.action.usage().filter(|usage| !usage.hands_out());
-        let mechanism = usage.and_then(|usage| key.mechanism_for(usage, mechanism));
-        leaf.mechanism = mechanism.map(|mechanism| mechanism.to_string()).unwrap_or_default();
-    }
+    leaf.mechanism = mechanism_used(intent).map(|it| it.to_string()).unwrap_or_default();
     if let Subject::Rows(RowSet { root, sequence }) = intent.subject {
         leaf.row_set_root = root.as_bytes().to_vec();
         leaf.row_set_sequence = *sequence;
@@ -263,6 +263,13 @@ fn leaf_of(caller: &Caller, intent: &Intent<'_>, grounds: &Grounds) -> Leaf {
         leaf.approvers = approval.approvers().iter().map(ToString::to_string).collect();
     }
     leaf
+}
+
+/// By what a key is used; none where it is not.
+fn mechanism_used(intent: &Intent<'_>) -> Option<Mechanism> {
+    let Subject::Version { key, mechanism, .. } = intent.subject else { return None };
+    let usage = intent.action.usage().filter(|usage| !usage.hands_out())?;
+    key.mechanism_for(usage, mechanism)
 }
 
 /// A decision on its way to the disk.
@@ -306,8 +313,9 @@ impl Permit {
     /// are those of the rows that the same batch writes.
     pub fn record(mut self, row_digests: Vec<Digest>) -> Unrecorded<Self> {
         let digests = row_digests.into_iter().map(|digest| digest.as_bytes().to_vec()).collect();
-        self.leaf.row_digests = digests;
-        let leaf = self.leaf.to_bytes();
+        let leaf = Arc::make_mut(&mut self.leaf);
+        leaf.row_digests = digests;
+        let leaf = leaf.to_bytes();
         Unrecorded::new(self, leaf)
     }
 
@@ -347,7 +355,7 @@ impl Unrecorded<Permit> {
     /// [`NotOnRecord`] when the receipt is not for this permit's leaf.
     pub fn on_disk(self, receipt: &CommitReceipt) -> Result<Recorded, NotOnRecord> {
         let index = self.index(receipt)?;
-        Ok(Recorded { permit: self.decision, audit_index: index })
+        Ok(Recorded { permit: self.decision, audit_index: index, use_number: None })
     }
 }
 
@@ -362,12 +370,15 @@ impl Unrecorded<Denial> {
     }
 }
 
-/// A permit whose leaf is on disk. The vault takes it by value and spends it.
+/// A permit whose leaf is on disk, or that is counted on a [`Lease`] whose leaf is. The vault takes it by
+/// value and spends it.
 #[derive(Debug)]
 #[must_use]
 pub struct Recorded {
     permit: Permit,
     audit_index: u64,
+    /// Which use of a lease it is.
+    use_number: Option<u64>,
 }
 
 /// What is about to be done is not what was permitted: a bug in the daemon, never a caller's
@@ -417,14 +428,21 @@ impl Recorded {
         let leaf = Leaf {
             row_digests: Vec::new(),
             began_at_index: self.audit_index,
+            lease_uses_max: 0,
+            lease_until_ms: 0,
             ..Leaf::clone(&self.permit.leaf)
         };
         Closing { leaf }
     }
 
-    /// Where the leaf stands in the log.
+    /// Where the leaf stands in the log; for a use on a lease, the leaf that opened it.
     pub const fn audit_index(&self) -> u64 {
         self.audit_index
+    }
+
+    /// Which use of a lease it is, counted from 1; `None` when it has a leaf of its own.
+    pub const fn use_number(&self) -> Option<u64> {
+        self.use_number
     }
 
     /// Whether what was permitted is an approved service.

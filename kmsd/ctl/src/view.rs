@@ -13,13 +13,17 @@ use crate::output::Report;
 
 /// Where an operation stands in the log, beside its result.
 pub(crate) fn audited(report: Report, audit: Option<v1::AuditReference>) -> Report {
-    let Some(v1::AuditReference { audit_index, request_salt, service }) = audit else {
-        return report;
-    };
-    report
+    let Some(audit) = audit else { return report };
+    let v1::AuditReference { audit_index, request_salt, service, lease_use, lease_use_time_ms } =
+        audit;
+    let report = report
         .with("audit_index", json!(audit_index))
         .with("request_salt", json!(hex::encode(request_salt)))
-        .with("service", json!(service_indicator(service)))
+        .with("service", json!(service_indicator(service)));
+    if lease_use == 0 {
+        return report;
+    }
+    report.with("lease_use", json!(lease_use)).with("lease_use_time_ms", json!(lease_use_time_ms))
 }
 
 /// Whether a service is an approved one.

@@ -21,6 +21,7 @@ use crate::config;
 use crate::counting::Counts;
 use crate::failure::Failure;
 use crate::integrity::Programs;
+use crate::leases::{Fresh, LeasedStore, Leases};
 use crate::memo::Memo;
 use crate::metrics::Metrics;
 use crate::pin::{PinGuard, UnsealTries};
@@ -68,6 +69,8 @@ pub(crate) struct Context {
     pub(crate) slots_ready: tokio::sync::Mutex<Vec<(u64, SlotSecret)>>,
     /// Figures for operators.
     pub(crate) metrics: Metrics,
+    /// Uses that are on record before they are made.
+    pub(crate) leases: Arc<Leases>,
     /// Room for what is under way.
     pub(crate) places: Places,
     /// Held while self tests run: they take all of a core.
@@ -136,8 +139,11 @@ impl Context {
             approved_only,
             clock,
         } = parts;
+        let leases = Arc::new(Leases::new(clock.clone()));
         Self {
-            store,
+            // Nobody commits past the leases.
+            store: Arc::new(LeasedStore::new(store, leases.clone())),
+            leases,
             self_tests,
             self_tests_run_at: AtomicU64::new(0),
             self_tests_begun: AtomicU64::new(0),
@@ -188,6 +194,7 @@ impl Context {
     /// Puts an opened vault in place, with the people and programs that it vouches for.
     pub(crate) fn open(&self, opened: Opened, users: Vec<User>) {
         *self.opened.write().unwrap_or_else(PoisonError::into_inner) = Some(opened);
+        self.leases.begin_again();
         self.set_users(users);
     }
 
@@ -222,6 +229,11 @@ impl Context {
     /// Raised whenever somebody's rights change: a login that was made before is made anew.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    /// How fresh what is read from now on is at least; `None` where nobody counts changes.
+    pub(crate) fn fresh(&self) -> Option<Fresh> {
+        Some(Fresh { changes: self.store.row_changes()?, epoch: self.epoch() })
     }
 
     /// Ends every login that was made before.

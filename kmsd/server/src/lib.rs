@@ -20,6 +20,7 @@ mod grpc;
 mod housekeeper;
 mod identity;
 mod integrity;
+mod leases;
 mod listener;
 mod memo;
 mod metrics;

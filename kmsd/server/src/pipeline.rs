@@ -25,6 +25,7 @@ use zeroize::Zeroizing;
 use crate::context::{Context, random_pair};
 use crate::failure::{Early, Failure};
 use crate::group::Gathering;
+use crate::leases::{Fresh, Offer, Way};
 use crate::ops::free;
 use crate::rows::{self, Draft};
 use crate::wire;
@@ -110,6 +111,12 @@ pub(crate) trait Operation: Send + Sync + Sized {
 
     /// With which record the rows stood as the leaf names them, if it is to name them.
     fn binds_rows(&self, _facts: &Self::Facts) -> Option<u64> {
+        None
+    }
+
+    /// What [`Operation::prepare`] would hand over, if this may be recorded on a usage lease: it changes no
+    /// row, and brings neither evidence nor approval.
+    fn leased(&self, _facts: &Self::Facts) -> Option<Self::Prepared> {
         None
     }
 
@@ -344,6 +351,8 @@ async fn steps<O: Operation>(
     };
     let mut resource = operation.named();
     for _ in 0..=O::JUDGED_ANEW_MAX {
+        // Asked before anything is read: what is read later is at least as fresh.
+        let fresh = cx.fresh();
         let facts = match operation.load(cx, caller, stamp).await {
             Ok(facts) => facts,
             Err(early) => {
@@ -365,6 +374,23 @@ async fn steps<O: Operation>(
             ingredients: operation.ingredients(&facts),
             ..intent(cx, stamp, action, resource.clone(), operation.subject(&facts))
         };
+        let mut offer = None;
+        if let (Some(fresh), None) = (fresh, &earlier)
+            && let Some(prepared) = operation.leased(&facts)
+        {
+            let rows = || {
+                let judged_by = operation.unchanged(&facts).into_iter().map(|row| row.key);
+                judged_by.chain([rows::user_place(caller.principal())]).collect()
+            };
+            match way(asking, &intent, fresh, rows).await {
+                Way::Leased(recorded) => {
+                    let (done, asked) = ((facts, prepared), (recorded, stamp));
+                    return perform(asking, operation, asked, done, resource).await;
+                }
+                Way::Opens(opens) => offer = Some(opens),
+                Way::Each | Way::Waits(_) => {}
+            }
+        }
         let permit = match permit::decide(caller, &intent, grounds, earlier) {
             Ok(permit) => permit,
             Err(denial) => return Err(Box::pin(record_denial(asking, denial)).await),
@@ -378,28 +404,61 @@ async fn steps<O: Operation>(
         let unchanged = operation.unchanged(&facts);
         let binds = operation.binds_rows(&facts);
         let once = stamp.idempotency.filter(|_| !O::WRITES_LATER);
-        let recorded = record(asking, permit, (once, binds), unchanged, drafts).await;
+        let recorded = record(asking, permit, (once, binds), unchanged, drafts, offer).await;
         if let Err(Failure::Store(StoreError::NotVouched)) = recorded {
             // Decided before the root key was closed, and not on the disk before: nothing was done.
             return Err(Box::pin(refuse::<O>(asking, stamp, resource, Refusal::Sealed)).await);
         }
         if let Some(recorded) = recorded? {
-            let audit = v1::AuditReference {
-                audit_index: recorded.audit_index(),
-                request_salt: stamp.salt.to_vec(),
-                service: recorded.service().into(),
-            };
-            let performed = operation.perform(cx, recorded, stamp, facts, prepared, audit).await;
-            return match performed {
-                // The log says that it was permitted; that it was refused then, it says as well.
-                Err(Failure::Late(refusal)) => {
-                    Err(Box::pin(refuse::<O>(asking, stamp, resource, refusal)).await)
-                }
-                performed => performed,
-            };
+            let (done, asked) = ((facts, prepared), (recorded, stamp));
+            return perform(asking, operation, asked, done, resource).await;
         }
     }
     Err(Box::pin(refuse::<O>(asking, stamp, resource, Refusal::Stale)).await)
+}
+
+/// Which way a use goes on record. Where somebody is about to open the lease that it would go on, it waits
+/// for that as it would for its own leaf.
+async fn way(
+    asking: &Asking<'_>,
+    intent: &Intent<'_>,
+    fresh: Fresh,
+    rows: impl Fn() -> Vec<String>,
+) -> Way {
+    let Asking { cx, caller, .. } = asking;
+    for _ in 0..LEASES_WAITED_FOR_MAX {
+        match cx.leases.way(caller, intent, fresh, &rows) {
+            // The sender sends nothing: it is dropped, and that is the news.
+            Way::Waits(mut opened) => while opened.changed().await.is_ok() {},
+            way => return way,
+        }
+    }
+    Way::Each
+}
+
+/// Does what is on record.
+async fn perform<O: Operation>(
+    asking: &Asking<'_>,
+    operation: O,
+    (recorded, stamp): (Recorded, &Stamp),
+    (facts, prepared): (O::Facts, O::Prepared),
+    resource: Resource,
+) -> Result<O::Reply, Failure> {
+    let lease_use = recorded.use_number().unwrap_or(0);
+    let audit = v1::AuditReference {
+        audit_index: recorded.audit_index(),
+        request_salt: stamp.salt.to_vec(),
+        service: recorded.service().into(),
+        lease_use,
+        lease_use_time_ms: if lease_use == 0 { 0 } else { stamp.now.0 },
+    };
+    match operation.perform(asking.cx, recorded, stamp, facts, prepared, audit).await {
+        // The log says that it was permitted; that it was refused then, it says as well.
+        Err(Failure::Late(refusal)) => {
+            Err(Box::pin(refuse::<O>(asking, stamp, resource, refusal)).await)
+        }
+        performed => performed,
+    }
 }
 
 fn intent<'a>(
@@ -426,16 +485,23 @@ fn intent<'a>(
 /// Commits the rows and the leaf of a permit in one batch. `None` when a row changed meanwhile.
 async fn record(
     asking: &Asking<'_>,
-    permit: Permit,
+    mut permit: Permit,
     (once, binds_rows): (Option<Digest>, Option<u64>),
     conditions: Vec<Condition>,
     drafts: Vec<Draft>,
+    offer: Option<Offer>,
 ) -> Result<Option<Recorded>, Failure> {
+    let mut leaves = Vec::with_capacity(1);
+    if let Some(offer) = &offer {
+        permit.offer_lease(offer.terms());
+        leaves.extend(offer.ends_before());
+    }
     let mut unrecorded = permit.record(drafts.iter().filter_map(|draft| draft.digest).collect());
     let slots = rows::slots(&drafts);
+    leaves.push(unrecorded.take_leaf());
     let mut batch = Batch {
         conditions,
-        leaves: vec![unrecorded.take_leaf()],
+        leaves,
         // A read is a read each time; only writes are done once.
         idempotency: once
             .filter(|_| drafts.iter().any(|draft| draft.write.is_some()))
@@ -457,7 +523,13 @@ async fn record(
             free(asking.cx, &slots).await?;
             Err(Failure::Unknown)
         }
-        Outcome::Committed(Committed { receipt, .. }) => Ok(Some(unrecorded.on_disk(&receipt)?)),
+        Outcome::Committed(Committed { receipt, .. }) => {
+            let recorded = unrecorded.on_disk(&receipt)?;
+            if let Some(offer) = offer {
+                offer.opened(&recorded, asking.caller);
+            }
+            Ok(Some(recorded))
+        }
         Outcome::Conflict(_) => {
             free(asking.cx, &slots).await?;
             Ok(None)
@@ -582,4 +654,6 @@ async fn end_early<O: Operation>(
     }
 }
 
+/// How often a use waits for somebody to open a lease, before it goes its own way.
+const LEASES_WAITED_FOR_MAX: u32 = 3;
 const NO_PLACE: Failure = Failure::Bug("the places were closed");

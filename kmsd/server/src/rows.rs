@@ -288,9 +288,14 @@ impl Record for Version {
     }
 }
 
+/// Where a user's row is.
+pub(crate) fn user_place(name: &PrincipalName) -> String {
+    format!("{USERS}{name}")
+}
+
 impl Record for User {
     fn place(&self) -> String {
-        format!("{USERS}{}", self.name)
+        user_place(&self.name)
     }
 }
 

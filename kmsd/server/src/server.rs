@@ -26,6 +26,7 @@ use crate::context::{Context, Parts};
 use crate::failure::Failure;
 use crate::grpc::{Api, routes};
 use crate::integrity::{IntegrityError, Programs};
+use crate::leases;
 use crate::listener::{self, CONNECTIONS_MAX};
 use crate::{housekeeper, identity, metrics_endpoint, ops, pipeline, root, tls};
 
@@ -217,6 +218,8 @@ impl Daemon {
         tasks.spawn(age_opened_keys(cx.clone()));
         tasks.spawn(test_every_day(cx.clone()));
         drop(accepted);
+        leases::close_lost(&cx).await?;
+        tasks.spawn(leases::end_in_time(cx.clone()));
         pipeline::serve::<ops::Start>(&cx, &daemon, ()).await?;
         tasks.spawn(housekeeper::run(cx.clone(), daemon.clone()));
         let (unix, tcp) = (&config.listen.unix, &config.listen.tcp);
@@ -224,6 +227,7 @@ impl Daemon {
         ready();
         drain(&cx, stop, connections).await?;
         tasks.shutdown().await;
+        leases::end_all(&cx).await;
         ops::bind_rows_at_the_end(&cx).await;
         let spare: Vec<u64> = cx.slots_ready.lock().await.drain(..).map(|(slot, _)| slot).collect();
         if let Err(error) = ops::free(&cx, &spare).await {

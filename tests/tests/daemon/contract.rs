@@ -42,6 +42,9 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         service: ServiceIndicator::NotApproved.into(),
         row_set_root: vec![31; 32],
         row_set_sequence: 32,
+        lease_uses_max: 35,
+        lease_until_ms: 36,
+        use_digests: vec![37; 64],
     };
     let wire = v1::AuditLeaf::decode(rules.to_bytes().as_slice()).unwrap();
     assert_eq!(wire.encode_to_vec(), rules.to_bytes());
@@ -79,6 +82,9 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         service,
         row_set_root,
         row_set_sequence,
+        lease_uses_max,
+        lease_until_ms,
+        use_digests,
     } = wire;
     let read = Leaf {
         time_ms,
@@ -113,6 +119,9 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         service,
         row_set_root,
         row_set_sequence,
+        lease_uses_max,
+        lease_until_ms,
+        use_digests,
     };
     assert_eq!(read, rules);
     for (wire, rules) in [

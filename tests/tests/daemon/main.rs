@@ -14,6 +14,7 @@ mod damage;
 mod forge;
 mod integrity;
 mod keys;
+mod leases;
 mod lifecycle;
 mod memory;
 mod network;

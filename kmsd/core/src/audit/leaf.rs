@@ -94,7 +94,8 @@ pub struct Leaf {
     #[prost(string, repeated, tag = "21")]
     pub not_established: Vec<String>,
     /// How many like requests this leaf stands for, when refusals of one peer were counted
-    /// together; 0 means one.
+    /// together; 0 means one. Of a usage lease that has ended: how often it was used, after the use that
+    /// opened it; of one that was lost, how often at most.
     #[prost(uint64, tag = "22")]
     pub count: u64,
     /// Whose root the evidence chains to: `vendor` or `development`; empty without evidence.
@@ -113,7 +114,7 @@ pub struct Leaf {
     /// wrapped, to which key a ciphertext was moved; empty without.
     #[prost(string, tag = "27")]
     pub other_resource: String,
-    /// Of a stream that has ended: where the log says that it was permitted.
+    /// Of a stream or a usage lease that has ended: where the log says that it was permitted.
     #[prost(uint64, tag = "28")]
     pub began_at_index: u64,
     /// Of a stream that has ended: how many bytes of data it has taken.
@@ -128,6 +129,17 @@ pub struct Leaf {
     /// With which record of the store the rows stood so.
     #[prost(uint64, tag = "32")]
     pub row_set_sequence: u64,
+    /// Of a use that opens a usage lease: how many more uses like it may follow without a leaf of their own;
+    /// 0 elsewhere.
+    #[prost(uint64, tag = "35")]
+    pub lease_uses_max: u64,
+    /// Until when, milliseconds since 1970.
+    #[prost(uint64, tag = "36")]
+    pub lease_until_ms: u64,
+    /// Of a usage lease that has ended: the digests of its uses in their order, 32 bytes each (see
+    /// [`use_digest`](super::use_digest)).
+    #[prost(bytes = "vec", tag = "37")]
+    pub use_digests: Vec<u8>,
 }
 
 /// The bytes are not a leaf, or one that was written another way: somebody's edit, or another

@@ -12,7 +12,12 @@ pub mod tile;
 
 pub use leaf::{Leaf, LeafError, LeafOutcome};
 
-use crate::id::Digest;
+use crate::id::{Digest, Timestamp};
+
+/// What the log says of one use on a usage lease: the digest over its salted request digest and its time.
+pub fn use_digest(request_digest: &Digest, time: Timestamp) -> Digest {
+    Digest::of(&[b"kms-use", request_digest.as_bytes(), &time.0.to_be_bytes()])
+}
 
 /// All rows of the store as they stood with one record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -921,3 +921,144 @@ fn how_a_key_is_used_counts_as_much_as_by_what() {
     let destroyed = used(Action::SuspendKeyVersion, Mechanism::AesGcm, plain);
     assert_eq!(destroyed, (NotCryptographic, Ok(())));
 }
+
+/// What a crypto-user of the ring asks of the version, at `now`.
+fn signing<'a>(subject: Subject<'a>, request: u8, now: u64) -> Intent<'a> {
+    Intent {
+        action: Action::Sign,
+        resource: Resource::Version(name()),
+        operation_id: OperationId([request; 16]),
+        request_digest: Digest([request; 32]),
+        subject,
+        other: None,
+        ingredients: Ingredients::default(),
+        approved_only: false,
+        region: "l",
+        now: Timestamp(now),
+    }
+}
+
+/// A use that has opened a lease for `uses_max` more, until 100.
+fn leased(user: &Caller, intent: &Intent<'_>, uses_max: u64) -> (Leaf, Option<Lease>) {
+    let mut permit = decide(user, intent, Grounds::default(), None).unwrap();
+    permit.offer_lease(Terms { uses_max, until: Timestamp(100) });
+    let mut unrecorded = permit.record(Vec::new());
+    let leaf = Leaf::from_bytes(&unrecorded.take_leaf()).unwrap();
+    let receipt = CommitReceipt::durable(7, vec![*unrecorded.leaf_hash()]);
+    let recorded = unrecorded.on_disk(&receipt).unwrap();
+    assert_eq!((recorded.audit_index(), recorded.use_number()), (7, None));
+    let lease = recorded.lease(user);
+    let resource = Resource::Version(name());
+    let _spent = recorded.spend(Action::Sign, &resource, &intent.request_digest).unwrap();
+    (leaf, lease)
+}
+
+fn in_use<'a>(key: &'a Key, version: &'a Version) -> Subject<'a> {
+    let (transition, mechanism, manner) = (None, None, Manner::default());
+    Subject::Version { ring: &RING, key, version, transition, mechanism, manner }
+}
+
+#[test]
+fn uses_on_a_lease_are_counted_and_each_is_decided_anew() {
+    let (key, user) = (key(), caller(Role::CryptoUser, "r"));
+    let (active, suspended) = (version(&key, State::Active), version(&key, State::Suspended));
+    let (leaf, lease) = leased(&user, &signing(in_use(&key, &active), 1, 5), 3);
+    assert_eq!((leaf.lease_uses_max, leaf.lease_until_ms), (3, 100));
+    let lease = lease.unwrap();
+    let refused = |caller: &Caller, intent: &Intent<'_>| lease.decide(caller, intent).unwrap_err();
+
+    // Another state, caller, mechanism, action or resource, and a time before the lease or after it.
+    let other = || NotLeased::Other;
+    assert_eq!(refused(&user, &signing(in_use(&key, &suspended), 2, 6)), other());
+    for stranger in [caller(Role::CryptoUser, "s"), caller(Role::Auditor, "r")] {
+        assert_eq!(refused(&stranger, &signing(in_use(&key, &active), 2, 6)), other());
+    }
+    let somebody = Caller::authenticated(
+        "apps/b".parse().unwrap(),
+        Authentication::UnixPeer(0),
+        vec![Grant { role: Role::CryptoUser, ring: Some(name().key.ring) }],
+    );
+    assert_eq!(refused(&somebody, &signing(in_use(&key, &active), 2, 6)), other());
+    let verify = Intent { action: Action::Verify, ..signing(in_use(&key, &active), 2, 6) };
+    assert_eq!(refused(&user, &verify), other());
+    let elsewhere = Intent { region: "m", ..signing(in_use(&key, &active), 2, 6) };
+    assert_eq!(refused(&user, &elsewhere), other());
+    let mut two = Key { ..key.clone() };
+    two.mechanisms.insert(Mechanism::EcdsaSha512);
+    let asked = Subject::Version {
+        ring: &RING,
+        key: &two,
+        version: &active,
+        transition: None,
+        mechanism: Some(Mechanism::EcdsaSha512),
+        manner: Manner::default(),
+    };
+    assert_eq!(refused(&user, &signing(asked, 2, 6)), other());
+    for now in [4, 100] {
+        assert_eq!(refused(&user, &signing(in_use(&key, &active), 2, now)), NotLeased::Over);
+    }
+    assert_eq!(lease.uses(), 0);
+
+    for number in 1..=3_u8 {
+        let intent = signing(in_use(&key, &active), number + 1, 10 + u64::from(number));
+        let recorded = lease.decide(&user, &intent).unwrap();
+        assert_eq!(recorded.use_number(), Some(number.into()));
+        assert_eq!(recorded.audit_index(), 7);
+        // A use on a lease opens none.
+        assert!(recorded.lease(&user).is_none());
+        // It is leave for that one request.
+        let resource = Resource::Version(name());
+        let spent = recorded.spend(Action::Sign, &resource, &intent.request_digest);
+        assert!(spent.is_ok());
+    }
+    assert_eq!(refused(&user, &signing(in_use(&key, &active), 9, 20)), NotLeased::Over);
+
+    let end = lease.close(Timestamp(30)).unwrap();
+    assert_eq!((end.outcome(), end.count, end.began_at_index), (LeafOutcome::Finished, 3, 7));
+    assert_eq!((end.lease_uses_max, end.request_digest.len()), (0, 0));
+    let digests = (1..=3_u8).flat_map(|number| {
+        let time = Timestamp(10 + u64::from(number));
+        *crate::audit::use_digest(&Digest([number + 1; 32]), time).as_bytes()
+    });
+    assert_eq!(end.use_digests, digests.collect::<Vec<_>>());
+    assert!(lease.close(Timestamp(31)).is_none());
+}
+
+#[test]
+fn nothing_is_counted_on_a_lease_that_is_closed() {
+    let (key, user) = (key(), caller(Role::CryptoUser, "r"));
+    let active = version(&key, State::Active);
+    let (_, lease) = leased(&user, &signing(in_use(&key, &active), 1, 5), 3);
+    let lease = lease.unwrap();
+    assert_eq!(lease.close(Timestamp(6)).unwrap().count, 0);
+    let late = lease.decide(&user, &signing(in_use(&key, &active), 2, 6));
+    assert_eq!(late.unwrap_err(), NotLeased::Over);
+}
+
+#[test]
+fn a_lease_is_of_the_size_that_a_leaf_can_tell_of() {
+    let (key, user) = (key(), caller(Role::CryptoUser, "r"));
+    let active = version(&key, State::Active);
+    let (leaf, lease) = leased(&user, &signing(in_use(&key, &active), 1, 5), LEASE_USES_MAX + 1);
+    assert!(lease.is_none());
+    assert_eq!(leaf.lease_uses_max, 0);
+    let (_, lease) = leased(&user, &signing(in_use(&key, &active), 1, 5), LEASE_USES_MAX);
+    let lease = lease.unwrap();
+    for _ in 0..LEASE_USES_MAX {
+        let recorded = lease.decide(&user, &signing(in_use(&key, &active), 2, 6)).unwrap();
+        drop(recorded);
+    }
+    let end = lease.close(Timestamp(7)).unwrap().to_bytes();
+    assert!(end.len() < crate::audit::tile::LEAF_BYTES_MAX / 2 + 1024, "{}", end.len());
+}
+
+#[test]
+fn a_lost_lease_was_used_at_most_as_often_as_it_permitted() {
+    let (key, user) = (key(), caller(Role::CryptoUser, "r"));
+    let active = version(&key, State::Active);
+    let (leaf, _) = leased(&user, &signing(in_use(&key, &active), 1, 5), 3);
+    let lost = lost_lease(&leaf, 7, Timestamp(50));
+    assert_eq!((lost.outcome(), lost.reason.as_str()), (LeafOutcome::BrokenOff, LEASE_LOST));
+    assert_eq!((lost.count, lost.began_at_index, lost.lease_uses_max), (3, 7, 0));
+    assert!(lost.can_arise_sealed());
+}

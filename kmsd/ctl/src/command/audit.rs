@@ -186,9 +186,12 @@ fn entry(index: u64, leaf: Leaf) -> Value {
         "model": leaf.model,
         "dataset": leaf.dataset,
         "not_established": leaf.not_established,
-        "count": leaf.count.max(1),
+        "count": if leaf.began_at_index == 0 { leaf.count.max(1) } else { leaf.count },
         "began_at_index": leaf.began_at_index,
         "length_bytes": leaf.length_bytes,
+        "lease_uses_max": leaf.lease_uses_max,
+        "lease_until": (leaf.lease_until_ms != 0).then(|| view::time_ms(leaf.lease_until_ms)),
+        "use_digests": leaf.use_digests.chunks(32).map(hex::encode).collect::<Vec<_>>(),
     })
 }
 

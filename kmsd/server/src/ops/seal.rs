@@ -10,6 +10,7 @@ use super::bind_rows::bind_rows_at_the_end;
 use super::reading::Read;
 use crate::context::Context;
 use crate::failure::{Early, Failure};
+use crate::leases;
 
 /// The parsed request.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ impl Read for Seal {
         (): (),
         audit: v1::AuditReference,
     ) -> Result<v1::SealResponse, Failure> {
+        leases::end_all(cx).await;
         bind_rows_at_the_end(cx).await;
         cx.close();
         tracing::warn!("the root key is closed");

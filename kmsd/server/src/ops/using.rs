@@ -194,6 +194,13 @@ impl UseFacts {
         Ok(drafts)
     }
 
+    /// Whether this use changes no row, so that it may go on a lease.
+    fn may_be_leased(&self) -> bool {
+        let reserves = || self.taken.as_ref().is_some_and(|taken| taken.reserve().is_some());
+        let commits = |found: &Found| self.committed.is_none() && may_conflict(found, self.usage);
+        self.seen().is_some_and(|found| !reserves() && !commits(found))
+    }
+
     /// What was found. The rules refuse an absent subject, so after the decision it is there.
     ///
     /// # Errors
@@ -322,6 +329,12 @@ impl<U: Use> Operation for Using<U> {
 
     fn unchanged(&self, facts: &UseFacts) -> Vec<Condition> {
         facts.unchanged()
+    }
+
+    fn leased(&self, facts: &UseFacts) -> Option<()> {
+        use Action::{Encrypt, MacSign, Sign};
+
+        (matches!(U::ACTION, Encrypt | MacSign | Sign) && facts.may_be_leased()).then_some(())
     }
 
     async fn prepare(
