@@ -187,7 +187,7 @@ fn check(response: Option<session_response::Response>) -> Result<(), BenchError>
 }
 
 /// A DER `SEQUENCE`; whether it verifies is the tests' business.
-fn is_signature(bytes: &[u8]) -> Result<(), BenchError> {
+pub(crate) fn is_signature(bytes: &[u8]) -> Result<(), BenchError> {
     match bytes {
         [0x30, _, ..] => Ok(()),
         _ => Err(BenchError::Protocol("an answer without a signature")),

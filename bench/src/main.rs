@@ -8,6 +8,7 @@ mod cases;
 mod daemon;
 mod error;
 mod grpc;
+mod large;
 mod machine;
 mod measure;
 mod module;
@@ -35,6 +36,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// A daemon with very many keys, and one with a key of very many versions.
+    Large(large::Arguments),
     /// One PKCS#11 module, in a process whose environment is its own.
     #[command(hide = true)]
     Module(module::process::Arguments),
@@ -74,6 +77,7 @@ enum Output {
 fn main() -> ExitCode {
     let Arguments { command, run } = Arguments::parse();
     let ended = match command {
+        Some(Command::Large(arguments)) => large::run(&arguments),
         Some(Command::Module(arguments)) => module::process::run(&arguments),
         None => measure_all(&run),
     };

@@ -222,7 +222,7 @@ fn core_share(measured: &Measured) -> Option<f64> {
 }
 
 /// Three figures; nothing here is known better than that.
-fn figure(value: f64) -> String {
+pub(crate) fn figure(value: f64) -> String {
     let digits = if value >= 100.0 {
         0
     } else if value >= 10.0 {
@@ -233,7 +233,8 @@ fn figure(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
-fn rounded(value: f64) -> f64 {
+/// Thousandths, which is more than is known.
+pub(crate) fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 

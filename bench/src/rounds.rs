@@ -144,12 +144,16 @@ const fn order(work: Work, threads: usize, extent: Extent) -> Order {
 }
 
 /// The folder that this program was built into.
-fn programs() -> Result<PathBuf, BenchError> {
+pub(crate) fn programs() -> Result<PathBuf, BenchError> {
     let program = std::env::current_exe().map_err(BenchError::file("kms-bench".as_ref()))?;
     Ok(program.parent().unwrap_or_else(|| Path::new(".")).to_owned())
 }
 
-fn built(folder: &Path, name: &str) -> Result<PathBuf, BenchError> {
+/// A file of the same build as this program.
+///
+/// # Errors
+/// [`BenchError::NotBuilt`].
+pub(crate) fn built(folder: &Path, name: &str) -> Result<PathBuf, BenchError> {
     let path = folder.join(name);
     if path.exists() { Ok(path) } else { Err(BenchError::NotBuilt(path)) }
 }
