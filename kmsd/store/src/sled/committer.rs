@@ -152,8 +152,9 @@ impl Committer {
         drop(rows);
         let (update, placed) = self.applier.take(record, chain, at);
         self.marker = update.marker;
-        let mut proof = self.shared.proof();
-        if let Some(proof) = proof.as_mut() {
+        // A record that changes no row, as that of a use, leaves everything that is proven as it is.
+        let mut proof = (!update.rows.is_empty()).then(|| self.shared.proof());
+        if let Some(proof) = proof.as_mut().and_then(|proof| proof.as_mut()) {
             proof.extend(update.rows.iter().map(|row| (row.key.clone(), row.digest())));
         }
         let begins_segment = at == super::journal::Location::first_of(at.segment);

@@ -11,6 +11,7 @@ use std::collections::btree_map;
 use std::iter::Peekable;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kms_core::id::Digest;
 
@@ -250,8 +251,14 @@ fn walk(shared: &Shared) -> Result<(), StoreError> {
         if after.is_none() {
             return Ok(());
         }
-        // Those who wait for the lock go first.
-        std::thread::yield_now();
+        // Those who wait for the lock go first. It is not a fair one: whoever is woken finds it taken again,
+        // and may wait for many steps. They are so many that the walk itself must not wait for the last.
+        for _ in 0..TURNS_MAX {
+            if !shared.is_proof_wanted() {
+                break;
+            }
+            std::thread::sleep(TURN);
+        }
     }
 }
 
@@ -334,7 +341,10 @@ impl Shared {
 }
 
 /// How many rows are proven under one lock.
-const STEP_ROWS: usize = 256;
+const STEP_ROWS: usize = 128;
+/// How long the walk lets others have the lock, and how often after each step.
+const TURN: Duration = Duration::from_micros(50);
+const TURNS_MAX: usize = 20;
 /// How many rows that disagree are told.
 const TOLD_MAX: usize = 16;
 /// Up to how many rows are proven before the store opens.

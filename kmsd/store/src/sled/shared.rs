@@ -1,6 +1,6 @@
 //! What readers and the committer have in common.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use kms_core::audit::CommitReceipt;
@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) rows: Mutex<Rows>,
     /// What the index is held against. Who changes rows has it locked until the index has them.
     proof: Mutex<Option<Proof>>,
+    /// How many wait for the proof.
+    proof_waiting: AtomicUsize,
     /// Whether all of the index is proven, so that nobody needs to ask.
     is_proven: AtomicBool,
     /// For reading a slot while another is being written.
@@ -78,6 +80,7 @@ impl Shared {
             slots: Mutex::new(slots),
             rows: Mutex::new(rows),
             proof: Mutex::new(proof),
+            proof_waiting: AtomicUsize::new(0),
             is_proven,
             slot_file,
             changes: Changes::new(),
@@ -176,7 +179,15 @@ impl Shared {
 
     /// What the index is still to be held against.
     pub(crate) fn proof(&self) -> MutexGuard<'_, Option<Proof>> {
-        self.proof.lock().unwrap_or_else(PoisonError::into_inner)
+        self.proof_waiting.fetch_add(1, Ordering::AcqRel);
+        let proof = self.proof.lock().unwrap_or_else(PoisonError::into_inner);
+        self.proof_waiting.fetch_sub(1, Ordering::AcqRel);
+        proof
+    }
+
+    /// Whether somebody waits for the proof.
+    pub(crate) fn is_proof_wanted(&self) -> bool {
+        self.proof_waiting.load(Ordering::Acquire) > 0
     }
 
     pub(crate) fn is_proven(&self) -> bool {
