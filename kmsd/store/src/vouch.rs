@@ -68,6 +68,11 @@ impl Vouching {
         self.voucher.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether somebody gives his word, or nobody has to.
+    pub(crate) fn has_word(&self) -> bool {
+        self.voucher().is_some() || !self.is_required()
+    }
+
     /// The word for a digest; zeros as long as nobody ever vouched.
     ///
     /// # Errors

@@ -194,6 +194,9 @@ impl Committer {
     fn snapshot_if_due(&mut self) {
         let Journal { row_bytes, record_bytes, .. } = self.journal;
         let is_due = row_bytes >= self.snapshot_row_bytes || record_bytes >= SNAPSHOT_RECORD_BYTES;
+        // Without a word it would come to nothing after all the reading and writing, and the next would be
+        // due only when as much was written again.
+        let is_due = is_due && self.shared.vouching.has_word();
         if is_due && self.snapshotter.is_idle() && self.shared.check().is_ok() {
             let begun = self.finish_segment().and_then(|until| self.snapshotter.begin(until));
             self.judge_snapshot(begun);
@@ -232,7 +235,8 @@ impl Committer {
         self.judge_snapshot(joined);
         let rows_bytes = self.snapshotter.rows_bytes();
         let is_worth_it = changed * 16 >= rows_bytes || rows_bytes <= SMALL_SNAPSHOT_BYTES;
-        let is_due = self.snapshot_at_close && changed > 0 && is_worth_it;
+        let may_be = self.snapshot_at_close && self.shared.vouching.has_word();
+        let is_due = may_be && changed > 0 && is_worth_it;
         if is_due && self.shared.check().is_ok() {
             let taken = self.finish_segment();
             let taken = taken.and_then(|until| self.snapshotter.finish(Some(until)));

@@ -116,6 +116,16 @@ async fn killed() -> TempDir {
 }
 
 #[tokio::test]
+async fn a_stop_while_nobody_vouches_leaves_the_snapshot_to_the_next() {
+    let folder = killed().await;
+    let snapshots = folder.path().join("snapshots");
+    open(folder.path()).close().await.unwrap();
+    assert_eq!(fs::read_dir(&snapshots).unwrap().count(), 0, "something was begun in vain");
+    vouched(folder.path()).await.unwrap().close().await.unwrap();
+    assert_eq!(snapshot::list(&snapshots).unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn what_is_as_it_was_is_taken_up_after_a_stop_a_kill_and_a_second_start() {
     for folder in [stopped().await, killed().await] {
         for _ in 0..3 {
