@@ -137,16 +137,13 @@ async fn make_identities(
     home: &Home,
 ) -> Result<(secrecy::SecretString, SoftwareAttester), ServeError> {
     let root_text = folder.root_text()?;
-    let made = setup::create_store(
-        folder.path(),
-        Backend::default(),
-        home,
-        Protection::Dev(root_text.clone()),
-    )
-    .await;
-    match made {
-        Ok(()) | Err(ServeError::AlreadyInitialised(_)) => {}
-        Err(error) => return Err(error),
+    // Looking whether there is a store takes as long as opening one.
+    if !folder.is_set_up() {
+        let protection = Protection::Dev(root_text.clone());
+        match setup::create_store(folder.path(), Backend::default(), home, protection).await {
+            Ok(()) | Err(ServeError::AlreadyInitialised(_)) => {}
+            Err(error) => return Err(error),
+        }
     }
     tls::create(folder)?;
     people::create_keys(folder)?;
