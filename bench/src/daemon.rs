@@ -76,6 +76,15 @@ impl Daemon {
         })?)
     }
 
+    /// The CPU time that it has used since it was started.
+    ///
+    /// # Errors
+    /// [`BenchError::Protocol`] when the kernel does not say.
+    pub(crate) fn cpu(&self) -> Result<Duration, BenchError> {
+        let ticks = self.ticks().ok_or(BenchError::Protocol("no CPU time in /proc/PID/stat"))?;
+        Ok(Duration::from_secs(ticks) / ticks_per_second())
+    }
+
     /// Runs `work` and adds the CPU time that the daemon used meanwhile, unless it is too little
     /// for the kernel's clock ticks.
     pub(crate) fn cpu_during<T>(&self, work: impl FnOnce() -> T) -> (T, Option<Duration>) {

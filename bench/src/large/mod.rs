@@ -158,8 +158,10 @@ impl Plan {
                 Some(Goal(KILLED_SECONDS_MAX)),
             ),
         ] {
-            let Some(site::Ready { ready, first_signature }) = ready else { continue };
+            let Some(site::Ready { ready, first_signature, cpu }) = ready else { continue };
             figures.push(Figure::seconds(name, format!("{title}: ready"), ready, goal));
+            let cpu_title = format!("{title}: CPU time until ready");
+            figures.push(Figure::seconds(&format!("{name}.cpu"), cpu_title, cpu, None));
             let (name, title) = (format!("{name}.signed"), format!("{title}: first signature"));
             figures.push(Figure::seconds(&name, title, first_signature, None));
         }
