@@ -127,7 +127,8 @@ pub struct Version {
     pub compromise: Option<Compromise>,
     /// What the last step can be taken back to, and until when.
     pub undo: Option<Undo>,
-    /// Protections that are on record as done or set aside; see [`PROTECTIONS_PER_RESERVATION`].
+    /// Protections that are on record as done or set aside; see [`PROTECTIONS_PER_RESERVATION`]. On the
+    /// first of a line also those of its copies, where the mechanism bears so many and no more.
     pub protections_reserved: u64,
     /// A certificate for the public key, X.509 in DER, lower-case hexadecimal; empty for none.
     pub certificate: String,
@@ -200,7 +201,8 @@ pub struct SealHeader {
     /// is CKA_NEVER_EXTRACTABLE.
     pub ever_exportable: bool,
     /// The version whose material this is a copy of, first of its line; its own name otherwise. All
-    /// that share it share the choice between wrapping and decrypting.
+    /// that share it share the choice between wrapping and decrypting, and the count of protections by
+    /// mechanisms that bear so many and no more, which stands on that version.
     pub lineage: VersionName,
     /// Digest of the release requirement; absent when the key is not gated.
     pub requirement_digest: Option<Digest>,
@@ -300,7 +302,7 @@ impl Version {
         let does =
             |kind| self.header.usages.iter().any(|usage| Commitment::of(*usage) == Some(kind));
         let (data, keys) = (does(Commitment::Data), does(Commitment::Keys));
-        (data && keys) || (self.header.lineage != self.header.version && (data || keys))
+        (data && keys) || (self.is_copy() && (data || keys))
     }
 
     /// Whether the material has been here and nowhere else, so that an officer's trust in the key is
@@ -309,9 +311,9 @@ impl Version {
         self.is_local() && !self.header.ever_exportable
     }
 
-    /// Whether it has its material from a version of another name.
-    pub const fn is_copy(&self) -> bool {
-        matches!(self.header.origin, Origin::Copied)
+    /// Whether it has its material from a version of another name, the first of its line.
+    pub fn is_copy(&self) -> bool {
+        self.header.lineage != self.header.version
     }
 
     /// Whether it was generated here (CKA_LOCAL).

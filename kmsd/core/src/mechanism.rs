@@ -315,8 +315,8 @@ impl Mechanism {
         self.usages().contains(&usage)
     }
 
-    /// Most protections that one key version may make with this mechanism, where mathematics sets a
-    /// bound: 2^32 for AES-GCM with random IVs of 96 bits (SP 800-38D §8.3), and likewise for
+    /// Most protections that the material of one key may make with this mechanism, under all its names,
+    /// where mathematics sets a bound: 2^32 for AES-GCM with random IVs of 96 bits (SP 800-38D §8.3), and likewise for
     /// ChaCha20-Poly1305, whose nonce is as long.
     pub const fn invocations_max(self) -> Option<u64> {
         match self {

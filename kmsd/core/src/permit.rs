@@ -148,7 +148,8 @@ pub struct Manner {
     pub committed: Option<Commitment>,
     /// Whether the data comes as a stream, which an AEAD takes in segments.
     pub segmented: bool,
-    /// Which protection with this version this one is, counted from 1; 0 where none are counted.
+    /// Which protection with this version this one is, counted from 1; 0 where none are counted. Where the
+    /// mechanism bears so many and no more, which it is of those with the same material under any name.
     pub protection: u64,
 }
 

@@ -4,7 +4,8 @@
 //! in the same batch as the first protection that needs it. After a restart the count goes on from the
 //! reservation: it may be too high by what was set aside and not used, and is never too low.
 //!
-//! The daemon keeps one [`Protections`] for each version whose protections count.
+//! The daemon keeps one [`Protections`] for each version whose protections count. What copies protect is
+//! counted on their original as well, where the mechanism sets the bound: they are one key.
 
 use crate::key::PROTECTIONS_PER_RESERVATION;
 

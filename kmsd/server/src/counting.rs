@@ -1,6 +1,7 @@
 //! How often each version has protected something, where that counts; see [`kms_core::protections`].
 //!
-//! `ops/using.rs` takes a place before the rules decide, and gives it back when nothing came of it.
+//! `ops/using.rs` takes a place before the rules decide, and gives it back when nothing came of it. A copy
+//! takes one with its original, too, where the mechanism bears so many protections and no more.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -28,6 +28,27 @@ async fn a_version_that_has_made_its_number_of_protections_is_followed_by_the_ne
     recorded(&client, "CreateKeyVersion", &name).await;
 }
 
+#[tokio::test]
+async fn what_a_copy_protects_uses_its_original_up() {
+    let client = Daemon::shared().client().await;
+    let mut request = key("dev/line-used-up", Algorithm::Aes256);
+    let rotation = v1::Rotation { uses_max: 3, ..Default::default() };
+    request.key.as_mut().unwrap().rotation = Some(rotation);
+    let original = create(&client, request).await.name;
+    let copy = Some(v1::Key { name: "dev/line-used-up-copy".to_owned(), ..Default::default() });
+    let request = v1::CopyKeyRequest { name: original, key: copy, ..Default::default() };
+    client.call(client.crypto().copy_key(request)).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(get_key(&client, "dev/line-used-up").await.unwrap().latest_version, 1);
+        let (name, plaintext) = ("dev/line-used-up-copy".to_owned(), b"used".to_vec());
+        let request = v1::EncryptRequest { name, plaintext, ..Default::default() };
+        client.call(client.crypto().encrypt(request)).await.unwrap();
+    }
+    until(async || get_key(&client, "dev/line-used-up").await.unwrap().primary_version == 2).await;
+    let copy = get_key(&client, "dev/line-used-up-copy").await.unwrap();
+    assert_eq!(copy.latest_version, 1, "it has no schedule of its own");
+}
+
 /// `kmsd/LIFECYCLE.md` says what the code decides.
 #[test]
 fn the_published_table_is_the_codes() {

@@ -79,6 +79,66 @@ async fn protections_are_set_aside_by_many_at_once_and_not_one_is_refused_for_it
     assert_eq!(protections(&client, &gcm).await, 1024);
 }
 
+/// A copy of `version` as the key `name`; its first version.
+async fn copy(client: &Client, version: &str, name: &str) -> String {
+    let request = v1::CopyKeyRequest {
+        name: version.to_owned(),
+        key: Some(v1::Key { name: name.to_owned(), ..Default::default() }),
+        ..Default::default()
+    };
+    client.call(client.crypto().copy_key(request)).await.unwrap().version.unwrap().name
+}
+
+/// That the bound itself holds, the tests of `server/src/ops/using.rs` show, which bring the count near it.
+#[tokio::test]
+async fn what_copies_protect_is_counted_with_their_original_also_after_a_crash_and_its_end() {
+    let mut daemon = Daemon::start();
+    let client = daemon.client().await;
+    let original = aes(&client, "dev/line", &[Mechanism::AesGcm, Mechanism::AesCbcPad]).await;
+    let first = copy(&client, &original, "dev/line-copy").await;
+    let second = copy(&client, &first, "dev/line-copy-of-copy").await;
+    let by = async |client: &Client, name: &str, mechanism: Mechanism| {
+        let request = v1::EncryptRequest { mechanism: mechanism.into(), ..encrypt(name, &[]) };
+        client.call(client.crypto().encrypt(request)).await.unwrap();
+    };
+    let counts = async |client: &Client| {
+        let mut counts = Vec::new();
+        for name in [&original, &first, &second] {
+            counts.push(protections(client, name).await);
+        }
+        counts
+    };
+    // What has no bound is not counted.
+    by(&client, &first, Mechanism::AesCbcPad).await;
+    assert_eq!(counts(&client).await, [0, 0, 0]);
+    by(&client, &first, Mechanism::AesGcm).await;
+    assert_eq!(counts(&client).await, [1024, 1024, 0]);
+    by(&client, &second, Mechanism::AesGcm).await;
+    by(&client, &original, Mechanism::AesGcm).await;
+    assert_eq!(counts(&client).await, [1024, 1024, 1024]);
+
+    // What was set aside and may have been used is not given out again.
+    daemon.kill9();
+    daemon.restart();
+    let client = daemon.client().await;
+    by(&client, &second, Mechanism::AesGcm).await;
+    assert_eq!(counts(&client).await, [2048, 1024, 2048]);
+
+    step(&client, "Deactivate", &original).await.unwrap();
+    step(&client, "Destroy", &original).await.unwrap();
+    let request = v1::DeleteKeyRequest { name: key_of(&original), ..Default::default() };
+    client.call(client.keys().delete_key(request)).await.unwrap();
+    daemon.kill9();
+    daemon.restart();
+    let client = daemon.client().await;
+    by(&client, &first, Mechanism::AesGcm).await;
+    by(&client, &second, Mechanism::AesGcm).await;
+    assert_eq!(
+        [protections(&client, &first).await, protections(&client, &second).await],
+        [2048, 3072]
+    );
+}
+
 #[tokio::test]
 async fn what_has_wrapped_does_not_decrypt_and_neither_does_its_copy() {
     let daemon = Daemon::shared();

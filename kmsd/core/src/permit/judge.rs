@@ -247,13 +247,6 @@ fn judge_usage(
     {
         return Err(Refusal::NotTrusted);
     }
-    if usage.protects() && version.is_copy() {
-        let mechanism = key.mechanism_for(usage, mechanism);
-        // Each name would have a count of its own for one and the same key.
-        if mechanism.is_some_and(|mechanism| mechanism.invocations_max().is_some()) {
-            return Err(Refusal::MechanismRefused);
-        }
-    }
     if !version.enabled {
         return Err(Refusal::Disabled);
     }

@@ -488,6 +488,34 @@ fn a_version_makes_as_many_protections_as_its_mechanism_bears_and_not_one_more()
 }
 
 #[test]
+fn a_copy_is_bound_by_what_is_counted_of_its_material_and_by_no_more() {
+    let key = Key {
+        algorithm: Algorithm::Aes256,
+        usages: BTreeSet::from([Usage::Encrypt]),
+        mechanisms: BTreeSet::from([Mechanism::AesGcm, Mechanism::AesCbcPad]),
+        ..key()
+    };
+    let mut version = version(&key, State::Active);
+    version.header.origin = Origin::Copied;
+    version.header.lineage = version.header.lineage.key.version(7);
+    let encrypt = |mechanism, protection| {
+        let subject = Subject::Version {
+            ring: &RING,
+            key: &key,
+            version: &version,
+            transition: None,
+            mechanism: Some(mechanism),
+            manner: Manner { protection, ..Manner::default() },
+        };
+        ask(&caller(Role::CryptoUser, "r"), Action::Encrypt, subject)
+    };
+    let max = 1 << 32;
+    assert_eq!(encrypt(Mechanism::AesGcm, max), Ok(()));
+    assert_eq!(encrypt(Mechanism::AesGcm, max + 1), Err(Refusal::InvocationLimit { max }));
+    assert_eq!(encrypt(Mechanism::AesCbcPad, max + 1), Ok(()));
+}
+
+#[test]
 fn a_line_of_keys_that_was_put_to_one_kind_of_use_is_shut_to_the_other() {
     let asked = |kind, action, committed| {
         let mechanism = match action {

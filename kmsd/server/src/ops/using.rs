@@ -1,10 +1,12 @@
 //! Operations that use a key: what is the same for all of them.
 
+use std::sync::Arc;
+
 use kms_core::action::Action;
 use kms_core::algorithm::Usage;
 use kms_core::caller::{Caller, Role};
-use kms_core::id::{Digest, Home, Resource};
-use kms_core::key::{Commitment, Version};
+use kms_core::id::{Digest, Home, Resource, VersionName};
+use kms_core::key::{Commitment, Key, Version};
 use kms_core::mechanism::Mechanism;
 use kms_core::permit::{Grounds, Manner, Permit, Recorded, Refusal, Subject};
 use kms_core::protections;
@@ -22,7 +24,7 @@ use crate::context::Context;
 use crate::counting::{Taken, Turn};
 use crate::failure::{Early, Failure};
 use crate::pipeline::{Operation, Stamp};
-use crate::rows::{self, CommitmentRow, Draft};
+use crate::rows::{self, CommitmentRow, Draft, Stored};
 use crate::wire::KeyOrVersion;
 
 /// An operation that uses one version of a key, once.
@@ -84,7 +86,18 @@ pub(crate) struct UseFacts {
     usage: Usage,
     mechanism: Option<Mechanism>,
     taken: Option<Taken>,
+    /// Rare, so it stands apart in memory.
+    line: Option<Box<Line>>,
     committed: Option<Commitment>,
+}
+
+/// A place in the count of all versions of one material, for a copy. The count stands on the version that
+/// the line of copies began with, which its seal header names and whose row stays when it is destroyed.
+#[derive(Debug)]
+struct Line {
+    first: Arc<Stored<Version>>,
+    key: Arc<Stored<Key>>,
+    taken: Taken,
 }
 
 impl UseFacts {
@@ -110,6 +123,14 @@ impl UseFacts {
             version = load_version(cx, name).await?;
             taken = take(cx, &version, usage, mechanism, turn);
         }
+        // After the version's own turn, and never the other way round, so that nobody waits in a ring.
+        let line = match version.found.as_ref().filter(|found| in_line(found, usage, mechanism)) {
+            Some(found) => {
+                let lineage = &found.version.value.header.lineage;
+                Some(Box::pin(Line::take(cx, lineage)).await?)
+            }
+            None => None,
+        };
         let committed = match version.found.as_ref().filter(|found| may_conflict(found, usage)) {
             Some(found) => {
                 let place = rows::commitment_place(&found.version.value.header.lineage);
@@ -117,7 +138,7 @@ impl UseFacts {
             }
             None => None,
         };
-        Ok(Self { version, usage, mechanism, taken, committed })
+        Ok(Self { version, usage, mechanism, taken, line, committed })
     }
 
     /// What the request acts on.
@@ -136,7 +157,8 @@ impl UseFacts {
     }
 
     fn subject_of(&self, callers_iv: bool, segmented: bool) -> Subject<'_> {
-        let protection = self.taken.as_ref().map_or(0, Taken::number);
+        let line = self.line.as_ref().map(|line| &line.taken);
+        let protection = line.or(self.taken.as_ref()).map_or(0, Taken::number);
         let manner = Manner { callers_iv, committed: self.committed, segmented, protection };
         self.version.subject_used(self.mechanism, manner)
     }
@@ -167,7 +189,7 @@ impl UseFacts {
         }
     }
 
-    /// What this use writes: a reservation that has to be raised, and the first commitment of a line of
+    /// What this use writes: reservations that have to be raised, and the first commitment of a line of
     /// keys.
     ///
     /// # Errors
@@ -176,14 +198,13 @@ impl UseFacts {
         let found = self.found()?;
         let before = &found.version;
         let mut drafts = Vec::new();
-        if let Some(protections_reserved) = self.taken.as_ref().and_then(Taken::reserve) {
-            let version = Version { protections_reserved, ..before.value.clone() };
-            let (vault, sealed) = (cx.vault()?, &before.sealed);
-            drafts.push(rows::replace(&vault, &stamp.operation_id, &version, sealed, before)?);
-            let key = &found.key.value;
-            if key.rotation.is_some_and(|rotation| rotation.is_used_up(protections_reserved)) {
-                drafts.push(due(&vault, stamp, stamp.now, key.name.to_string())?);
-            }
+        if let Some(reserved) = self.taken.as_ref().and_then(Taken::reserve) {
+            drafts.extend(raised(cx, stamp, before, &found.key.value, reserved)?);
+        }
+        if let Some(line) = &self.line
+            && let Some(reserved) = line.taken.reserve()
+        {
+            drafts.extend(raised(cx, stamp, &line.first, &line.key.value, reserved)?);
         }
         let commitment = Commitment::of(self.usage).filter(|_| may_conflict(found, self.usage));
         if let (Some(commitment), None) = (commitment, self.committed) {
@@ -228,6 +249,35 @@ impl UseFacts {
         if let Some(taken) = self.taken.take() {
             taken.keep();
         }
+        if let Some(line) = self.line.take() {
+            line.taken.keep();
+        }
+    }
+}
+
+impl Line {
+    /// Takes a place in the count of the line that began with `lineage`.
+    async fn take(cx: &Context, lineage: &VersionName) -> Result<Box<Self>, Early> {
+        let line = Self::of(cx, lineage, None).await?;
+        if line.taken.reserve().is_none() {
+            return Ok(Box::new(line));
+        }
+        let turn = line.taken.turn().await;
+        Ok(Box::new(Self::of(cx, lineage, Some(turn)).await?))
+    }
+
+    async fn of(cx: &Context, lineage: &VersionName, turn: Option<Turn>) -> Result<Self, Early> {
+        // No row of a version or key is ever taken away, so whoever misses one has met a forger.
+        let missing = |row: &str| Refusal::RowTampered { row: row.to_owned() };
+        let place = rows::version_place(lineage);
+        let first = rows::load_shared::<Version>(cx, &place).await?;
+        let first = first.ok_or_else(|| missing(&place))?;
+        let place = rows::key_place(&lineage.key);
+        let key = rows::load_shared::<Key>(cx, &place).await?;
+        let key = key.ok_or_else(|| missing(&place))?;
+        let step = protections::step(uses_max(&key.value));
+        let taken = cx.counts.take(lineage, first.value.protections_reserved, step, turn);
+        Ok(Self { first, key, taken })
     }
 }
 
@@ -245,12 +295,44 @@ fn take(
     turn: Option<Turn>,
 ) -> Option<Taken> {
     let Found { key, version, .. } = version.found.as_ref().filter(|_| usage.protects())?;
-    let uses_max = key.value.rotation.map_or(0, |rotation| rotation.uses_max);
+    let uses_max = uses_max(&key.value);
     let mechanism = key.value.mechanism_for(usage, mechanism)?;
     let counted = uses_max != 0 || mechanism.invocations_max().is_some();
     let Version { header, protections_reserved, .. } = &version.value;
     let step = protections::step(uses_max);
     counted.then(|| cx.counts.take(&header.version, *protections_reserved, step, turn))
+}
+
+fn uses_max(key: &Key) -> u64 {
+    key.rotation.map_or(0, |rotation| rotation.uses_max)
+}
+
+/// Whether what the use protects is counted with the line: what a copy protects by a mechanism that bears
+/// so many protections with one key and no more.
+fn in_line(found: &Found, usage: Usage, mechanism: Option<Mechanism>) -> bool {
+    let bounded = |mechanism: Mechanism| mechanism.invocations_max().is_some();
+    usage.protects()
+        && found.version.value.is_copy()
+        && found.key.value.mechanism_for(usage, mechanism).is_some_and(bounded)
+}
+
+/// Drafts `before`, a version of `key`, with so many protections set aside, and the mark that the key is to
+/// be rotated, if they use it up.
+fn raised(
+    cx: &Context,
+    stamp: &Stamp,
+    before: &Stored<Version>,
+    key: &Key,
+    protections_reserved: u64,
+) -> Result<Vec<Draft>, Early> {
+    let version = Version { protections_reserved, ..before.value.clone() };
+    let vault = cx.vault()?;
+    let mut drafts =
+        vec![rows::replace(&vault, &stamp.operation_id, &version, &before.sealed, before)?];
+    if key.rotation.is_some_and(|rotation| rotation.is_used_up(protections_reserved)) {
+        drafts.push(due(&vault, stamp, stamp.now, key.name.to_string())?);
+    }
+    Ok(drafts)
 }
 
 fn may_conflict(found: &Found, usage: Usage) -> bool {
@@ -407,9 +489,15 @@ pub(crate) mod tests {
     /// A daemon without a door, and somebody with every role that it takes.
     pub(crate) async fn daemon(state: &std::path::Path) -> (Arc<Context>, Caller) {
         let home = cli::home("default", "local").unwrap();
-        let passphrase = SecretString::from("correct horse battery staple");
-        let protection = Protection::Passphrase(passphrase.clone());
+        let protection = Protection::Passphrase(SecretString::from(PASSPHRASE));
         setup::create_store(state, Backend::default(), &home, protection).await.unwrap();
+        started(state).await
+    }
+
+    /// The same on a folder that is there already.
+    async fn started(state: &std::path::Path) -> (Arc<Context>, Caller) {
+        let home = cli::home("default", "local").unwrap();
+        let passphrase = SecretString::from(PASSPHRASE);
         let daemon = Daemon::open(Basis {
             state: state.to_owned(),
             backend: Backend::default(),
@@ -426,6 +514,50 @@ pub(crate) mod tests {
         let name = "users/test".parse().unwrap();
         let caller = Caller::authenticated(name, Authentication::UnixPeer(0), grants);
         (daemon.await.unwrap().cx, caller)
+    }
+
+    const PASSPHRASE: &str = "correct horse battery staple";
+
+    /// A ring with an AES key; its first version.
+    async fn made(cx: &Arc<Context>, caller: &Caller) -> String {
+        let ring = v1::CreateKeyRingRequest { name: "r".to_owned(), ..Default::default() };
+        pipeline::serve::<ops::CreateKeyRing>(cx, caller, ring).await.unwrap();
+        let mechanisms = [v1::Mechanism::AesGcm, v1::Mechanism::AesCbcPad].map(i32::from).to_vec();
+        let algorithm = v1::Algorithm::Aes256.into();
+        let key = v1::Key { name: "r/k".to_owned(), algorithm, mechanisms, ..Default::default() };
+        let request = v1::CreateKeyRequest { key: Some(key), ..Default::default() };
+        let made = pipeline::serve::<ops::CreateKey>(cx, caller, request).await.unwrap();
+        made.version.unwrap().name
+    }
+
+    /// A copy of the version `name` as the key `copy`; its first version.
+    async fn copied(cx: &Arc<Context>, caller: &Caller, name: &str, copy: &str) -> String {
+        let key = Some(v1::Key { name: copy.to_owned(), ..Default::default() });
+        let request = v1::CopyKeyRequest { name: name.to_owned(), key, ..Default::default() };
+        let made = pipeline::serve::<ops::MakingOf<ops::CopyKey>>(cx, caller, request).await;
+        made.unwrap().version.unwrap().name
+    }
+
+    async fn encrypt(
+        cx: &Arc<Context>,
+        caller: &Caller,
+        name: &str,
+        mechanism: v1::Mechanism,
+    ) -> Result<v1::EncryptResponse, Failure> {
+        let (name, plaintext, mechanism) = (name.to_owned(), vec![1; 16], mechanism.into());
+        let request = v1::EncryptRequest { name, plaintext, mechanism, ..Default::default() };
+        pipeline::serve::<Using<ops::Encrypt>>(cx, caller, request).await
+    }
+
+    #[track_caller]
+    fn assert_at_the_bound<R: std::fmt::Debug>(result: Result<R, Failure>) {
+        let max = Mechanism::AesGcm.invocations_max().unwrap();
+        match result {
+            Err(Failure::Refused { refusal, .. }) => {
+                assert_eq!(refusal, Refusal::InvocationLimit { max });
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     /// So many protections take weeks, so all but the last are set aside in the store.
@@ -447,28 +579,13 @@ pub(crate) mod tests {
     async fn the_last_protection_is_made_and_the_next_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let (cx, caller) = daemon(folder.path()).await;
-        let ring = v1::CreateKeyRingRequest { name: "r".to_owned(), ..Default::default() };
-        pipeline::serve::<ops::CreateKeyRing>(&cx, &caller, ring).await.unwrap();
-        let algorithm = v1::Algorithm::Aes256.into();
-        let key = v1::Key { name: "r/k".to_owned(), algorithm, ..Default::default() };
-        let request = v1::CreateKeyRequest { key: Some(key), ..Default::default() };
-        let made = pipeline::serve::<ops::CreateKey>(&cx, &caller, request).await.unwrap();
-        let name = KeyOrVersion::parse(&made.version.unwrap().name, &cx.home).unwrap();
+        let name = KeyOrVersion::parse(&made(&cx, &caller).await, &cx.home).unwrap();
         let max = Mechanism::AesGcm.invocations_max().unwrap();
         set_aside(&cx, &name, max - 1).await;
-        let encrypt = async || {
-            let (name, plaintext) = ("r/k".to_owned(), vec![1]);
-            let request = v1::EncryptRequest { name, plaintext, ..Default::default() };
-            pipeline::serve::<Using<ops::Encrypt>>(&cx, &caller, request).await
-        };
+        let encrypt = async || encrypt(&cx, &caller, "r/k", v1::Mechanism::AesGcm).await;
         let last = encrypt().await.unwrap();
         for _ in 0..2 {
-            match encrypt().await {
-                Err(Failure::Refused { refusal, .. }) => {
-                    assert_eq!(refusal, Refusal::InvocationLimit { max });
-                }
-                other => panic!("{other:?}"),
-            }
+            assert_at_the_bound(encrypt().await);
         }
         // What was protected is opened as ever.
         let request = v1::DecryptRequest {
@@ -478,6 +595,79 @@ pub(crate) mod tests {
             ..Default::default()
         };
         let opened = pipeline::serve::<Using<ops::Decrypt>>(&cx, &caller, request).await.unwrap();
-        assert_eq!(opened.plaintext, [1]);
+        assert_eq!(opened.plaintext, [1; 16]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn original_and_copies_together_make_as_many_protections_as_one_key_bears() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cx, caller) = daemon(folder.path()).await;
+        let original = made(&cx, &caller).await;
+        let copy = copied(&cx, &caller, &original, "r/copy").await;
+        let again = copied(&cx, &caller, &copy, "r/again").await;
+        let name = KeyOrVersion::parse(&original, &cx.home).unwrap();
+        let max = Mechanism::AesGcm.invocations_max().unwrap();
+        set_aside(&cx, &name, max - 3).await;
+        let all = [&original, &copy, &again];
+        for name in all {
+            encrypt(&cx, &caller, name, v1::Mechanism::AesGcm).await.unwrap();
+        }
+        // A copy that comes too late has no protection left, either.
+        let late = copied(&cx, &caller, &original, "r/late").await;
+        for name in all.into_iter().chain([&late]) {
+            assert_at_the_bound(encrypt(&cx, &caller, name, v1::Mechanism::AesGcm).await);
+            // What has no such bound is not held up by it.
+            encrypt(&cx, &caller, name, v1::Mechanism::AesCbcPad).await.unwrap();
+        }
+        let request = v1::GenerateDataKeyRequest { name: copy.clone(), ..Default::default() };
+        let data_key = pipeline::serve::<Using<ops::GenerateDataKey>>(&cx, &caller, request).await;
+        assert_at_the_bound(data_key);
+
+        // Nothing of it is forgotten with the memory, nor with the original.
+        let name = original.clone();
+        let request = v1::DeactivateKeyVersionRequest { name, ..Default::default() };
+        let ended =
+            pipeline::serve::<ops::Writing<ops::DeactivateKeyVersion>>(&cx, &caller, request);
+        ended.await.unwrap();
+        let request = v1::DestroyKeyVersionRequest { name: original, ..Default::default() };
+        let ended = pipeline::serve::<ops::Writing<ops::DestroyKeyVersion>>(&cx, &caller, request);
+        ended.await.unwrap();
+        cx.store.close().await.unwrap();
+        drop(cx);
+        let (cx, caller) = started(folder.path()).await;
+        for name in [&copy, &again, &late] {
+            assert_at_the_bound(encrypt(&cx, &caller, name, v1::Mechanism::AesGcm).await);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn many_copies_at_once_go_to_the_bound_and_not_past_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cx, caller) = daemon(folder.path()).await;
+        let original = made(&cx, &caller).await;
+        let mut all = vec![original.clone()];
+        for n in 0..3 {
+            all.push(copied(&cx, &caller, &original, &format!("r/copy-{n}")).await);
+        }
+        let name = KeyOrVersion::parse(&original, &cx.home).unwrap();
+        set_aside(&cx, &name, Mechanism::AesGcm.invocations_max().unwrap() - 10).await;
+        let asked = (0..40).map(|n| {
+            let (cx, caller, name) = (cx.clone(), caller.clone(), all[n % all.len()].clone());
+            tokio::spawn(async move { encrypt(&cx, &caller, &name, v1::Mechanism::AesGcm).await })
+        });
+        let asked: Vec<_> = asked.collect();
+        let mut made = 0;
+        for one in asked {
+            match one.await.unwrap() {
+                Ok(_) => made += 1,
+                refused => assert_at_the_bound(refused),
+            }
+        }
+        // A place that is given back may come too late for whoever was refused meanwhile.
+        assert!((1..=10).contains(&made), "{made}");
+        while encrypt(&cx, &caller, &all[1], v1::Mechanism::AesGcm).await.is_ok() {
+            made += 1;
+        }
+        assert_eq!(made, 10);
     }
 }
