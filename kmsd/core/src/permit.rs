@@ -259,7 +259,10 @@ fn leaf_of(caller: &Caller, intent: &Intent<'_>, grounds: &Grounds) -> Leaf {
             examination.verdict.not_established().into_iter().map(str::to_owned).collect();
     }
     if let Some(approval) = &grounds.approval {
-        leaf.quorum_digest = approval.proposal().policy_digest.as_bytes().to_vec();
+        let policies = approval.proposal().policies();
+        leaf.quorum_digest = policies.policy.as_bytes().to_vec();
+        leaf.key_quorum_digest =
+            policies.of_key.map(|digest| digest.as_bytes().to_vec()).unwrap_or_default();
         leaf.proposal_digest = approval.proposal_digest().as_bytes().to_vec();
         leaf.approvers = approval.approvers().iter().map(ToString::to_string).collect();
     }

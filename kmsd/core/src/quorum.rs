@@ -121,20 +121,93 @@ impl QuorumPolicy {
             .expect("a quorum policy has only text keys, so it always has canonical form")
     }
 
-    /// The policy that guards `action` where a ring and a key may each have one. The ring's comes
-    /// first, so that no key can be made to weaken its officers' quorum.
-    pub fn guarding<'a>(
-        ring: Option<&'a Self>,
-        key: Option<&'a Self>,
-        action: Action,
-    ) -> Option<&'a Self> {
-        let guards = |policy: &&Self| policy.guards(action);
-        ring.filter(guards).or_else(|| key.filter(guards))
-    }
-
     /// The tree of approvers.
     pub const fn approvers(&self) -> &Approvers {
         &self.approvers
+    }
+}
+
+/// The quorum policies that guard one action, each of which has to be satisfied. So no key can be made to
+/// weaken its officers' quorum, nor a ring to weaken that of a key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Guarding<'a> {
+    /// That of the ring and that of the key.
+    Both {
+        /// The ring's.
+        ring: &'a QuorumPolicy,
+        /// The key's own.
+        key: &'a QuorumPolicy,
+    },
+    /// The key's own.
+    Key(&'a QuorumPolicy),
+    /// The ring's.
+    Ring(&'a QuorumPolicy),
+}
+
+/// The digests by which a proposal names the policies that guard it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PolicyDigests {
+    /// The one policy's; the ring's, if there are two.
+    pub policy: Digest,
+    /// The key's, if the ring's guards the action as well.
+    pub of_key: Option<Digest>,
+}
+
+/// Whose a quorum policy is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Guardian {
+    /// The key's.
+    Key,
+    /// The ring's.
+    Ring,
+}
+
+impl<'a> Guarding<'a> {
+    /// Those of the two policies for which `guards` holds, if any.
+    pub fn of(
+        ring: Option<&'a QuorumPolicy>,
+        key: Option<&'a QuorumPolicy>,
+        guards: impl Fn(&QuorumPolicy) -> bool,
+    ) -> Option<Self> {
+        match (ring.filter(|one| guards(one)), key.filter(|one| guards(one))) {
+            (Some(ring), Some(key)) => Some(Self::Both { ring, key }),
+            (None, Some(key)) => Some(Self::Key(key)),
+            (Some(ring), None) => Some(Self::Ring(ring)),
+            (None, None) => None,
+        }
+    }
+
+    /// What a proposal has to name.
+    pub fn digests(&self) -> PolicyDigests {
+        match self {
+            Self::Both { ring, key } => {
+                PolicyDigests { policy: ring.digest(), of_key: Some(key.digest()) }
+            }
+            Self::Key(policy) | Self::Ring(policy) => {
+                PolicyDigests { policy: policy.digest(), of_key: None }
+            }
+        }
+    }
+
+    /// Each policy, and whose it is; the ring's first.
+    pub fn policies(&self) -> impl Iterator<Item = (Guardian, &'a QuorumPolicy)> {
+        let (ring, key) = match *self {
+            Self::Both { ring, key } => (Some(ring), Some(key)),
+            Self::Key(key) => (None, Some(key)),
+            Self::Ring(ring) => (Some(ring), None),
+        };
+        let ring = ring.map(|policy| (Guardian::Ring, policy));
+        ring.into_iter().chain(key.map(|policy| (Guardian::Key, policy)))
+    }
+
+    /// Whether `name` stands in any of the trees.
+    fn includes(&self, name: &PrincipalName) -> bool {
+        self.policies().any(|(_, policy)| policy.approvers.includes(name))
+    }
+
+    /// Whether those who approve are enough for each policy.
+    fn satisfied_by(&self, approving: &BTreeSet<&PrincipalName>) -> bool {
+        self.policies().all(|(_, policy)| policy.approvers.satisfied_by(approving))
     }
 }
 
@@ -172,6 +245,30 @@ impl Approvers {
         u32::try_from(count).is_ok_and(|count| count >= self.n)
     }
 
+    /// How many more must approve at least, besides those who do.
+    fn missing(&self, approving: &BTreeSet<&PrincipalName>) -> u32 {
+        let of = |member: &Member| match member {
+            Member::Group(group) => group.missing(approving),
+            Member::Principal(name) => u32::from(!approving.contains(name)),
+        };
+        let mut each: Vec<u32> = self.members.iter().map(of).collect();
+        each.sort_unstable();
+        let wanted = usize::try_from(self.n).unwrap_or(usize::MAX);
+        each.into_iter().take(wanted).fold(0, u32::saturating_add)
+    }
+
+    /// Everybody who stands in the tree, in its order.
+    fn principals(&self) -> Vec<&PrincipalName> {
+        let mut principals = Vec::new();
+        for member in &self.members {
+            match member {
+                Member::Group(group) => principals.extend(group.principals()),
+                Member::Principal(name) => principals.push(name),
+            }
+        }
+        principals
+    }
+
     /// Whether `name` stands anywhere in the tree.
     pub fn includes(&self, name: &PrincipalName) -> bool {
         self.members.iter().any(|member| match member {
@@ -197,8 +294,13 @@ pub struct Proposal {
     pub resource: String,
     /// The state of the resource when it was proposed; another state, no execution.
     pub etag: String,
-    /// Digest of the quorum policy under which it was proposed.
+    /// Digest of the quorum policy under which it was proposed; where those of ring and key both guard the
+    /// action, of the ring's.
     pub policy_digest: Digest,
+    /// Where both guard it: digest of the key's. Left out elsewhere, so that the bytes of a proposal under
+    /// one policy are what they always were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_policy_digest: Option<Digest>,
     /// Who proposed it; never counts as an approver.
     pub proposer: PrincipalName,
     /// Makes it unique.
@@ -222,6 +324,11 @@ impl Proposal {
             Some(arguments) => arguments.action() == self.action,
             None => !self.action.takes_arguments(),
         }
+    }
+
+    /// The policies under which it was proposed.
+    pub const fn policies(&self) -> PolicyDigests {
+        PolicyDigests { policy: self.policy_digest, of_key: self.key_policy_digest }
     }
 
     /// Reads a proposal from the bytes that people signed.
@@ -282,10 +389,10 @@ pub enum Unapproved {
     /// Made for another appliance, type or document form.
     #[error("the proposal is not one of this appliance")]
     NotOurs,
-    /// The quorum policy changed since the proposal was made.
+    /// The quorum policies that guard it changed since the proposal was made.
     #[error("the quorum policy has changed since it was proposed; make a new proposal")]
     PolicyChanged,
-    /// Not enough valid approvals yet.
+    /// Not enough valid approvals yet for each of the policies.
     #[error("{valid} valid approval(s), more are needed")]
     TooFew {
         /// How many count.
@@ -309,8 +416,8 @@ pub struct Circumstances<'a> {
     pub appliance: &'a str,
     /// The resource's etag as it is now.
     pub etag: &'a str,
-    /// The quorum policy as it is now.
-    pub policy: &'a QuorumPolicy,
+    /// The quorum policies that guard the action as they are now.
+    pub guarding: Guarding<'a>,
     /// The SSH keys of enrolled people as they are now.
     pub keys: &'a BTreeMap<PrincipalName, Vec<SshKey>>,
     /// The time.
@@ -336,7 +443,7 @@ pub fn check_approval(
     let keys = circumstances
         .keys
         .get(approver)
-        .filter(|_| circumstances.policy.approvers.includes(approver))
+        .filter(|_| circumstances.guarding.includes(approver))
         .ok_or_else(|| ApprovalError::NotAnApprover(approver.clone()))?;
     let mut refusal = SignatureError::Wrong;
     for key in keys {
@@ -357,9 +464,73 @@ pub fn check_approval(
     Err(ApprovalError::Signature(approver.clone(), refusal))
 }
 
+/// Those of `approvals` that count, by who gave them, with the digest of the key that signed.
+pub fn count(
+    proposal_bytes: &[u8],
+    proposer: &PrincipalName,
+    approvals: &[Approval],
+    circumstances: &Circumstances<'_>,
+) -> BTreeMap<PrincipalName, Digest> {
+    let mut counted = BTreeMap::new();
+    for approval in approvals {
+        let checked = check_approval(proposal_bytes, proposer, approval, &counted, circumstances);
+        if let Ok(key) = checked {
+            counted.insert(approval.approver.clone(), key);
+        }
+    }
+    counted
+}
+
+/// How far one of the policies that guard a proposal is satisfied. Only to be shown: what runs is decided by
+/// [`Approved::by`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Standing {
+    /// Whose policy it is.
+    pub guardian: Guardian,
+    /// Names the policy.
+    pub policy_digest: Digest,
+    /// Whose approvals count for it, sorted.
+    pub approvers: Vec<PrincipalName>,
+    /// How many more it takes at least; 0 when it is satisfied.
+    pub missing: u32,
+    /// Whose approvals would count besides, in the order of the policy; none once it is satisfied.
+    pub may_approve: Vec<PrincipalName>,
+}
+
+impl Standing {
+    /// How each policy stands that guards `proposal_bytes`; none where the policies are not those that it
+    /// names, since nobody's approval makes it run then.
+    pub fn of_each(
+        proposal_bytes: &[u8],
+        approvals: &[Approval],
+        circumstances: &Circumstances<'_>,
+    ) -> Vec<Self> {
+        let guarding = &circumstances.guarding;
+        let proposal = match Proposal::from_bytes(proposal_bytes) {
+            Ok(proposal) if proposal.policies() == guarding.digests() => proposal,
+            _ => return Vec::new(),
+        };
+        let counted = count(proposal_bytes, &proposal.proposer, approvals, circumstances);
+        let approving: BTreeSet<&PrincipalName> = counted.keys().collect();
+        let of = |(guardian, policy): (Guardian, &QuorumPolicy)| {
+            let tree = &policy.approvers;
+            let missing = tree.missing(&approving);
+            let may = |name: &&PrincipalName| {
+                missing > 0 && !approving.contains(name) && **name != proposal.proposer
+            };
+            let may_approve = tree.principals().into_iter().filter(may).cloned().collect();
+            let counts = approving.iter().filter(|name| tree.includes(name));
+            let approvers = counts.map(|name| PrincipalName::clone(name)).collect();
+            Self { guardian, policy_digest: policy.digest(), approvers, missing, may_approve }
+        };
+        guarding.policies().map(of).collect()
+    }
+}
+
 impl Approved {
     /// Counts `approvals` over `proposal_bytes` from nothing: what was counted before, or stored,
-    /// does not matter.
+    /// does not matter. Each policy that guards the action has to be satisfied; whoever stands in two says
+    /// yes for both by one signature.
     ///
     /// # Errors
     /// [`Unapproved`] when the proposal cannot run now.
@@ -376,26 +547,14 @@ impl Approved {
         if proposal.expires_at <= circumstances.now {
             return Err(Unapproved::Expired);
         }
-        if proposal.policy_digest != circumstances.policy.digest() {
+        if proposal.policies() != circumstances.guarding.digests() {
             return Err(Unapproved::PolicyChanged);
         }
         if proposal.etag != circumstances.etag {
             return Err(Unapproved::EtagMoved);
         }
-        let mut counted = BTreeMap::new();
-        for approval in approvals {
-            let checked = check_approval(
-                proposal_bytes,
-                &proposal.proposer,
-                approval,
-                &counted,
-                circumstances,
-            );
-            if let Ok(key) = checked {
-                counted.insert(approval.approver.clone(), key);
-            }
-        }
-        if !circumstances.policy.approvers.satisfied_by(&counted.keys().collect()) {
+        let counted = count(proposal_bytes, &proposal.proposer, approvals, circumstances);
+        if !circumstances.guarding.satisfied_by(&counted.keys().collect()) {
             return Err(Unapproved::TooFew { valid: counted.len() });
         }
         let approvers = counted.into_keys().collect();
@@ -487,6 +646,7 @@ mod tests {
             resource: "tenants/t/locations/l/keyRings/r/keys/k/versions/1".to_owned(),
             etag: "7".to_owned(),
             policy_digest: policy.digest(),
+            key_policy_digest: None,
             proposer: person("mallory"),
             nonce: Nonce([0; 32]),
             created_at: Timestamp(0),
@@ -498,7 +658,7 @@ mod tests {
 
     fn now<'a>(policy: &'a QuorumPolicy, people: &'a People) -> Circumstances<'a> {
         let (appliance, etag, now) = ("kms/test", "7", Timestamp(999));
-        Circumstances { appliance, etag, policy, keys: &people.keys, now }
+        Circumstances { appliance, etag, guarding: Guarding::Key(policy), keys: &people.keys, now }
     }
 
     #[test]
@@ -583,7 +743,7 @@ mod tests {
         for (circumstances, refusal) in [
             (Circumstances { appliance: "kms/other", ..at }, Unapproved::NotOurs),
             (Circumstances { etag: "8", ..at }, Unapproved::EtagMoved),
-            (Circumstances { policy: &other, ..at }, Unapproved::PolicyChanged),
+            (Circumstances { guarding: Guarding::Key(&other), ..at }, Unapproved::PolicyChanged),
             (Circumstances { now: Timestamp(1000), ..at }, Unapproved::Expired),
         ] {
             assert_eq!(Approved::by(&bytes, &approvals, &circumstances), Err(refusal));
@@ -591,6 +751,94 @@ mod tests {
         let mut spaced = bytes.clone();
         spaced.push(b'\n');
         assert_eq!(Approved::by(&spaced, &approvals, &at), Err(Unapproved::NotOurs));
+    }
+
+    #[test]
+    fn two_policies_are_each_satisfied_and_each_says_what_it_still_wants() {
+        let people = people(&["alice", "bob", "carol", "dave", "mallory"]);
+        let (rings, keys) =
+            (two_of(&["carol", "dave", "mallory"]), two_of(&["alice", "bob", "carol"]));
+        let both = Guarding::Both { ring: &rings, key: &keys };
+        let document = Proposal { key_policy_digest: Some(keys.digest()), ..proposal(&rings) };
+        let bytes = document.to_bytes().unwrap();
+        let at = Circumstances { guarding: both, ..now(&rings, &people) };
+        let approvals = |names: &[&str]| -> Vec<Approval> {
+            names.iter().map(|name| people.approve(name, &bytes)).collect()
+        };
+        let standing = |names: &[&str]| {
+            let each = Standing::of_each(&bytes, &approvals(names), &at);
+            let short = |names: &[PrincipalName]| {
+                let names = names.iter().map(ToString::to_string);
+                names.collect::<Vec<_>>().join(" ").replace("users/", "")
+            };
+            each.iter()
+                .map(|one| {
+                    let (approvers, may) = (short(&one.approvers), short(&one.may_approve));
+                    (one.guardian, approvers, one.missing, may)
+                })
+                .collect::<Vec<_>>()
+        };
+        let row = |guardian, approvers: &str, missing, may: &str| {
+            (guardian, approvers.to_owned(), missing, may.to_owned())
+        };
+        let (ring, key) = (Guardian::Ring, Guardian::Key);
+        // The proposer stands in the tree, and never counts.
+        assert_eq!(
+            standing(&[]),
+            [row(ring, "", 2, "carol dave"), row(key, "", 2, "alice bob carol")]
+        );
+        assert_eq!(
+            standing(&["alice", "bob"]),
+            [row(ring, "", 2, "carol dave"), row(key, "alice bob", 0, "")]
+        );
+        let too_few = |valid| Err(Unapproved::TooFew { valid });
+        assert_eq!(Approved::by(&bytes, &approvals(&["alice", "bob"]), &at), too_few(2));
+        assert_eq!(Approved::by(&bytes, &approvals(&["carol", "dave"]), &at), too_few(2));
+        // Who stands in both says yes for both at once.
+        assert_eq!(
+            standing(&["alice", "carol"]),
+            [row(ring, "carol", 1, "dave"), row(key, "alice carol", 0, "")]
+        );
+        let enough = approvals(&["alice", "carol", "dave"]);
+        assert!(Approved::by(&bytes, &enough, &at).is_ok());
+
+        // Neither of the two may be another one, or be gone, or have come, since it was proposed.
+        let other = two_of(&["alice", "dave", "carol"]);
+        for guarding in [
+            Guarding::Both { ring: &other, key: &keys },
+            Guarding::Both { ring: &rings, key: &other },
+            Guarding::Both { ring: &keys, key: &rings },
+            Guarding::Ring(&rings),
+            Guarding::Key(&keys),
+        ] {
+            let at = Circumstances { guarding, ..at };
+            assert_eq!(Approved::by(&bytes, &enough, &at), Err(Unapproved::PolicyChanged));
+            assert_eq!(Standing::of_each(&bytes, &enough, &at), []);
+        }
+        let of_ring = proposal(&rings).to_bytes().unwrap();
+        let enough = ["carol", "dave"].map(|name| people.approve(name, &of_ring));
+        assert_eq!(Approved::by(&of_ring, &enough, &at), Err(Unapproved::PolicyChanged));
+    }
+
+    #[test]
+    fn what_is_missing_is_the_least_that_would_do() {
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| Member::Principal(person(name)));
+        let inner = Member::Group(Approvers { n: 2, members: vec![b, c] });
+        let tree = Approvers { n: 2, members: vec![a, inner, d] };
+        for (approving, missing) in [
+            (&[][..], 2),
+            (&["a"], 1),
+            (&["b"], 2),
+            (&["b", "c"], 1),
+            (&["a", "b"], 1),
+            (&["a", "d"], 0),
+            (&["a", "b", "c"], 0),
+        ] {
+            let approving: Vec<_> = approving.iter().map(|name| person(name)).collect();
+            let approving = approving.iter().collect();
+            assert_eq!(tree.missing(&approving), missing, "{approving:?}");
+            assert_eq!(tree.satisfied_by(&approving), missing == 0, "{approving:?}");
+        }
     }
 
     #[test]
@@ -679,5 +927,7 @@ mod tests {
             "type",
         ];
         assert_eq!(members, expected);
+        // Nor has one under a single policy a member that is empty.
+        assert!(!String::from_utf8(bytes).unwrap().contains("key_policy_digest"));
     }
 }

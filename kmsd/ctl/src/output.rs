@@ -173,6 +173,7 @@ fn cell(value: &Value) -> String {
         Value::Array(items) if items.iter().all(|item| !item.is_object()) => {
             items.iter().map(cell).collect::<Vec<_>>().join(", ")
         }
+        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join("\n"),
         Value::Object(members) if members.values().all(|member| !member.is_object()) => {
             let pairs = members.iter().map(|(name, member)| format!("{name}={}", cell(member)));
             pairs.collect::<Vec<_>>().join(", ")
@@ -208,6 +209,9 @@ mod tests {
         let report = Report::fields(json!({ "log_key": "k", "labels": { "a": "b" }, "n": 3 }));
         let text = report.render(Format::Table);
         assert!(text.contains("labels   a=b") && text.contains("log key  k"), "{text}");
+        let report = Report::fields(json!({ "all": [{ "a": 1, "b": ["x", "y"] }, { "a": 2 }] }));
+        let text = report.render(Format::Table);
+        assert!(text.contains("a=1, b=x, y") && text.contains("a=2"), "{text}");
     }
 
     #[test]

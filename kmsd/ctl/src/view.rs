@@ -218,6 +218,7 @@ pub(crate) fn proposal(proposal: v1::Proposal) -> Value {
         expire_time,
         approvers,
         approved,
+        quorums,
     } = proposal;
     json!({
         "name": name,
@@ -228,6 +229,7 @@ pub(crate) fn proposal(proposal: v1::Proposal) -> Value {
         "expire_time": expire_time.map(timestamp),
         "approvers": approvers,
         "approved": approved,
+        "quorums": quorums.into_iter().map(proposal_quorum).collect::<Vec<_>>(),
     })
 }
 
@@ -290,6 +292,17 @@ fn requirement(requirement: v1::ReleaseRequirement) -> Value {
         "may_be_unestablished": may_be_unestablished,
         "policy": policy,
         "free_usages": free,
+    })
+}
+
+fn proposal_quorum(quorum: v1::ProposalQuorum) -> Value {
+    let v1::ProposalQuorum { guardian, policy_digest, approvers, missing, may_approve } = quorum;
+    json!({
+        "guardian": guardian,
+        "policy_digest": hex::encode(policy_digest),
+        "approvers": approvers,
+        "missing": missing,
+        "may_approve": may_approve,
     })
 }
 

@@ -292,6 +292,16 @@ fn approvals_of_guarded_actions() {
     let run = format!("proposal execute {name}");
     let told = group.refused(&run, 3, "UNAPPROVED");
     assert!(told.message.contains("more are needed"), "{told:?}");
+    // Whoever carries the document about sees whom to ask yet.
+    let shown = group.done(&format!("proposal show {name}"));
+    let quorum = &shown["quorums"][0];
+    assert!(quorum["guardian"].as_str().unwrap().ends_with("/keys/p-k"), "{shown}");
+    assert_eq!(quorum["policy_digest"], shown["policy_digest"]);
+    assert_eq!(quorum["approvers"], serde_json::json!(["users/alice"]));
+    assert_eq!(quorum["missing"], 1);
+    assert_eq!(quorum["may_approve"], serde_json::json!(["users/bob", "users/carol"]));
+    assert_eq!(shown["quorums"].as_array().unwrap().len(), 1);
+    assert_eq!(shown["key_policy_digest"], Value::Null);
     // Twice, under another's name, and of a changed document.
     let hand_in = |who: &str| {
         format!("proposal approve {name} --approver users/{who} --signature p.json.sig")

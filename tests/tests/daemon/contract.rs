@@ -42,9 +42,10 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         service: ServiceIndicator::NotApproved.into(),
         row_set_root: vec![31; 32],
         row_set_sequence: 32,
-        lease_uses_max: 35,
-        lease_until_ms: 36,
-        use_digests: vec![37; 64],
+        key_quorum_digest: vec![33; 32],
+        lease_uses_max: 34,
+        lease_until_ms: 35,
+        use_digests: vec![36; 64],
     };
     let wire = v1::AuditLeaf::decode(rules.to_bytes().as_slice()).unwrap();
     assert_eq!(wire.encode_to_vec(), rules.to_bytes());
@@ -82,6 +83,7 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         service,
         row_set_root,
         row_set_sequence,
+        key_quorum_digest,
         lease_uses_max,
         lease_until_ms,
         use_digests,
@@ -119,6 +121,7 @@ fn an_audit_leaf_has_the_same_bytes_in_the_rules_and_on_the_wire() {
         service,
         row_set_root,
         row_set_sequence,
+        key_quorum_digest,
         lease_uses_max,
         lease_until_ms,
         use_digests,
@@ -153,5 +156,5 @@ fn each_field_of_an_audit_leaf_is_explained_where_it_is_published() {
     let fields = lines.iter().filter(|line| line.ends_with(';')).count();
     let explained = |pair: &&[&str]| pair[0].starts_with("// ") && pair[1].ends_with(';');
     assert_eq!(lines.windows(2).filter(explained).count(), fields);
-    assert!(fields >= 32, "only {fields} fields were found");
+    assert!(fields >= 36, "only {fields} fields were found");
 }

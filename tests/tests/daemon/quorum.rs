@@ -66,6 +66,105 @@ async fn two_of_three_destroy_and_fewer_do_not() {
     assert_eq!(granted[0].proposal_digest.len(), 32);
 }
 
+/// What each of the policies says of a proposal: whose it is, whose approvals count, how many are missing,
+/// who else may approve.
+fn standings(proposal: &v1::Proposal) -> Vec<(&str, Vec<&str>, u32, Vec<&str>)> {
+    fn short(names: &[String]) -> Vec<&str> {
+        names.iter().map(|name| name.rsplit('/').next().unwrap()).collect()
+    }
+    let mut standings = Vec::new();
+    for one in &proposal.quorums {
+        let guardian = if one.guardian.contains("/keys/") { "key" } else { "ring" };
+        standings.push((guardian, short(&one.approvers), one.missing, short(&one.may_approve)));
+    }
+    standings
+}
+
+#[tokio::test]
+async fn what_ring_and_key_both_guard_takes_the_approval_of_both() {
+    let daemon = Daemon::shared();
+    let (client, officer) = (daemon.client().await, daemon.officer_client().await);
+    let request = v1::CreateKeyRingRequest {
+        name: "quorum-both".to_owned(),
+        quorum: Some(quorum(&[DESTROY], 1, &["users/carol"])),
+        ..Default::default()
+    };
+    officer.call(officer.keys().create_key_ring(request)).await.unwrap();
+
+    // Enough for the key are not enough for the ring.
+    let (version, proposal) = proposed(&client, "quorum-both/a").await;
+    let all = vec!["alice", "bob", "carol"];
+    let unasked = [("ring", vec![], 1, vec!["carol"]), ("key", vec![], 2, all)];
+    assert_eq!(standings(&proposal), unasked);
+    approve(daemon, &client, &proposal, "alice").await.unwrap();
+    let shown = approve(daemon, &client, &proposal, "bob").await.unwrap();
+    assert!(!shown.approved);
+    let by_key = [("ring", vec![], 1, vec!["carol"]), ("key", vec!["alice", "bob"], 0, vec![])];
+    assert_eq!(standings(&shown), by_key);
+    let refusal = refused_for(execute(&client, &proposal).await, "UNAPPROVED");
+    log::assert_recorded(&client, &refusal, DESTROY).await;
+    assert!(approve(daemon, &client, &proposal, "carol").await.unwrap().approved);
+    let done = execute(&client, &proposal).await.unwrap();
+    assert_eq!(standings(&done), []);
+    assert_eq!(state(&client, &version).await, v1::State::Destroyed);
+
+    // What was signed names both policies, and so does the log.
+    let document: serde_json::Value = serde_json::from_slice(&proposal.document).unwrap();
+    let digests: Vec<String> =
+        proposal.quorums.iter().map(|one| hex::encode(&one.policy_digest)).collect();
+    assert_eq!(document["policy_digest"], digests[0]);
+    assert_eq!(document["key_policy_digest"], digests[1]);
+    let leaves = log::Export::fetch(&client).await.leaves();
+    let ran = leaves
+        .iter()
+        .find(|leaf| leaf.action == DESTROY && leaf.resource == version && leaf.reason.is_empty());
+    let ran = ran.unwrap();
+    assert_eq!(hex::encode(&ran.quorum_digest), digests[0]);
+    assert_eq!(hex::encode(&ran.key_quorum_digest), digests[1]);
+
+    // Enough for the ring is not enough for the key; who stands in both says yes for both at once.
+    let (version, proposal) = proposed(&client, "quorum-both/b").await;
+    let shown = approve(daemon, &client, &proposal, "carol").await.unwrap();
+    let by_ring =
+        [("ring", vec!["carol"], 0, vec![]), ("key", vec!["carol"], 1, vec!["alice", "bob"])];
+    assert_eq!(standings(&shown), by_ring);
+    refused_for(execute(&client, &proposal).await, "UNAPPROVED");
+    assert_eq!(state(&client, &version).await, v1::State::Deactivated);
+    approve(daemon, &client, &proposal, "alice").await.unwrap();
+    execute(&client, &proposal).await.unwrap();
+    assert_eq!(state(&client, &version).await, v1::State::Destroyed);
+}
+
+#[tokio::test]
+async fn what_one_of_two_policies_guards_is_asked_of_that_one() {
+    let daemon = Daemon::shared();
+    let (client, officer) = (daemon.client().await, daemon.officer_client().await);
+    let request = v1::CreateKeyRingRequest {
+        name: "quorum-either".to_owned(),
+        quorum: Some(quorum(&["SuspendKeyVersion"], 1, &["users/carol"])),
+        ..Default::default()
+    };
+    officer.call(officer.keys().create_key_ring(request)).await.unwrap();
+    let (_, of_key) = proposed(&client, "quorum-either/a").await;
+    let all = vec!["alice", "bob", "carol"];
+    assert_eq!(standings(&of_key), [("key", vec![], 2, all)]);
+    let mut request = key("quorum-either/b", Algorithm::EcP256);
+    request.key.as_mut().unwrap().quorum = Some(quorum(&[DESTROY], 2, &PEOPLE));
+    let version = create(&client, request).await.name;
+    let of_ring = propose(&client, "SuspendKeyVersion", &version).await;
+    assert_eq!(standings(&of_ring), [("ring", vec![], 1, vec!["carol"])]);
+    for proposal in [&of_key, &of_ring] {
+        let document: serde_json::Value = serde_json::from_slice(&proposal.document).unwrap();
+        let digest = hex::encode(&proposal.quorums[0].policy_digest);
+        assert_eq!(document["policy_digest"], digest);
+        assert!(document.get("key_policy_digest").is_none(), "{document}");
+    }
+    refused_for(approve(daemon, &client, &of_ring, "alice").await, "APPROVAL_REFUSED");
+    approve(daemon, &client, &of_ring, "carol").await.unwrap();
+    execute(&client, &of_ring).await.unwrap();
+    assert_eq!(state(&client, &version).await, v1::State::Suspended);
+}
+
 #[tokio::test]
 async fn approvals_that_do_not_count_are_refused_and_counted_nowhere() {
     let daemon = Daemon::shared();

@@ -104,7 +104,7 @@ pub struct Leaf {
     /// Digest of the verdict: every check of the evidence and what came of it; empty without.
     #[prost(bytes = "vec", tag = "24")]
     pub verdict_digest: Vec<u8>,
-    /// Digest of the quorum policy that decided; empty without.
+    /// Digest of the quorum policy that decided, the ring's where two did; empty without.
     #[prost(bytes = "vec", tag = "25")]
     pub quorum_digest: Vec<u8>,
     /// How the key was used; empty where no key was.
@@ -129,16 +129,19 @@ pub struct Leaf {
     /// With which record of the store the rows stood so.
     #[prost(uint64, tag = "32")]
     pub row_set_sequence: u64,
+    /// Digest of the key's quorum policy, where it decided together with the ring's; empty elsewhere.
+    #[prost(bytes = "vec", tag = "33")]
+    pub key_quorum_digest: Vec<u8>,
     /// Of a use that opens a usage lease: how many more uses like it may follow without a leaf of their own;
     /// 0 elsewhere.
-    #[prost(uint64, tag = "35")]
+    #[prost(uint64, tag = "34")]
     pub lease_uses_max: u64,
     /// Until when, milliseconds since 1970.
-    #[prost(uint64, tag = "36")]
+    #[prost(uint64, tag = "35")]
     pub lease_until_ms: u64,
     /// Of a usage lease that has ended: the digests of its uses in their order, 32 bytes each (see
     /// [`use_digest`](super::use_digest)).
-    #[prost(bytes = "vec", tag = "37")]
+    #[prost(bytes = "vec", tag = "36")]
     pub use_digests: Vec<u8>,
 }
 

@@ -7,7 +7,7 @@ use crate::id::{Resource, Timestamp};
 use crate::key::{Commitment, Key, Ring, Rotation, Version};
 use crate::lifecycle::{self, Allowance, State};
 use crate::mechanism::Mechanism;
-use crate::quorum::{Approved, QuorumPolicy};
+use crate::quorum::{Approved, Guarding, QuorumPolicy};
 use crate::ring_policy::RingKind;
 use crate::service::{self, ServiceIndicator};
 
@@ -120,9 +120,8 @@ fn judge_subject(
     if opens && guarding(ring, key, version, Action::Decrypt, now).is_some() {
         return Err(Refusal::NotProposable);
     }
-    let policy = guarding(ring, key, version, asked.action, now);
-    match policy {
-        Some(policy) => judge_quorum(asked, policy, grounds),
+    match guarding(ring, key, version, asked.action, now) {
+        Some(guarding) => judge_quorum(asked, guarding, grounds),
         // A key that leaves the appliance leaves it by the will of more than one.
         None if intent.action == Action::ExportKeyVersion => Err(Refusal::NeedsApproval),
         None if only_under_quorum(version, asked.action, now) => Err(Refusal::NoQuorum),
@@ -136,16 +135,16 @@ fn only_under_quorum(version: &Version, action: Action, now: Timestamp) -> bool 
     action.usage().map(answer) == Some(Allowance::UnderQuorum)
 }
 
-/// The quorum that guards `action` on `version`, if one does. Whoever guards the way into a state
+/// The quorums that guard `action` on `version`, if any does. Whoever guards the way into a state
 /// guards the way out of it, and the date on which it is entered. Where the state wants a quorum, it is
-/// the one that would have to be asked for the key itself.
+/// whoever would have to be asked for the key itself.
 pub fn guarding<'a>(
     ring: &'a Ring,
     key: &'a Key,
     version: &Version,
     action: Action,
     now: Timestamp,
-) -> Option<&'a QuorumPolicy> {
+) -> Option<Guarding<'a>> {
     // Taking a step back is a step as well: whoever guards either is asked.
     let taken_back =
         || {
@@ -164,10 +163,12 @@ pub fn guarding<'a>(
     };
     let (ring, key) = (ring.quorum.as_ref(), key.quorum.as_ref());
     if only_under_quorum(version, action, now) {
-        return QuorumPolicy::guarding(ring, key, Action::ExportKeyVersion);
+        return Guarding::of(ring, key, |policy| policy.guards(Action::ExportKeyVersion));
     }
-    let mut guarded = core::iter::once(action).chain(also);
-    guarded.find_map(|action| QuorumPolicy::guarding(ring, key, action))
+    let asked = |policy: &QuorumPolicy| {
+        policy.guards(action) || also.iter().any(|also| policy.guards(*also))
+    };
+    Guarding::of(ring, key, asked)
 }
 
 fn judge_role(
@@ -311,13 +312,17 @@ fn judge_commitment(usage: Usage, committed: Option<Commitment>) -> Result<(), R
     }
 }
 
-fn judge_quorum(asked: Asked<'_>, policy: &QuorumPolicy, grounds: &Grounds) -> Result<(), Refusal> {
+fn judge_quorum(
+    asked: Asked<'_>,
+    guarding: Guarding<'_>,
+    grounds: &Grounds,
+) -> Result<(), Refusal> {
     let unasked = match asked.action.usage() {
         Some(_) if !asked.action.guardable() => Refusal::NotProposable,
         _ => Refusal::NeedsApproval,
     };
     let approved = approved_for(asked, grounds)?.ok_or(unasked)?;
-    if approved.proposal().policy_digest == policy.digest() {
+    if approved.proposal().policies() == guarding.digests() {
         Ok(())
     } else {
         Err(Refusal::ApprovalMismatch)

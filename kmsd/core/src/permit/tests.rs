@@ -11,8 +11,8 @@ use crate::id::{Nonce, PrincipalName, VersionName};
 use crate::key::{Floors, Origin, Pkcs11Attributes, ReleaseRequirement, Rotation, SealHeader};
 use crate::lifecycle::{Allowance, Dates, State};
 use crate::quorum::{
-    Approval, Approved, Approvers, Circumstances, Member, NAMESPACE, PROPOSAL_TYPE, Proposal,
-    QuorumPolicy,
+    Approval, Approved, Approvers, Circumstances, Guarding, Member, NAMESPACE, PROPOSAL_TYPE,
+    PolicyDigests, Proposal, QuorumPolicy, Unapproved,
 };
 use crate::ring_policy::{RingKind, RingPolicy};
 use crate::service::{Ingredients, ServiceIndicator};
@@ -263,11 +263,16 @@ fn the_rings_quorum_guards_every_key_and_no_key_weakens_it() {
     };
     let refusal = ask(&caller(Role::KeyManager, "r"), Action::DestroyKeyVersion, subject);
     assert_eq!(refusal, Err(Refusal::NeedsApproval));
-    let guarding = |ring, key| QuorumPolicy::guarding(ring, key, Action::DestroyKeyVersion);
-    assert_eq!(guarding(Some(&rings), Some(&keys)), Some(&rings));
-    assert_eq!(guarding(None, Some(&keys)), Some(&keys));
-    let suspend = QuorumPolicy::guarding(Some(&rings), Some(&keys), Action::SuspendKeyVersion);
-    assert_eq!(suspend, None);
+    let of = |ring, key, action| {
+        let guards = |policy: &QuorumPolicy| policy.guards(action);
+        Guarding::of(ring, key, guards)
+    };
+    let destroy = Action::DestroyKeyVersion;
+    let both = Guarding::Both { ring: &rings, key: &keys };
+    assert_eq!(of(Some(&rings), Some(&keys), destroy), Some(both));
+    assert_eq!(of(None, Some(&keys), destroy), Some(Guarding::Key(&keys)));
+    assert_eq!(of(Some(&rings), None, destroy), Some(Guarding::Ring(&rings)));
+    assert_eq!(of(Some(&rings), Some(&keys), Action::SuspendKeyVersion), None);
 }
 
 #[test]
@@ -601,16 +606,25 @@ fn an_officers_trust_in_a_key_is_no_trust_in_material_from_outside() {
 
 /// The word of `who`, who alone is asked, over `action` on `resource`.
 fn approved(policy: &QuorumPolicy, who: &str, action: Action, resource: &str) -> Approved {
-    let approver: PrincipalName = who.parse().unwrap();
-    let pair = ssh_key::private::Ed25519Keypair::from_seed(&[3; 32]);
-    let secret = ssh_key::PrivateKey::from(pair);
+    approved_by(Guarding::Key(policy), &[who], action, resource).unwrap()
+}
+
+/// The word of each of `who` over `action` on `resource`, if that is enough for those who guard it.
+fn approved_by(
+    guarding: Guarding<'_>,
+    who: &[&str],
+    action: Action,
+    resource: &str,
+) -> Result<Approved, Unapproved> {
+    let PolicyDigests { policy, of_key } = guarding.digests();
     let proposal = Proposal {
         type_: PROPOSAL_TYPE.to_owned(),
         appliance: "kms/test".to_owned(),
         action,
         resource: resource.to_owned(),
         etag: "7".to_owned(),
-        policy_digest: policy.digest(),
+        policy_digest: policy,
+        key_policy_digest: of_key,
         proposer: "apps/a".parse().unwrap(),
         nonce: Nonce([0; 32]),
         created_at: Timestamp(0),
@@ -624,13 +638,21 @@ fn approved(policy: &QuorumPolicy, who: &str, action: Action, resource: &str) ->
         }),
     };
     let bytes = proposal.to_bytes().unwrap();
-    let signed = secret.sign(NAMESPACE, ssh_key::HashAlg::Sha512, &bytes).unwrap();
-    let signature = signed.to_pem(ssh_key::LineEnding::LF).unwrap();
-    let key = secret.public_key().to_openssh().unwrap().parse().unwrap();
-    let keys = BTreeMap::from([(approver.clone(), vec![key])]);
+    let (mut keys, mut approvals) = (BTreeMap::new(), Vec::new());
+    for name in who {
+        let approver: PrincipalName = name.parse().unwrap();
+        let seed = Digest::of(&[name.as_bytes()]).0;
+        let pair = ssh_key::private::Ed25519Keypair::from_seed(&seed);
+        let secret = ssh_key::PrivateKey::from(pair);
+        let signed = secret.sign(NAMESPACE, ssh_key::HashAlg::Sha512, &bytes).unwrap();
+        let signature = signed.to_pem(ssh_key::LineEnding::LF).unwrap();
+        let key = secret.public_key().to_openssh().unwrap().parse().unwrap();
+        keys.insert(approver.clone(), vec![key]);
+        approvals.push(Approval { approver, signature });
+    }
     let (appliance, etag, now) = ("kms/test", "7", Timestamp(5));
-    let circumstances = Circumstances { appliance, etag, policy, keys: &keys, now };
-    Approved::by(&bytes, &[Approval { approver, signature }], &circumstances).unwrap()
+    let circumstances = Circumstances { appliance, etag, guarding, keys: &keys, now };
+    Approved::by(&bytes, &approvals, &circumstances)
 }
 
 #[test]
@@ -678,6 +700,84 @@ fn an_approval_is_for_one_action_on_one_resource_under_one_policy() {
     ] {
         assert_eq!(ask(elsewhere), Err(Refusal::ApprovalMismatch));
     }
+}
+
+#[test]
+fn what_ring_and_key_both_guard_takes_the_approval_of_both() {
+    let destroy = Action::DestroyKeyVersion;
+    let policy = |n, who: &[&str]| {
+        let members = who.iter().map(|who| Member::Principal(who.parse().unwrap())).collect();
+        QuorumPolicy::new(BTreeSet::from([destroy]), Approvers { n, members }).unwrap()
+    };
+    let (alice, bob, carol, officer) = ("users/alice", "users/bob", "users/carol", "users/officer");
+    let (rings, keys) = (policy(1, &[officer]), policy(2, &[alice, bob, carol]));
+    let ring = Ring { quorum: Some(rings.clone()), ..RING.clone() };
+    let key = Key { quorum: Some(keys.clone()), ..key() };
+    let version = version(&key, State::Deactivated);
+    let both = Guarding::Both { ring: &rings, key: &keys };
+    assert_eq!(guarding(&ring, &key, &version, destroy, Timestamp(5)), Some(both));
+
+    let count = |who: &[&str]| approved_by(both, who, destroy, VERSION).map(|_| ());
+    for too_few in [&[][..], &[officer], &[alice, bob, carol], &[officer, alice]] {
+        let valid = too_few.len();
+        assert_eq!(count(too_few), Err(Unapproved::TooFew { valid }), "{too_few:?}");
+    }
+    assert_eq!(count(&[officer, alice, carol]), Ok(()));
+
+    let ask = |ring: &Ring, key: &Key, approved: Approved| {
+        let subject = Subject::Version {
+            ring,
+            key,
+            version: &Version {
+                header: SealHeader {
+                    quorum_digest: key.quorum.as_ref().map(QuorumPolicy::digest),
+                    ..version.header.clone()
+                },
+                ..version.clone()
+            },
+            transition: Some(Transition::Destroy),
+            mechanism: None,
+            manner: Manner::default(),
+        };
+        let intent = Intent {
+            action: destroy,
+            resource: Resource::Version(name()),
+            operation_id: OperationId([1; 16]),
+            request_digest: Digest([2; 32]),
+            subject,
+            other: None,
+            ingredients: Ingredients::default(),
+            approved_only: false,
+            region: "l",
+            now: Timestamp(5),
+        };
+        let grounds = Grounds { approval: Some(Box::new(approved)), ..Grounds::default() };
+        decide(&caller(Role::KeyManager, "r"), &intent, grounds, None)
+            .map(|permit| permit.leaf)
+            .map_err(|denial| denial.refusal)
+    };
+    let enough = || approved_by(both, &[officer, alice, carol], destroy, VERSION).unwrap();
+    let leaf = ask(&ring, &key, enough()).unwrap();
+    assert_eq!(leaf.quorum_digest, rings.digest().as_bytes());
+    assert_eq!(leaf.key_quorum_digest, keys.digest().as_bytes());
+    assert_eq!(leaf.approvers, [alice, carol, officer]);
+    // What is enough for either alone does not do for both, nor the other way round.
+    let of_ring = approved_by(Guarding::Ring(&rings), &[officer], destroy, VERSION).unwrap();
+    assert_eq!(ask(&ring, &key, of_ring).err(), Some(Refusal::ApprovalMismatch));
+    let of_key = approved_by(Guarding::Key(&keys), &[alice, bob], destroy, VERSION).unwrap();
+    assert_eq!(ask(&ring, &key, of_key).err(), Some(Refusal::ApprovalMismatch));
+    let unguarded = Ring { quorum: None, ..RING.clone() };
+    assert_eq!(ask(&unguarded, &key, enough()).err(), Some(Refusal::ApprovalMismatch));
+    // Nor does what was approved under another policy of either, or with the two exchanged.
+    let looser = policy(1, &[alice, bob, carol]);
+    let other_ring = Ring { quorum: Some(looser.clone()), ..RING.clone() };
+    assert_eq!(ask(&other_ring, &key, enough()).err(), Some(Refusal::ApprovalMismatch));
+    let other_key = Key { quorum: Some(looser), ..key.clone() };
+    assert_eq!(ask(&ring, &other_key, enough()).err(), Some(Refusal::ApprovalMismatch));
+    let exchanged = Ring { quorum: Some(keys.clone()), ..RING.clone() };
+    let exchanged_key = Key { quorum: Some(rings.clone()), ..key.clone() };
+    let exchanged = ask(&exchanged, &exchanged_key, enough());
+    assert_eq!(exchanged.err(), Some(Refusal::ApprovalMismatch));
 }
 
 fn quorum_of(who: &str, guards: &[Action]) -> QuorumPolicy {
@@ -739,12 +839,18 @@ fn a_compromised_version_is_used_under_its_quorum_and_no_other() {
     // It protects nothing any more, whoever wants it.
     let state = State::Compromised;
     assert_eq!(ask(Action::Sign, good()), Err(Refusal::StateRefuses { state }));
-    // The officers' quorum comes before the key's, here as elsewhere.
+    // Where the officers have a quorum as well, both are asked, here as elsewhere.
     let ring = Ring { quorum: Some(other.clone()), ..RING.clone() };
     let under_both = |approval| use_under((&ring, &key, &compromised), verify, Some(approval));
-    let refused = under_both(approved(&own, "users/alice", verify, VERSION));
-    assert_eq!(refused, Err(Refusal::ApprovalMismatch));
-    assert_eq!(under_both(approved(&other, "users/bob", verify, VERSION)), Ok(()));
+    for alone in [
+        approved(&own, "users/alice", verify, VERSION),
+        approved(&other, "users/bob", verify, VERSION),
+    ] {
+        assert_eq!(under_both(alone), Err(Refusal::ApprovalMismatch));
+    }
+    let guarding = Guarding::Both { ring: &other, key: &own };
+    let both = approved_by(guarding, &["users/alice", "users/bob"], verify, VERSION);
+    assert_eq!(under_both(both.unwrap()), Ok(()));
     // Before, nobody had to be asked.
     let active = version(&key, State::Active);
     assert_eq!(use_under((&RING, &key, &active), verify, None), Ok(()));

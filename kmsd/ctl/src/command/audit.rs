@@ -175,6 +175,7 @@ fn entry(index: u64, leaf: Leaf) -> Value {
         "request_digest": hex::encode(leaf.request_digest),
         "requirement_digest": hex::encode(leaf.requirement_digest),
         "quorum_digest": hex::encode(leaf.quorum_digest),
+        "key_quorum_digest": hex::encode(leaf.key_quorum_digest),
         "trust_root": leaf.trust_root,
         "verdict_digest": hex::encode(leaf.verdict_digest),
         "evidence_digest": hex::encode(leaf.evidence_digest),

@@ -39,7 +39,7 @@ pub(crate) enum Proposal {
     },
     /// List proposals.
     List,
-    /// Show what the bytes say that people sign, and who has approved.
+    /// Show what the bytes say that people sign, who has approved, and what each quorum still wants.
     Show {
         /// proposals/ID
         name: String,
@@ -227,12 +227,14 @@ async fn show(connection: &Connection, name: String) -> Result<Report, Failure> 
         "created": view::time_ms(document.created_at.0),
         "expires": view::time_ms(document.expires_at.0),
         "policy_digest": document.policy_digest,
+        "key_policy_digest": document.key_policy_digest,
         "nonce": document.nonce,
         "recipient": document.recipient,
         "arguments": document.arguments,
         "data_sha256": data_sha256,
         "approvers": summary["approvers"],
         "approved": summary["approved"],
+        "quorums": summary["quorums"],
     }));
     Ok(view::audited(report, answer.audit))
 }
@@ -306,6 +308,7 @@ mod tests {
             resource: "r".to_owned(),
             etag: "1".to_owned(),
             policy_digest: Digest([0; 32]),
+            key_policy_digest: None,
             proposer: "users/alice".parse().unwrap(),
             nonce: Nonce([0; 32]),
             created_at: Timestamp(0),

@@ -1,6 +1,6 @@
 //! Usage leases of hot keys: where many uses of one kind follow each other, one leaf permits the next ones
 //! and another tells how many there were, so that a signature does not wait for the disk
-//! ([`kms_core::permit::Lease`], ADR 12).
+//! ([`kms_core::permit::Lease`], ADR 14).
 //!
 //! A lease stands for the rows that its first use was judged by. [`LeasedStore`] is the one way to the
 //! disk: a batch that changes one of those rows carries the end of the lease along, before its own leaves.

@@ -1,13 +1,11 @@
 //! ApproveProposal: hands in an approver's signature. The signature carries the authority, so it
 //! does not matter who carries it here.
 
-use std::collections::BTreeMap;
-
 use kms_core::action::Action;
 use kms_core::caller::Caller;
-use kms_core::id::{Digest, Home, PrincipalName, Resource, Segment, Timestamp};
+use kms_core::id::{Home, PrincipalName, Resource, Segment, Timestamp};
 use kms_core::permit::{Grounds, Permit, Recorded, Refusal, Subject};
-use kms_core::quorum::{Approval, Circumstances, Unapproved, check_approval};
+use kms_core::quorum::{Approval, Circumstances, Unapproved, check_approval, count};
 use kms_proto::v1;
 
 use super::proposals::{self, Loaded, present};
@@ -109,18 +107,13 @@ impl ApproveProposal {
         if row.state != ProposalState::Open || loaded.proposal.expires_at <= now {
             return Err(Unapproved::Expired.into());
         }
-        let count = |at: &Circumstances<'_>| {
-            let mut counted: BTreeMap<PrincipalName, Digest> = BTreeMap::new();
+        let check = |at: &Circumstances<'_>| {
             let document = row.document.as_bytes();
             let proposer = &loaded.proposal.proposer;
-            for earlier in &row.approvals {
-                if let Ok(key) = check_approval(document, proposer, earlier, &counted, at) {
-                    counted.insert(earlier.approver.clone(), key);
-                }
-            }
+            let counted = count(document, proposer, &row.approvals, at);
             check_approval(document, proposer, &self.approval, &counted, at)
         };
-        match loaded.circumstances(cx, now, count) {
+        match loaded.circumstances(cx, now, check) {
             Some(checked) => Ok(checked.map(|_| ())?),
             None => Err(Unapproved::PolicyChanged.into()),
         }

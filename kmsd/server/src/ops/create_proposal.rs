@@ -6,7 +6,7 @@ use kms_core::caller::Caller;
 use kms_core::id::{Home, Nonce, Resource, Timestamp, VersionName};
 use kms_core::mechanism::Mechanism;
 use kms_core::permit::{Grounds, Manner, Permit, Recorded, Refusal, Subject};
-use kms_core::quorum::{LIFETIME_MS_MAX, LIFETIME_MS_MIN, PROPOSAL_TYPE, Proposal};
+use kms_core::quorum::{LIFETIME_MS_MAX, LIFETIME_MS_MIN, PROPOSAL_TYPE, PolicyDigests, Proposal};
 use kms_core::transfer::ExportRecipient;
 use kms_proto::v1;
 use kms_proto::v1::create_proposal_request::Arguments;
@@ -142,8 +142,9 @@ impl Operation for CreateProposal {
         }
         self.check_recipient(cx)?;
         let found = facts.version.found()?;
-        let policy = proposals::policy(found, self.action, stamp.now)
+        let guarding = proposals::guarding(found, self.action, stamp.now)
             .ok_or_else(|| invalid("action", UNGUARDED))?;
+        let PolicyDigests { policy, of_key } = guarding.digests();
         let arguments = match &self.arguments {
             Some(wire) => Some(guarded_use::arguments(wire, self.mechanism(found, wire, cx)?)?),
             None => None,
@@ -154,7 +155,8 @@ impl Operation for CreateProposal {
             action: self.action,
             resource: found.name(),
             etag: found.version.etag.clone(),
-            policy_digest: policy.digest(),
+            policy_digest: policy,
+            key_policy_digest: of_key,
             proposer: facts.proposer.clone(),
             nonce: Nonce(random()?),
             created_at: stamp.now,

@@ -7,7 +7,7 @@ use kms_core::permit::Refusal;
 use kms_proto::v1;
 
 use super::Found;
-use super::proposals::policy;
+use super::proposals::guarding;
 use super::writing::{At, Changed, Write};
 use crate::context::Context;
 use crate::failure::Early;
@@ -47,7 +47,7 @@ impl Write for DestroyObject {
     /// Two steps in one need what each of them needs.
     fn refuse(&self, found: &Found, stamp: &Stamp) -> Result<(), Refusal> {
         let deactivates = self.transition(found) == Some(Transition::Deactivate);
-        match policy(found, Action::DeactivateKeyVersion, stamp.now) {
+        match guarding(found, Action::DeactivateKeyVersion, stamp.now) {
             Some(_) if deactivates => Err(Refusal::NeedsApproval),
             _ => Ok(()),
         }

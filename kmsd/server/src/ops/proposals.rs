@@ -6,7 +6,7 @@ use kms_core::action::Action;
 use kms_core::caller::Caller;
 use kms_core::id::{PrincipalName, Resource, Segment, Timestamp, VersionName};
 use kms_core::permit::{self, Refusal};
-use kms_core::quorum::{self, Approved, Circumstances, Proposal, QuorumPolicy};
+use kms_core::quorum::{self, Approved, Circumstances, Guardian, Guarding, Proposal, Standing};
 use kms_core::sshsig::SshKey;
 use kms_proto::v1;
 
@@ -70,8 +70,8 @@ pub(crate) fn proposable(action: Action) -> Result<Action, Refusal> {
     Some(action).filter(|action| action.guardable()).ok_or_else(|| invalid("action", problem))
 }
 
-/// The quorum that guards `action` on the version, if one does: the ring's first.
-pub(crate) fn policy(found: &Found, action: Action, now: Timestamp) -> Option<&QuorumPolicy> {
+/// The quorums that guard `action` on the version, if any does: the ring's, the key's or both.
+pub(crate) fn guarding(found: &Found, action: Action, now: Timestamp) -> Option<Guarding<'_>> {
     let Found { ring, key, version } = found;
     permit::guarding(&ring.value, &key.value, &version.value, action, now)
 }
@@ -85,12 +85,12 @@ impl Loaded {
         with: impl FnOnce(&Circumstances<'_>) -> R,
     ) -> Option<R> {
         let found = self.found.as_ref()?;
-        let policy = policy(found, self.proposal.action, now)?;
+        let guarding = guarding(found, self.proposal.action, now)?;
         let users = cx.users();
         let keys: BTreeMap<PrincipalName, Vec<SshKey>> =
             users.values().map(|user| (user.name.clone(), user.ssh_keys.clone())).collect();
         let (appliance, etag) = (cx.log_key.origin(), found.version.etag.as_str());
-        Some(with(&Circumstances { appliance, etag, policy, keys: &keys, now }))
+        Some(with(&Circumstances { appliance, etag, guarding, keys: &keys, now }))
     }
 
     /// Counts the approvals from nothing.
@@ -106,6 +106,36 @@ impl Loaded {
             |at: &Circumstances<'_>| Approved::by(row.document.as_bytes(), &row.approvals, at);
         let counted = self.circumstances(cx, now, count);
         Ok(counted.unwrap_or(Err(quorum::Unapproved::PolicyChanged))?)
+    }
+
+    /// How each of the policies stands that guard it, while it can still run.
+    fn standings(&self, cx: &Context, now: Timestamp) -> Vec<v1::ProposalQuorum> {
+        let row = &self.row.value;
+        let Some(found) = &self.found else { return Vec::new() };
+        let stands = found.version.etag == self.proposal.etag;
+        if row.state != ProposalState::Open || self.proposal.expires_at <= now || !stands {
+            return Vec::new();
+        }
+        let each =
+            |at: &Circumstances<'_>| Standing::of_each(row.document.as_bytes(), &row.approvals, at);
+        let standings = self.circumstances(cx, now, each).unwrap_or_default();
+        standings.into_iter().map(|standing| self.standing_out(standing)).collect()
+    }
+
+    fn standing_out(&self, standing: Standing) -> v1::ProposalQuorum {
+        let Standing { guardian, policy_digest, approvers, missing, may_approve } = standing;
+        let names =
+            |names: Vec<PrincipalName>| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        v1::ProposalQuorum {
+            guardian: match guardian {
+                Guardian::Key => self.version.key.to_string(),
+                Guardian::Ring => self.version.key.ring.to_string(),
+            },
+            policy_digest: policy_digest.as_bytes().to_vec(),
+            approvers: names(approvers),
+            missing,
+            may_approve: names(may_approve),
+        }
     }
 
     /// Only who made the proposal may do this.
@@ -140,6 +170,7 @@ impl Loaded {
             expire_time: time_out(self.proposal.expires_at),
             approvers: row.approvals.iter().map(|a| a.approver.to_string()).collect(),
             approved: self.approved(cx, now).is_ok(),
+            quorums: self.standings(cx, now),
         }
     }
 
