@@ -270,10 +270,59 @@ impl Action {
         }
     }
 
-    /// Whether it is a use that a proposal holds the arguments of: one that takes little and gives little.
-    /// Uses that make keys are none.
+    /// Whether it is a use that a proposal holds the arguments of: one that takes little and gives little,
+    /// or makes a key. The others say why not in [`Action::instead`].
     pub const fn takes_arguments(self) -> bool {
-        matches!(self, Self::Decrypt | Self::MacSign | Self::MacVerify | Self::Sign | Self::Verify)
+        matches!(
+            self,
+            Self::AgreeKey
+                | Self::DecapsulateKey
+                | Self::Decrypt
+                | Self::DeriveKey
+                | Self::MacSign
+                | Self::MacVerify
+                | Self::ReEncrypt
+                | Self::Sign
+                | Self::UnwrapKey
+                | Self::Verify
+        )
+    }
+
+    /// Why it cannot be proposed, and what to do instead; of use for actions that are not
+    /// [`Action::guardable`].
+    pub const fn instead(self) -> &'static str {
+        match self {
+            Self::CopyKey => {
+                "a copy stays in its ring and has the quorum of its original, so copying waits for \
+                 nobody; copy it directly"
+            }
+            Self::EncapsulateKey => {
+                "it takes the public key, which is no secret, so it waits for nobody; do it directly"
+            }
+            Self::Encrypt => {
+                "everybody who sees the proposal would read the plaintext; encrypt directly, and leave \
+                 the initialization vector to the daemon, which waits for nobody"
+            }
+            Self::GenerateDataKey => {
+                "whoever encrypts can have as much without it, so it waits for nobody; do it directly"
+            }
+            Self::ImportKeyVersion => {
+                "an import brings its material along, which stands in no proposal; import it directly"
+            }
+            Self::ReleaseKey => {
+                "evidence is fresh for a minute, and approvals take longer; propose ExportKeyVersion, or \
+                 guard a key that is to be released by its release requirement, and not its uses by a \
+                 quorum"
+            }
+            Self::WrapKey => {
+                "it hands out a key that has a quorum of its own; propose ExportKeyVersion of that key"
+            }
+            _ => {
+                "only steps of a key version's life, ExportKeyVersion, and of its uses AgreeKey, \
+                 DecapsulateKey, Decrypt, DeriveKey, MacSign, MacVerify, ReEncrypt, Sign, UnwrapKey and \
+                 Verify can be"
+            }
+        }
     }
 
     /// Whether it is served although a self test has failed: showing state, and making keys unusable
@@ -389,6 +438,19 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// Whoever is refused learns what to do: each use is proposed, or says what else leads there.
+    #[test]
+    fn every_use_can_be_proposed_or_says_what_to_do_instead() {
+        let general = Action::Digest.instead();
+        for action in Action::ALL.iter().filter(|action| !action.guardable()) {
+            let uses = action.usage().is_some() || *action == Action::CopyKey;
+            assert!(!uses || action.instead() != general, "{action}");
+        }
+        let listed = |action: &Action| general.contains(action.as_str());
+        let proposed: Vec<_> = Action::ALL.iter().filter(|one| one.takes_arguments()).collect();
+        assert!(proposed.iter().all(|action| listed(action)), "{proposed:?}");
     }
 
     #[test]

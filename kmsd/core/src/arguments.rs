@@ -3,16 +3,43 @@
 //! Whoever may see the proposal reads it, so nothing secret belongs in it. What runs is made from it by
 //! the same parser that reads a direct request.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 
 use crate::action::Action;
+use crate::algorithm::{Algorithm, Usage};
+use crate::id::{KeyName, VersionName};
+use crate::key::{Pkcs11Attributes, ReleaseRequirement, Rotation};
 use crate::mechanism::Mechanism;
+use crate::quorum::QuorumPolicy;
 
 /// The arguments of one use of a version. What the key would prefer is said, not left open.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", tag = "type")]
 #[non_exhaustive]
 pub enum UseArguments {
+    /// Of [`Action::AgreeKey`].
+    AgreeKey {
+        /// `info` of the derivation.
+        info: HexBytes,
+        /// What the shared secret goes through; without it, its leading bytes are the key.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kdf: Option<Mechanism>,
+        /// What becomes of it.
+        key: Box<NewKey>,
+        /// With whom: SubjectPublicKeyInfo in DER.
+        peer_public_key: HexBytes,
+        /// Salt of the derivation.
+        salt: HexBytes,
+    },
+    /// Of [`Action::DecapsulateKey`].
+    DecapsulateKey {
+        /// What tells the shared secret.
+        ciphertext: HexBytes,
+        /// What becomes of it.
+        key: Box<NewKey>,
+    },
     /// Of [`Action::Decrypt`].
     Decrypt {
         /// Authenticated with it.
@@ -23,6 +50,19 @@ pub enum UseArguments {
         initialization_vector: HexBytes,
         /// How.
         mechanism: Mechanism,
+    },
+    /// Of [`Action::DeriveKey`].
+    DeriveKey {
+        /// Context of SP 800-108.
+        context: HexBytes,
+        /// `info` of HKDF, the label of SP 800-108.
+        info: HexBytes,
+        /// What becomes of it.
+        key: Box<NewKey>,
+        /// How.
+        mechanism: Mechanism,
+        /// Salt of HKDF.
+        salt: HexBytes,
     },
     /// Of [`Action::MacSign`].
     MacSign {
@@ -40,6 +80,23 @@ pub enum UseArguments {
         /// How.
         mechanism: Mechanism,
     },
+    /// Of [`Action::ReEncrypt`].
+    ReEncrypt {
+        /// Authenticated with it so far.
+        additional_authenticated_data: HexBytes,
+        /// What is moved.
+        ciphertext: HexBytes,
+        /// The version that protects it from now on.
+        destination: VersionName,
+        /// Authenticated with it from now on.
+        destination_additional_authenticated_data: HexBytes,
+        /// How it is protected from now on.
+        destination_mechanism: Mechanism,
+        /// As it came with the ciphertext.
+        initialization_vector: HexBytes,
+        /// How it is opened.
+        mechanism: Mechanism,
+    },
     /// Of [`Action::Sign`].
     Sign {
         /// The context, for mechanisms that have one.
@@ -48,6 +105,19 @@ pub enum UseArguments {
         data: Signed,
         /// How.
         mechanism: Mechanism,
+    },
+    /// Of [`Action::UnwrapKey`].
+    UnwrapKey {
+        /// Authenticated with it.
+        additional_authenticated_data: HexBytes,
+        /// As it came with the wrapped key.
+        initialization_vector: HexBytes,
+        /// What becomes of it.
+        key: Box<NewKey>,
+        /// How.
+        mechanism: Mechanism,
+        /// What is opened.
+        wrapped_key: HexBytes,
     },
     /// Of [`Action::Verify`].
     Verify {
@@ -60,6 +130,42 @@ pub enum UseArguments {
         /// The signature.
         signature: HexBytes,
     },
+}
+
+/// The key that a use makes, as it will be. What it inherits as a matter of course, its quorum and its
+/// release requirement, is said only where it is asked for and the key that it is made out of has none.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewKey {
+    /// What it is.
+    pub algorithm: Algorithm,
+    /// The dataset that it protects; empty if none.
+    pub dataset: String,
+    /// Whether a quorum may hand it out.
+    pub exportable: bool,
+    /// The caller's own notes.
+    pub labels: BTreeMap<String, String>,
+    /// Its length, for secrets; 0 for key pairs.
+    pub length_bytes: u32,
+    /// How it may be used.
+    pub mechanisms: BTreeSet<Mechanism>,
+    /// The AI model that it protects; empty if none.
+    pub model: String,
+    /// Its name.
+    pub name: KeyName,
+    /// How PKCS#11 clients see it.
+    pub pkcs11: Pkcs11Attributes,
+    /// A quorum of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quorum: Option<QuorumPolicy>,
+    /// A release requirement of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release_requirement: Option<ReleaseRequirement>,
+    /// When its next version is made without anybody asking.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<Rotation>,
+    /// What it may be used for.
+    pub usages: BTreeSet<Usage>,
 }
 
 /// What is signed, as it is handed over.
@@ -102,41 +208,33 @@ impl UseArguments {
     /// The use that they are for.
     pub const fn action(&self) -> Action {
         match self {
+            Self::AgreeKey { .. } => Action::AgreeKey,
+            Self::DecapsulateKey { .. } => Action::DecapsulateKey,
             Self::Decrypt { .. } => Action::Decrypt,
+            Self::DeriveKey { .. } => Action::DeriveKey,
             Self::MacSign { .. } => Action::MacSign,
             Self::MacVerify { .. } => Action::MacVerify,
+            Self::ReEncrypt { .. } => Action::ReEncrypt,
             Self::Sign { .. } => Action::Sign,
+            Self::UnwrapKey { .. } => Action::UnwrapKey,
             Self::Verify { .. } => Action::Verify,
         }
     }
 
-    /// How many bytes they are together.
-    pub fn length_bytes(&self) -> usize {
-        let parts: &[&HexBytes] = match self {
-            Self::Decrypt {
-                additional_authenticated_data: aad,
-                ciphertext,
-                initialization_vector: iv,
-                mechanism: _,
-            } => &[aad, ciphertext, iv],
-            Self::MacSign { data, mechanism: _ } => &[data],
-            Self::MacVerify { data, mac, mechanism: _ } => &[data, mac],
-            Self::Sign { context, data, mechanism: _ } => &[context, data.bytes()],
-            Self::Verify { context, data, mechanism: _, signature } => {
-                &[context, data.bytes(), signature]
-            }
-        };
-        parts.iter().map(|part| part.0.len()).sum()
-    }
-
-    /// What the use is applied to: ciphertext, message or digest.
-    pub fn data(&self) -> &[u8] {
+    /// What the use is applied to: ciphertext, wrapped key, public key, message or digest. A derivation is
+    /// applied to nothing but the key.
+    pub fn data(&self) -> Option<&[u8]> {
         let data = match self {
-            Self::Decrypt { ciphertext, .. } => ciphertext,
+            Self::AgreeKey { peer_public_key, .. } => peer_public_key,
+            Self::DecapsulateKey { ciphertext, .. }
+            | Self::Decrypt { ciphertext, .. }
+            | Self::ReEncrypt { ciphertext, .. } => ciphertext,
+            Self::DeriveKey { .. } => return None,
             Self::MacSign { data, .. } | Self::MacVerify { data, .. } => data,
             Self::Sign { data, .. } | Self::Verify { data, .. } => data.bytes(),
+            Self::UnwrapKey { wrapped_key, .. } => wrapped_key,
         };
-        &data.0
+        Some(&data.0)
     }
 }
 
@@ -162,8 +260,7 @@ mod tests {
             r#"{"context":"","data":{"digest":"00ff"},"mechanism":"ECDSA_SHA256","type":"sign"}"#;
         let arguments: UseArguments = canonical::from_bytes(text.as_bytes()).unwrap();
         assert_eq!(arguments.action(), Action::Sign);
-        assert_eq!(arguments.length_bytes(), 2);
-        assert_eq!(arguments.data(), [0, 255]);
+        assert_eq!(arguments.data(), Some(&[0, 255][..]));
         assert_eq!(canonical::to_bytes(&arguments).unwrap(), text.as_bytes());
         for (from, to) in [
             ("00ff", "00FF"),
@@ -174,6 +271,30 @@ mod tests {
             ("\"sign\"", "\"verify\""),
             ("\"digest\"", "\"both\""),
             ("{\"context\"", "{\"also\":1,\"context\""),
+        ] {
+            let bad = text.replace(from, to);
+            assert_ne!(bad, text);
+            assert!(canonical::from_bytes::<UseArguments>(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_key_that_is_made_stands_in_the_document_with_all_that_it_is() {
+        let text = concat!(
+            r#"{"context":"","info":"01","key":{"algorithm":"AES_256","dataset":"","exportable":false,"#,
+            r#""labels":{},"length_bytes":32,"mechanisms":["AES_GCM"],"model":"","name":"#,
+            r#""tenants/default/locations/local/keyRings/r/keys/k","pkcs11":{"id":"","label":"k"},"#,
+            r#""usages":["DECRYPT","ENCRYPT"]},"mechanism":"HKDF_SHA256","salt":"","type":"derive-key"}"#
+        );
+        let arguments: UseArguments = canonical::from_bytes(text.as_bytes()).unwrap();
+        assert_eq!((arguments.action(), arguments.data()), (Action::DeriveKey, None));
+        assert_eq!(canonical::to_bytes(&arguments).unwrap(), text.as_bytes());
+        for (from, to) in [
+            (r#""labels":{},"#, ""),
+            (r#""exportable":false,"#, r#""exportable":false,"extra":1,"#),
+            ("AES_256", "AES_1"),
+            ("keyRings/r/", ""),
+            ("derive-key", "agree-key"),
         ] {
             let bad = text.replace(from, to);
             assert_ne!(bad, text);

@@ -65,9 +65,7 @@ pub enum PolicyError {
     #[error("a quorum policy must guard at least one action")]
     GuardsNothing,
     /// Guards something that cannot be proposed, and so could never be done again.
-    #[error(
-        "only steps of a key version's life, handing a key out, Decrypt, MacSign, MacVerify, Sign and Verify can be proposed and guarded, not {0}"
-    )]
+    #[error("{0} cannot be proposed, and so not be guarded: {why}", why = .0.instead())]
     NotGuardable(Action),
     /// Too many members or levels.
     #[error("a quorum has at most {MEMBERS_MAX} members and {DEPTH_MAX} levels")]
@@ -101,17 +99,20 @@ impl QuorumPolicy {
 
     /// Whether `action` needs approval.
     pub fn guards(&self, action: Action) -> bool {
-        let also = match action {
-            // What is moved to another key is opened with that; and what is unwrapped is opened by another.
-            Action::ReEncrypt | Action::UnwrapKey => Some(Action::Decrypt),
+        let also: &[Action] = match action {
+            // What is opened is opened, whether it is shown, moved to another key, or becomes a key: who is
+            // asked before the one is asked before the others.
+            Action::Decrypt | Action::ReEncrypt | Action::UnwrapKey => {
+                &[Action::Decrypt, Action::ReEncrypt, Action::UnwrapKey]
+            }
             // Who must be asked before a key is destroyed is asked before its destruction is scheduled.
-            Action::ScheduleDestroyKeyVersion => Some(Action::DestroyKeyVersion),
-            _ => None,
+            Action::ScheduleDestroyKeyVersion => &[Action::DestroyKeyVersion],
+            _ => &[],
         };
         // Whoever holds a key asks nobody before using it.
         let hands_out = action.usage().is_some_and(Usage::hands_out);
         self.guards.contains(&action)
-            || also.is_some_and(|also| self.guards.contains(&also))
+            || also.iter().any(|also| self.guards.contains(also))
             || hands_out && self.guards.iter().any(|guarded| guarded.takes_arguments())
     }
 
@@ -855,9 +856,12 @@ mod tests {
         let inner = Member::Group(Approvers { n: 1, members: vec![a()] });
         assert_eq!(policy(1, vec![a(), inner]), Err(PolicyError::Duplicate));
         assert_eq!(policy(2, vec![a(), b()]), Ok(()));
-        let unwrap = BTreeSet::from([Action::UnwrapKey]);
-        let refused = QuorumPolicy::new(unwrap, Approvers { n: 1, members: vec![a()] });
-        assert_eq!(refused, Err(PolicyError::NotGuardable(Action::UnwrapKey)));
+        for action in [Action::CopyKey, Action::Encrypt, Action::GenerateDataKey, Action::WrapKey] {
+            let guards = BTreeSet::from([action]);
+            let refused = QuorumPolicy::new(guards, Approvers { n: 1, members: vec![a()] });
+            assert_eq!(refused, Err(PolicyError::NotGuardable(action)));
+            assert!(refused.unwrap_err().to_string().contains(action.instead()));
+        }
     }
 
     #[test]
@@ -867,12 +871,12 @@ mod tests {
             let guards = BTreeSet::from([guarded]);
             QuorumPolicy::new(guards, Approvers { n: 1, members }).unwrap().guards(asked)
         };
+        let opens = [Action::Decrypt, Action::ReEncrypt, Action::UnwrapKey];
         for guarded in Action::ALL.iter().copied().filter(|action| action.takes_arguments()) {
             for asked in Action::ALL.iter().copied() {
                 let around = match asked {
                     Action::ExportKeyVersion | Action::ReleaseKey => true,
-                    Action::ReEncrypt | Action::UnwrapKey => guarded == Action::Decrypt,
-                    _ => false,
+                    asked => opens.contains(&asked) && opens.contains(&guarded),
                 };
                 assert_eq!(guards(guarded, asked), asked == guarded || around, "{guarded} {asked}");
             }

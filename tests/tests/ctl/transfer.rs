@@ -274,7 +274,10 @@ fn approvals_of_guarded_actions() {
     let name = made["name"].as_str().unwrap().to_owned();
     assert_eq!(made["state"], "OPEN");
     group.refused("proposal create DestroyKeyVersion dev/p-k@1 --lifetime 1", 2, "USAGE");
-    group.refused("proposal create UnwrapKey dev/p-k@1", 3, "INVALID_ARGUMENT");
+    let told = group.refused("proposal create WrapKey dev/p-k@1", 3, "INVALID_ARGUMENT");
+    assert!(told.message.contains("ExportKeyVersion"), "{told:?}");
+    group.refused("proposal create UnwrapKey dev/p-k@1", 2, "USAGE");
+    group.refused("proposal create Sign dev/p-k@1 --message-file quorum.json --new x", 2, "USAGE");
     group.refused("proposal create Sign dev/p-k@1", 2, "USAGE");
     group.refused("proposal create Sign dev/p-k@1 --in quorum.json", 2, "USAGE");
     group.refused("proposal create DestroyKeyVersion dev/p-none@1", 3, "NOT_FOUND");
@@ -324,6 +327,7 @@ fn approvals_of_guarded_actions() {
     assert_eq!(group.done(&cancel)["state"], "CANCELLED");
     group.refused(&cancel, 3, "UNAPPROVED");
     approved_uses(&group, daemon);
+    approved_keys(&group, daemon);
     group.finish();
 }
 
@@ -361,4 +365,70 @@ fn approved_uses(group: &Group, daemon: &Daemon) {
     group.refused(&format!("proposal execute {name} --out tbs"), 2, "USAGE");
     group.done(&format!("proposal execute {name} --out plain"));
     assert_eq!(std::fs::read(group.path("plain")).unwrap(), b"to be signed");
+}
+
+/// Keys that are made on the word of two, and a ciphertext that moves.
+fn approved_keys(group: &Group, daemon: &Daemon) {
+    let code = |name: &str| group.piped(&format!("key mac {name} --in - --out -"), b"the same key");
+    let asked = |line: &str| group.done(line)["name"].as_str().unwrap().to_owned();
+    let execute = |name: &str| format!("proposal execute {name}");
+    group.write("derive.json", QUORUM.replace("DestroyKeyVersion", "DeriveKey"));
+    let base = "key create dev/p-base --algorithm GENERIC_SECRET --mechanism HKDF_SHA256";
+    group.done(&format!("{base} --quorum derive.json"));
+    let derive = "key derive dev/p-base dev/p-direct --algorithm GENERIC_SECRET --info 01";
+    group.refused(derive, 4, "NEEDS_APPROVAL");
+    let create = |new: &str| {
+        format!(
+            "proposal create DeriveKey dev/p-base@1 --new dev/{new} --algorithm GENERIC_SECRET --mechanism HMAC_SHA256 --label for=two --kdf HKDF_SHA256 --salt 00 --info 01"
+        )
+    };
+    group.refused(&create("p-made-1").replace("--new dev/p-made-1 ", ""), 2, "USAGE");
+    group.refused(&format!("{} --context 00", create("p-made-1")), 3, "INVALID_ARGUMENT");
+    for new in ["p-made-1", "p-made-2"] {
+        let name = asked(&create(new));
+        let shown = group.done(&format!("proposal show {name}"));
+        let key = &shown["arguments"]["key"];
+        assert!(key["name"].as_str().unwrap().ends_with(&format!("/keys/{new}")), "{shown}");
+        assert_eq!(
+            (&key["algorithm"], &key["length_bytes"]),
+            (&"GENERIC_SECRET".into(), &32.into())
+        );
+        assert_eq!(shown["arguments"]["info"], "01");
+        group.refused(&execute(&name), 3, "UNAPPROVED");
+        approved(group, daemon, &name, &["alice", "bob"]);
+        group.refused(&format!("{} --out made", execute(&name)), 2, "USAGE");
+        let made = group.done(&execute(&name));
+        assert_eq!((&made["origin"], &made["state"]), (&"DERIVED".into(), &"ACTIVE".into()));
+        assert_eq!(made["quorum"]["approvers"]["n"], 2, "it inherits the quorum");
+        group.refused(&execute(&name), 3, "UNAPPROVED");
+    }
+    assert_eq!(code("dev/p-made-1"), code("dev/p-made-2"));
+    group.refused(&create("p-made-1"), 3, "ALREADY_EXISTS");
+
+    // A wrapping key that is compromised still opens what it has wrapped.
+    group.done("key create dev/p-kek --algorithm AES_256 --mechanism AES_KWP --quorum quorum.json");
+    group.done_by(Who::Officer, "key trust dev/p-kek");
+    group.done("key create dev/p-out --algorithm GENERIC_SECRET --exportable");
+    group.done("key wrap dev/p-kek dev/p-out@1 --out p-k.json");
+    group.done("key wrap dev/p-kek dev/p-out@1 --raw --out p-k.raw");
+    group.done("key compromise dev/p-kek@1");
+    let unwrap = "key unwrap dev/p-in --algorithm GENERIC_SECRET --length-bytes 32 --in p-k.json";
+    group.refused(unwrap, 4, "NEEDS_APPROVAL");
+    for (new, how) in [("p-in", "--in p-k.json"), ("p-in-raw", "--in p-k.raw --by AES_KWP")] {
+        let name = asked(&format!(
+            "proposal create UnwrapKey dev/p-kek@1 --new dev/{new} --algorithm GENERIC_SECRET --length-bytes 32 {how}"
+        ));
+        approved(group, daemon, &name, &["alice", "bob"]);
+        assert_eq!(group.done(&execute(&name))["origin"], "UNWRAPPED");
+        assert_eq!(code(&format!("dev/{new}")), code("dev/p-out"));
+        group.refused(&execute(&name), 3, "UNAPPROVED");
+    }
+
+    // And a ciphertext leaves a compromised key for another one.
+    group.done("key create dev/p-next --algorithm AES_256");
+    let name = asked("proposal create ReEncrypt dev/p-old@1 --in tbs.json --to dev/p-next");
+    approved(group, daemon, &name, &["alice", "bob"]);
+    group.refused(&execute(&name), 2, "USAGE");
+    group.done(&format!("{} --out moved.json", execute(&name)));
+    assert_eq!(group.piped("key decrypt --in moved.json --out -", b""), b"to be signed");
 }

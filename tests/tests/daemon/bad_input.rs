@@ -549,7 +549,7 @@ fn bad_quorums() -> Vec<v1::QuorumPolicy> {
         quorum(&[], 2, &people),
         quorum(&["NoSuchMethod"], 2, &people),
         // What cannot be proposed could never be done again.
-        quorum(&["UnwrapKey"], 2, &people),
+        quorum(&["WrapKey"], 2, &people),
         quorum(&["DestroyKeyVersion"], 0, &people),
         quorum(&["DestroyKeyVersion"], 3, &people),
         quorum(&["DestroyKeyVersion"], 2, &["users/alice", "users/alice"]),
@@ -998,10 +998,37 @@ async fn proposals(client: &Client) -> Vec<Bad> {
             ..sign(message(1))
         })),
         "sign": with("DestroyKeyVersion", Arguments::Sign(sign(message(1)))),
+        "agree_key": with("DeriveKey", Arguments::AgreeKey(v1::AgreeKeyRequest::default())),
+        "agree_key": with("AgreeKey", Arguments::AgreeKey(v1::AgreeKeyRequest {
+            peer_public_key: vec![0; 513],
+            key: key("dev/bad-agreed", Algorithm::Aes256).key,
+            ..Default::default()
+        })),
+        "decapsulate_key": with("DecapsulateKey", Arguments::DecapsulateKey(v1::DecapsulateKeyRequest {
+            ciphertext: vec![0; 32],
+            ..Default::default()
+        })),
+        "derive_key": with("DeriveKey", Arguments::DeriveKey(v1::DeriveKeyRequest {
+            key: key("dev/bad-derived", Algorithm::EcP256).key,
+            info: vec![0; 1025],
+            ..Default::default()
+        })),
+        "re_encrypt": with("ReEncrypt", Arguments::ReEncrypt(v1::ReEncryptRequest::default())),
+        "re_encrypt": with("ReEncrypt", Arguments::ReEncrypt(v1::ReEncryptRequest {
+            destination: ec.clone(),
+            ciphertext: vec![0; 16 * 1024 + 1],
+            ..Default::default()
+        })),
+        "unwrap_key": with("UnwrapKey", Arguments::UnwrapKey(v1::UnwrapKeyRequest::default())),
+        "unwrap_key": with("UnwrapKey", Arguments::UnwrapKey(v1::UnwrapKeyRequest {
+            key: key("another/ring", Algorithm::Aes256).key,
+            ..Default::default()
+        })),
         "verify": with("Verify", Arguments::Verify(v1::VerifyRequest::default())));
     bad!(list, client, proposals.create_proposal, "CreateProposal", INVALID,
     "action": create("", &version, 0),
     "action": create("UnwrapKey", &version, 0),
+    "action": create("WrapKey", &version, 0),
     "action": create("destroykeyversion", &version, 0),
     "action": create("Sign", &version, 0),
     "resource": create("DestroyKeyVersion", "dev/bad-guarded", 0),

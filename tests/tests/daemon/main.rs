@@ -21,6 +21,7 @@ mod network;
 mod pin;
 mod policy;
 mod power;
+mod proposed_uses;
 mod quorum;
 mod races;
 mod refusals;

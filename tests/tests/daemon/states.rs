@@ -4,13 +4,14 @@
 
 use std::collections::BTreeSet;
 
+use kms_client::v1::create_proposal_request::Arguments;
 use kms_client::v1::{self, Algorithm, Mechanism};
 use kms_client::{Client, ClientError, Code, StreamError};
 use kms_core::action::Action;
 use kms_core::algorithm::Usage;
 use kms_core::lifecycle::{self, Allowance, State, Transition};
 use kms_tests::request::{self, create, key, requirement, sign, step, trust};
-use kms_tests::{Daemon, log, refused_for};
+use kms_tests::{Daemon, log, proposal, refused_for};
 
 /// Every state, and how a version is brought there over the API.
 const WAYS: [(State, &[&str]); 8] = [
@@ -121,6 +122,10 @@ impl At {
         request.pending_import = state == State::PendingImport;
         let wanted = request.key.as_mut().unwrap();
         shape(action, wanted);
+        if over == Over::Proposal {
+            let people = ["users/alice", "users/bob", "users/carol"];
+            wanted.quorum = Some(request::quorum(&["ExportKeyVersion"], 2, &people));
+        }
         let name = wanted.name.clone();
         let version = create(&client, request).await.name;
         let made = Made { bytes: vec![0; 32], iv: vec![0; 12] };
@@ -152,8 +157,8 @@ impl At {
             Action::Verify => Action::Sign,
             _ => return,
         };
-        // Batches use what calls use; streams have a form of their own.
-        let over = if over == Over::Batch { Over::Call } else { over };
+        // Batches and proposals use what calls use; streams have a form of their own.
+        let over = if over == Over::Stream { over } else { Over::Call };
         self.made = self.use_by(over, protects).await.unwrap();
     }
 
@@ -163,6 +168,7 @@ impl At {
             Over::Call => self.call(action).await,
             Over::Stream => self.stream(action).await,
             Over::Batch => self.batch(action).await,
+            Over::Proposal => panic!("a proposal is no way to be refused"),
         }
     }
 }
@@ -203,6 +209,7 @@ enum Over {
     Call,
     Stream,
     Batch,
+    Proposal,
 }
 
 /// The uses that streams and batches do as well.
@@ -265,9 +272,6 @@ async fn every_use_in_every_state_is_done_or_refused_as_the_rules_say() {
     let client = daemon.client().await;
     create(&client, key("dev/in-dh", Algorithm::X25519)).await;
     create(&client, key("dev/in-destination", Algorithm::Aes256)).await;
-    let mut request = key("dev/in-wrapped", Algorithm::GenericSecret);
-    request.key.as_mut().unwrap().exportable = true;
-    create(&client, request).await;
     for action in Action::ALL.iter().copied().filter(|action| action.usage().is_some()) {
         for state in State::ALL {
             assert_use(daemon, Over::Call, action, state).await;
@@ -297,6 +301,36 @@ async fn assert_use(daemon: &Daemon, over: Over, action: Action, state: State) {
     };
     let refusal = refused_for(answer, reason);
     log::assert_recorded(&at.client, &refusal, action.as_str()).await;
+}
+
+/// The cells that say "under quorum" are no dead ends: each such use is proposed, approved by two, and done.
+#[tokio::test]
+async fn every_use_under_quorum_is_done_when_enough_have_approved() {
+    let daemon = Daemon::shared();
+    create(&daemon.client().await, key("dev/in-quorum-destination", Algorithm::Aes256)).await;
+    let mut done = 0;
+    for action in Action::ALL.iter().copied() {
+        for state in State::ALL {
+            let allowed = action.usage().map(|usage| state.allows(usage));
+            if allowed != Some(Allowance::UnderQuorum) {
+                continue;
+            }
+            let at = At::bring(daemon, Over::Proposal, action, state).await;
+            let refused = at.use_by(Over::Call, action).await;
+            refused_for(refused, "NEEDS_APPROVAL");
+            let (client, asked) = (&at.client, at.arguments(action));
+            let proposal =
+                proposal::propose_use(client, action.as_str(), &at.version, asked).await.unwrap();
+            for name in ["alice", "bob"] {
+                proposal::approve(daemon, client, &proposal, name).await.unwrap();
+            }
+            let ran = proposal::execute_fully(client, &proposal).await.unwrap();
+            assert!(ran.result.is_some(), "{action} in {state}");
+            refused_for(proposal::execute(client, &proposal).await, "UNAPPROVED");
+            done += 1;
+        }
+    }
+    assert!(done >= 6, "only {done} uses are under quorum");
 }
 
 /// Two versions are judged where two are used: what is encrypted anew, and what is wrapped.
@@ -485,12 +519,54 @@ impl At {
                 made(Vec::new())
             }
             Action::WrapKey => {
-                let target = "dev/in-wrapped@1".to_owned();
+                let mut wrapped =
+                    key(&format!("dev/in-wrapped-{}", unused_name()), Algorithm::GenericSecret);
+                wrapped.key.as_mut().unwrap().exportable = true;
+                let target = create(client, wrapped).await.name;
                 let request = v1::WrapKeyRequest { name, target, ..Default::default() };
                 made(client.call(crypto.wrap_key(request)).await?.wrapped_key)
             }
             other => panic!("{other} is a use, and no call is written for it"),
         })
+    }
+
+    /// The use that a proposal is to hold.
+    fn arguments(&self, action: Action) -> Arguments {
+        let Made { bytes, iv } = &self.made;
+        let (bytes, iv) = (bytes.clone(), iv.clone());
+        let key = key(&format!("{}-{}", self.key, unused_name()), Algorithm::GenericSecret).key;
+        match action {
+            Action::DecapsulateKey => Arguments::DecapsulateKey(v1::DecapsulateKeyRequest {
+                ciphertext: bytes,
+                key,
+                ..Default::default()
+            }),
+            Action::Decrypt => Arguments::Decrypt(v1::DecryptRequest {
+                initialization_vector: iv,
+                ciphertext: bytes,
+                ..Default::default()
+            }),
+            Action::MacVerify => Arguments::MacVerify(v1::MacVerifyRequest {
+                data: DATA.to_vec(),
+                mac: bytes,
+                ..Default::default()
+            }),
+            Action::ReEncrypt => Arguments::ReEncrypt(v1::ReEncryptRequest {
+                destination: "dev/in-quorum-destination".to_owned(),
+                ..self.re_encrypt()
+            }),
+            Action::UnwrapKey => Arguments::UnwrapKey(v1::UnwrapKeyRequest {
+                wrapped_key: bytes,
+                key,
+                ..Default::default()
+            }),
+            Action::Verify => Arguments::Verify(v1::VerifyRequest {
+                data: Some(v1::verify_request::Data::Message(DATA.to_vec())),
+                signature: bytes,
+                ..Default::default()
+            }),
+            other => panic!("{other} is under quorum, and no proposal is written for it"),
+        }
     }
 
     /// What was encrypted by the version, to be moved elsewhere.

@@ -118,10 +118,10 @@ fn judge_subject(
     // block for block.
     let opens = asked.action == Action::Encrypt && manner.callers_iv;
     if opens && guarding(ring, key, version, Action::Decrypt, now).is_some() {
-        return Err(Refusal::NotProposable);
+        return Err(Refusal::NotProposable(intent.action));
     }
     match guarding(ring, key, version, asked.action, now) {
-        Some(guarding) => judge_quorum(asked, guarding, grounds),
+        Some(guarding) => judge_quorum(intent.action, asked, guarding, grounds),
         // A key that leaves the appliance leaves it by the will of more than one.
         None if intent.action == Action::ExportKeyVersion => Err(Refusal::NeedsApproval),
         None if only_under_quorum(version, asked.action, now) => Err(Refusal::NoQuorum),
@@ -313,12 +313,14 @@ fn judge_commitment(usage: Usage, committed: Option<Commitment>) -> Result<(), R
 }
 
 fn judge_quorum(
+    whole: Action,
     asked: Asked<'_>,
     guarding: Guarding<'_>,
     grounds: &Grounds,
 ) -> Result<(), Refusal> {
-    let unasked = match asked.action.usage() {
-        Some(_) if !asked.action.guardable() => Refusal::NotProposable,
+    // What is proposed is the whole of what a request does, also where this is one half of it.
+    let unasked = match whole.usage() {
+        Some(_) if !whole.guardable() => Refusal::NotProposable(whole),
         _ => Refusal::NeedsApproval,
     };
     let approved = approved_for(asked, grounds)?.ok_or(unasked)?;

@@ -1,5 +1,6 @@
 //! Why something is refused, and by which published reason.
 
+use crate::action::Action;
 use crate::caller::Role;
 use crate::key::Commitment;
 use crate::lifecycle::{IllegalTransition, State};
@@ -64,13 +65,11 @@ pub enum Refusal {
     #[error("this needs the approval of a quorum: make a proposal (kmsctl proposal create)")]
     NeedsApproval,
     /// A quorum would have to approve, and no proposal holds what this takes.
-    #[error(
-        "this needs the approval of a quorum and cannot be proposed: only Decrypt, MacSign, MacVerify, Sign, Verify and ExportKeyVersion are uses that a quorum approves"
-    )]
-    NotProposable,
+    #[error("this needs the approval of a quorum, and {0} cannot be proposed: {why}", why = .0.instead())]
+    NotProposable(Action),
     /// A compromised version is used under a quorum, and there is none.
     #[error(
-        "a COMPROMISED version is used so only under a quorum, and none of its ring or key guards Decrypt, MacSign, MacVerify, Sign, Verify or ExportKeyVersion; a quorum is set when a ring or key is made (kmsctl keyring create --quorum) and is not added later"
+        "a COMPROMISED version is used so only under a quorum, and none of its ring or key guards ExportKeyVersion or a use of it, such as Decrypt or Sign; a quorum is set when a ring or key is made (kmsctl keyring create --quorum) and is not added later"
     )]
     NoQuorum,
     /// The import job is not there any more, or its time is over.
@@ -215,7 +214,7 @@ reasons! {
     Refusal::InvocationLimit { .. } => "INVOCATION_LIMIT",
     Refusal::LiveVersion { .. } => "LIVE_VERSION",
     Refusal::MechanismRefused => "MECHANISM_REFUSED",
-    Refusal::NeedsApproval | Refusal::NoQuorum | Refusal::NotProposable => "NEEDS_APPROVAL",
+    Refusal::NeedsApproval | Refusal::NoQuorum | Refusal::NotProposable(_) => "NEEDS_APPROVAL",
     Refusal::NotExportable => "NOT_EXPORTABLE",
     Refusal::NotFound => "NOT_FOUND",
     Refusal::NotReleasable => "NOT_RELEASABLE",

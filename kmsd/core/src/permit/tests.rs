@@ -884,12 +884,12 @@ fn a_guarded_use_is_not_to_be_had_in_another_way() {
     };
     assert_eq!(ask(State::Active, Action::Decrypt), Err(Refusal::NeedsApproval));
     assert_eq!(ask(State::Active, Action::Verify), Err(Refusal::NeedsApproval));
-    assert_eq!(ask(State::Active, Action::ReEncrypt), Err(Refusal::NotProposable));
-    assert_eq!(ask(State::Compromised, Action::UnwrapKey), Err(Refusal::NotProposable));
+    assert_eq!(ask(State::Active, Action::ReEncrypt), Err(Refusal::NeedsApproval));
+    assert_eq!(ask(State::Compromised, Action::UnwrapKey), Err(Refusal::NeedsApproval));
     // Handing it out under a wrapping key is asked of the quorum as well.
     let version = version(&guarded, State::Active);
     let export = permit_of_export(&guarded, &version);
-    assert_eq!(export, Err(Refusal::NeedsApproval));
+    assert_eq!(export, Err(Refusal::NotProposable(Action::WrapKey)));
 }
 
 /// Encrypting a ciphertext under its own IV opens it, whatever it is called.
@@ -909,7 +909,8 @@ fn who_guards_decrypt_guards_encrypt_with_an_iv_of_the_callers() {
         use_in((&RING, &key, &version), Action::Encrypt, manner, None)
     };
     for mechanism in [Mechanism::AesCtr, Mechanism::AesCbc] {
-        assert_eq!(ask(Some(policy.clone()), mechanism, true), Err(Refusal::NotProposable));
+        let refused = Err(Refusal::NotProposable(Action::Encrypt));
+        assert_eq!(ask(Some(policy.clone()), mechanism, true), refused);
         assert_eq!(ask(Some(policy.clone()), mechanism, false), Ok(()));
         assert_eq!(ask(None, mechanism, true), Ok(()));
     }

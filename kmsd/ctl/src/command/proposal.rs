@@ -113,10 +113,12 @@ impl Proposal {
             Self::Execute { name, out } => {
                 let client = connection.open().await?;
                 let found = required(fetch(&client, name.clone()).await?.proposal)?;
-                check_out(read_document(&found)?.action, out.as_deref())?;
+                let document = read_document(&found)?;
+                check_out(document.action, out.as_deref())?;
                 let mut answer = execute(&client, name).await?;
                 if let Some(given) = answer.result.take() {
-                    return told(given, out.as_deref(), shown(answer.proposal, answer.audit)?);
+                    let (asked, out) = (document.arguments.as_ref(), out.as_deref());
+                    return told(given, asked, out, shown(answer.proposal, answer.audit)?);
                 }
                 if !answer.wrapped_key.is_empty() && out.is_none() {
                     let key = STANDARD.encode(&answer.wrapped_key);
@@ -213,8 +215,8 @@ async fn show(connection: &Connection, name: String) -> Result<Report, Failure> 
     let document = read_document(&proposal)?;
     let summary = view::proposal(proposal);
     // To be held against what sha256sum says of one's own file.
-    let data_sha256 =
-        document.arguments.as_ref().map(|one| hex::encode(Sha256::digest(one.data())));
+    let data = document.arguments.as_ref().and_then(|one| one.data());
+    let data_sha256 = data.map(|data| hex::encode(Sha256::digest(data)));
     // What counts is what is signed, so everything that the bytes say is shown from the bytes.
     let report = Report::fields(json!({
         "name": summary["name"],
@@ -289,6 +291,10 @@ A single use of a key, whose arguments stand in what people sign:
   kmsctl proposal create Sign dev/ca@1 --message-file tbs.der
   kmsctl proposal create Decrypt dev/a@1 --in secret.json
   kmsctl proposal execute proposals/ID --out tbs.sig
+Or one that makes a key, or moves a ciphertext to another one:
+  kmsctl proposal create UnwrapKey dev/kek@1 --new dev/k2 --algorithm EC_P256 --in k1.json
+  kmsctl proposal create DeriveKey dev/base@1 --new dev/t7 --algorithm AES_256 --info 7437
+  kmsctl proposal create ReEncrypt dev/a@1 --in secret.json --to dev/b
 What is open, and what one does not want any more:
   kmsctl proposal list
   kmsctl proposal cancel proposals/ID";

@@ -4,15 +4,14 @@ use kms_core::action::{Action, Gate};
 use kms_core::arguments::ARGUMENT_BYTES_MAX;
 use kms_core::caller::Caller;
 use kms_core::id::{Home, Nonce, Resource, Timestamp, VersionName};
-use kms_core::mechanism::Mechanism;
-use kms_core::permit::{Grounds, Manner, Permit, Recorded, Refusal, Subject};
+use kms_core::permit::{Grounds, Other, Permit, Recorded, Refusal, Subject};
 use kms_core::quorum::{LIFETIME_MS_MAX, LIFETIME_MS_MIN, PROPOSAL_TYPE, PolicyDigests, Proposal};
 use kms_core::transfer::ExportRecipient;
 use kms_proto::v1;
 use kms_proto::v1::create_proposal_request::Arguments;
 
-use super::guarded_use::{self, GuardedUse};
-use super::{Found, VersionFacts, is_retry, load_version, proposals};
+use super::guarded_use::{self, GuardedUse, Read};
+use super::{VersionFacts, is_retry, load_version, proposals};
 use crate::context::{Context, random};
 use crate::failure::{Early, Failure};
 use crate::pipeline::{Operation, Stamp, still_permitted};
@@ -30,10 +29,10 @@ pub(crate) struct CreateProposal {
     arguments: Option<Arguments>,
 }
 
-/// The version, and the proposal that an earlier attempt of this very request made.
-#[derive(Debug)]
+/// The version, the use that is proposed, and the proposal that an earlier attempt of this very request made.
 pub(crate) struct ProposalFacts {
     version: VersionFacts,
+    used: Option<Read>,
     existing: Option<proposals::Loaded>,
     proposer: kms_core::id::PrincipalName,
 }
@@ -98,7 +97,17 @@ impl Operation for CreateProposal {
             true => proposals::load(cx, &proposal_id(stamp)?).await?,
             false => None,
         };
-        Ok(ProposalFacts { version, existing, proposer: caller.principal().clone() })
+        let used = match &self.arguments {
+            // What is not there is refused by the rules.
+            Some(wire) if existing.is_none() && version.found.is_some() => {
+                let KeyOrVersion::Version(name) = &self.version else {
+                    return Err(Failure::Bug("a proposal about no version").into());
+                };
+                Some(GuardedUse::proposed(cx, caller, stamp, wire.clone(), name).await?)
+            }
+            _ => None,
+        };
+        Ok(ProposalFacts { version, used, existing, proposer: caller.principal().clone() })
     }
 
     fn resource(&self, facts: &ProposalFacts) -> Resource {
@@ -124,8 +133,9 @@ impl Operation for CreateProposal {
             }
             _ => {}
         }
-        if facts.existing.is_none() {
-            self.check_use(cx, caller, stamp, &facts.version)?;
+        if let Some(used) = &facts.used {
+            let asked = used.as_ref().map_err(Refusal::clone)?;
+            self.check_use(cx, caller, stamp, asked, &facts.version).await?;
         }
         Ok(Grounds::default())
     }
@@ -145,8 +155,8 @@ impl Operation for CreateProposal {
         let guarding = proposals::guarding(found, self.action, stamp.now)
             .ok_or_else(|| invalid("action", UNGUARDED))?;
         let PolicyDigests { policy, of_key } = guarding.digests();
-        let arguments = match &self.arguments {
-            Some(wire) => Some(guarded_use::arguments(wire, self.mechanism(found, wire, cx)?)?),
+        let arguments = match &facts.used {
+            Some(used) => Some(used.as_ref().map_err(Refusal::clone)?.arguments()?),
             None => None,
         };
         let proposal = Proposal {
@@ -195,35 +205,25 @@ impl Operation for CreateProposal {
 
 impl CreateProposal {
     /// Nor are they asked to approve a use that the rules refuse for another reason than theirs.
-    fn check_use(
+    async fn check_use(
         &self,
         cx: &Context,
         caller: &Caller,
         stamp: &Stamp,
+        asked: &GuardedUse,
         version: &VersionFacts,
-    ) -> Result<(), Refusal> {
-        // What is not there is refused by the rules.
-        let (Some(wire), Some(found)) = (&self.arguments, &version.found) else { return Ok(()) };
-        let asked = GuardedUse::parse(wire.clone(), &cx.home)?;
-        let subject = version.subject_used(asked.mechanism(), Manner::default());
+    ) -> Result<(), Early> {
         let resource = version.resource.clone();
-        match still_permitted(cx, caller, stamp, self.action, resource, subject) {
-            Err(Refusal::NeedsApproval) => asked.fits(self.mechanism(found, wire, cx)?),
-            Err(refusal) => Err(refusal),
-            Ok(()) => Err(invalid("action", UNGUARDED)),
+        match still_permitted(cx, caller, stamp, self.action, resource, asked.subject()) {
+            Err(Refusal::NeedsApproval) => {}
+            Err(refusal) => return Err(refusal.into()),
+            Ok(()) => return Err(invalid("action", UNGUARDED).into()),
         }
-    }
-
-    /// The mechanism that was asked for, or the one that the key prefers.
-    fn mechanism(
-        &self,
-        found: &Found,
-        wire: &Arguments,
-        cx: &Context,
-    ) -> Result<Mechanism, Refusal> {
-        let asked = GuardedUse::parse(wire.clone(), &cx.home)?.mechanism();
-        let usage = self.action.usage().ok_or(Refusal::UsageRefused)?;
-        found.key.value.mechanism_for(usage, asked).ok_or(Refusal::MechanismRefused)
+        // The quorum is that of the version that is used; whatever else it takes is asked of the proposer.
+        if let Some(Other { action, resource, subject }) = asked.other() {
+            still_permitted(cx, caller, stamp, action, resource, subject)?;
+        }
+        asked.check(cx, caller, stamp).await
     }
 
     /// People are not asked to approve what could not be done: a proposal runs once.
@@ -258,14 +258,15 @@ fn read_arguments(
     }
     let Some(wire) = arguments else { return Ok(None) };
     let wire = guarded_use::named(wire, version, home)?;
-    let asked = GuardedUse::parse(wire.clone(), home)?;
-    // How long they are does not depend on the mechanism, which only the key knows.
-    let any = asked.mechanism().unwrap_or(Mechanism::AesGcm);
-    let length_bytes = guarded_use::arguments(&wire, any)?.length_bytes();
+    guarded_use::check_form(wire.clone(), home)?;
+    let length_bytes = guarded_use::length_bytes(&wire);
     if length_bytes > ARGUMENT_BYTES_MAX {
-        let problem = format!(
-            "{length_bytes} bytes; a proposal holds at most {ARGUMENT_BYTES_MAX}: sign the digest"
-        );
+        let instead = match action {
+            Action::Sign | Action::Verify => "; give the digest",
+            _ => "",
+        };
+        let problem =
+            format!("{length_bytes} bytes; a proposal holds at most {ARGUMENT_BYTES_MAX}{instead}");
         return Err(invalid("arguments", problem));
     }
     Ok(Some(wire))

@@ -11,7 +11,7 @@ use kms_crypto::vault::{Generated, Vault};
 use kms_proto::v1;
 
 use super::making::{MadeKey, Make, Making};
-use crate::wire::{KDF_BYTES_MAX, KeyOrVersion, bounded, derivation, mechanism};
+use crate::wire::{KDF_BYTES_MAX, KeyOrVersion, bounded, derivation, invalid, mechanism};
 
 /// The parsed request.
 #[derive(Debug)]
@@ -69,19 +69,23 @@ impl Make for DeriveKey {
         self.mechanism
     }
 
+    fn fits(&self, mechanism: Mechanism) -> Result<(), Refusal> {
+        match is_counter(mechanism) {
+            true if !self.salt.is_empty() => {
+                let problem = "KDF_COUNTER mechanisms take no salt; use info and context";
+                Err(invalid("salt", problem))
+            }
+            false if !self.context.is_empty() => {
+                Err(invalid("context", "HKDF mechanisms take no context; use salt and info"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn make(self, vault: &Vault, make: Making<'_>) -> Result<((), Generated), CryptoError> {
         let Making { recorded, request_digest, version, mechanism, new } = make;
-        let counts = is_counter(mechanism);
-        if counts && !self.salt.is_empty() {
-            let problem = "KDF_COUNTER mechanisms take no salt; use info and context";
-            return Err(CryptoError::InputRefused { problem });
-        }
-        if !counts && !self.context.is_empty() {
-            let problem = "HKDF mechanisms take no context; use salt and info";
-            return Err(CryptoError::InputRefused { problem });
-        }
         let fixed;
-        let info = if counts {
+        let info = if is_counter(mechanism) {
             fixed = fixed_input(&self.info, &self.context, new.header.length_bytes);
             &fixed
         } else {

@@ -5,20 +5,19 @@
 use kms_core::action::Action;
 use kms_core::caller::Caller;
 use kms_core::id::{Home, Resource, Segment};
-use kms_core::permit::{Grounds, Manner, Permit, Recorded, Refusal, Subject};
+use kms_core::permit::{Grounds, Manner, Other, Permit, Recorded, Refusal, Subject};
 use kms_core::quorum::Unapproved;
 use kms_core::service::Ingredients;
-use kms_crypto::vault::Vault;
 use kms_proto::v1;
 use kms_store::Condition;
 
 use super::Found;
 use super::changes::{change_version, erase, erased};
 use super::export_key_version::export;
-use super::guarded_use::GuardedUse;
+use super::guarded_use::{GuardedUse, Read};
 use super::proposals::{self, Loaded};
 use super::step_key_version::stepped;
-use super::using::{KeyUse, USES_JUDGED_ANEW_MAX, UseFacts, may_use, spend};
+use super::using::USES_JUDGED_ANEW_MAX;
 use crate::context::Context;
 use crate::failure::{Early, Failure};
 use crate::pipeline::{Operation, Stamp};
@@ -31,21 +30,46 @@ pub(crate) struct ExecuteProposal(Segment);
 /// The proposal, and, if it is for a use, that use as it was signed.
 pub(crate) struct Proposed {
     loaded: Loaded,
-    used: Option<(GuardedUse, UseFacts)>,
+    used: Option<Read>,
 }
 
 impl Proposed {
     /// Reads the use that stands in the document, if one does, and loads what it needs.
-    async fn of(cx: &Context, mut loaded: Loaded) -> Result<Self, Early> {
-        let Some(arguments) = &loaded.proposal.arguments else {
+    async fn of(
+        cx: &Context,
+        caller: &Caller,
+        stamp: &Stamp,
+        mut loaded: Loaded,
+    ) -> Result<Self, Early> {
+        // What does not run for this caller, or has run, is not read: what it has made is there.
+        let runs = loaded.row.value.state == ProposalState::Open
+            && loaded.require_proposer(caller).is_ok();
+        let Some(arguments) = loaded.proposal.arguments.as_ref().filter(|_| runs) else {
             return Ok(Self { loaded, used: None });
         };
-        let asked = GuardedUse::of(arguments, &loaded.version, &cx.home)
-            .map_err(|_| Refusal::Unapproved(Unapproved::NotOurs))?;
-        let facts = UseFacts::load(cx, asked.name(), asked.usage()?, asked.mechanism()).await?;
-        // The approvals are counted for the very rows that the use is judged by.
-        loaded.found = facts.seen().cloned();
-        Ok(Self { loaded, used: Some((asked, facts)) })
+        let used = GuardedUse::of(cx, caller, stamp, arguments, &loaded.version).await?;
+        if let Ok(asked) = &used {
+            // The approvals are counted for the very rows that the use is judged by.
+            loaded.found = asked.seen().cloned();
+        }
+        Ok(Self { loaded, used: Some(used) })
+    }
+
+    /// The use as it was signed, if it is one and can be read.
+    fn used(&self) -> Option<&GuardedUse> {
+        self.used.as_ref().and_then(|used| used.as_deref().ok())
+    }
+
+    /// What people signed is what would run: nothing that they read has changed meanwhile, neither what the
+    /// key prefers nor what it lets another inherit.
+    fn check_signed(&self, asked: &GuardedUse) -> Result<(), Refusal> {
+        match asked.arguments() {
+            Ok(now) if self.loaded.proposal.arguments.as_ref() != Some(&now) => {
+                Err(Unapproved::EtagMoved.into())
+            }
+            // Where it cannot be said, the key is not there or is not used so, and the rules refuse that.
+            _ => Ok(()),
+        }
     }
 }
 
@@ -71,11 +95,11 @@ impl Operation for ExecuteProposal {
     async fn load(
         &self,
         cx: &Context,
-        _caller: &Caller,
-        _stamp: &Stamp,
+        caller: &Caller,
+        stamp: &Stamp,
     ) -> Result<Self::Facts, Early> {
         match proposals::load(cx, &self.0).await? {
-            Some(loaded) => Ok(Some(Box::new(Proposed::of(cx, loaded).await?))),
+            Some(loaded) => Ok(Some(Box::new(Proposed::of(cx, caller, stamp, loaded).await?))),
             None => Ok(None),
         }
     }
@@ -91,10 +115,10 @@ impl Operation for ExecuteProposal {
 
     fn subject<'a>(&self, facts: &'a Self::Facts) -> Subject<'a> {
         let Some(facts) = facts else { return Subject::Absent };
-        let Proposed { loaded, used } = &**facts;
-        if let Some((asked, facts)) = used {
-            return facts.subject(asked.callers_iv());
+        if let Some(asked) = facts.used() {
+            return asked.subject();
         }
+        let loaded = &facts.loaded;
         loaded.found.as_ref().map_or(Subject::Absent, |found| Subject::Version {
             ring: &found.ring.value,
             key: &found.key.value,
@@ -105,9 +129,13 @@ impl Operation for ExecuteProposal {
         })
     }
 
+    fn other<'a>(&self, facts: &'a Self::Facts) -> Option<Other<'a>> {
+        facts.as_ref().and_then(|facts| facts.used()).and_then(GuardedUse::other)
+    }
+
     fn ingredients(&self, facts: &Self::Facts) -> Ingredients {
-        let used = facts.as_ref().and_then(|facts| facts.used.as_ref());
-        used.map_or_else(Ingredients::default, |(asked, _)| asked.ingredients())
+        let used = facts.as_ref().and_then(|facts| facts.used());
+        used.map_or_else(Ingredients::default, GuardedUse::ingredients)
     }
 
     async fn grounds(
@@ -120,21 +148,19 @@ impl Operation for ExecuteProposal {
         let Some(facts) = facts else { return Ok(Grounds::default()) };
         let Proposed { loaded, used } = &**facts;
         loaded.require_proposer(caller)?;
-        if let Some((asked, facts)) = used.as_ref().filter(|(_, facts)| {
-            // As for every use, whoever may not use the key learns nothing of it.
-            facts.seen().is_some() && may_use(caller, &facts.resource())
-        }) && let Ok(mechanism) = facts.mechanism()
-        {
-            asked.fits(mechanism)?;
-        }
         let approval = Some(Box::new(loaded.approved(cx, stamp.now)?));
+        if let Some(used) = used {
+            let asked = used.as_ref().map_err(Refusal::clone)?;
+            asked.check(cx, caller, stamp).await?;
+            facts.check_signed(asked)?;
+        }
         Ok(Grounds { approval, evidence: None })
     }
 
     fn unchanged(&self, facts: &Self::Facts) -> Vec<Condition> {
-        let Some(Proposed { loaded, used }) = facts.as_deref() else { return Vec::new() };
-        match (used, &loaded.found) {
-            (Some((_, facts)), _) => facts.unchanged(),
+        let Some(facts) = facts.as_deref() else { return Vec::new() };
+        match (facts.used(), &facts.loaded.found) {
+            (Some(asked), _) => asked.unchanged(),
             // A step replaces the row that it was judged by; what is handed out must stand as it was judged.
             (None, Some(Found { ring, key, version })) => {
                 vec![rows::stands(ring), rows::stands(key), rows::stands(version)]
@@ -150,10 +176,11 @@ impl Operation for ExecuteProposal {
         stamp: &Stamp,
         facts: &Self::Facts,
     ) -> Result<(Self::Prepared, Vec<Draft>), Early> {
-        let Proposed { loaded, used } = &**facts.as_ref().ok_or(super::ABSENT)?;
+        let facts = facts.as_ref().ok_or(super::ABSENT)?;
+        let loaded = &facts.loaded;
         let before = &loaded.found.as_ref().ok_or(super::ABSENT)?.version;
-        let (mut drafts, erased) = match (used, permit.action()) {
-            (Some((_, facts)), _) => (facts.drafts(cx, stamp)?, None),
+        let (mut drafts, erased) = match (facts.used(), permit.action()) {
+            (Some(asked), _) => (asked.prepare(cx, permit, stamp).await?, None),
             // Nothing of a version changes when it is handed out.
             (None, Action::ExportKeyVersion) => (Vec::new(), None),
             (None, action) => {
@@ -179,9 +206,9 @@ impl Operation for ExecuteProposal {
         let (action, resource) = (self.action(&facts), self.resource(&facts));
         let Proposed { loaded, used } = *facts.ok_or(super::ABSENT)?;
         let (mut wrapped_key, mut result) = (Vec::new(), None);
-        if let Some((asked, facts)) = used {
-            let apply = |vault: &Vault, key: KeyUse<'_>| asked.apply(vault, key);
-            result = Some(spend(cx, recorded, stamp, facts, audit.clone(), apply).await?);
+        if let Some(Ok(asked)) = used {
+            let given = Box::pin(asked.perform(cx, recorded, stamp, audit.clone())).await?;
+            result = Some(given);
         } else if action == Action::ExportKeyVersion {
             let found = loaded.found.as_ref().ok_or(super::ABSENT)?;
             let recipient = loaded.proposal.recipient.as_ref();

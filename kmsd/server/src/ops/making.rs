@@ -9,12 +9,13 @@ use std::collections::BTreeSet;
 
 use kms_core::action::Action;
 use kms_core::algorithm::Usage;
+use kms_core::arguments::NewKey;
 use kms_core::caller::Caller;
 use kms_core::id::{Digest, Home, KeyName, Resource};
 use kms_core::key::{Key, Origin, ReleaseRequirement, SealHeader, Version};
 use kms_core::lifecycle::{Dates, State};
 use kms_core::mechanism::Mechanism;
-use kms_core::permit::{Other, Permit, Recorded, Refusal, Subject};
+use kms_core::permit::{Grounds, Other, Permit, Recorded, Refusal, Subject};
 use kms_core::quorum::QuorumPolicy;
 use kms_core::service::Ingredients;
 use kms_crypto::CryptoError;
@@ -25,6 +26,7 @@ use prost::Message;
 
 use super::changes::{due, free, rotation_due};
 use super::create_key::{Place, made, with_new_slot};
+use super::guarded_use::{Guarded, Settled};
 use super::named;
 use super::using::{USES_JUDGED_ANEW_MAX, UseFacts, may_use};
 use crate::context::Context;
@@ -70,6 +72,14 @@ pub(crate) trait Make: Send + Sync + Sized {
     /// How long the new key is, where the request itself tells and its description does not.
     fn length_bytes(&self, _mechanism: Mechanism) -> Option<usize> {
         None
+    }
+
+    /// Whether what the request brings is what the mechanism takes, which is known only when the key is.
+    ///
+    /// # Errors
+    /// [`Refusal::InvalidArgument`].
+    fn fits(&self, _mechanism: Mechanism) -> Result<(), Refusal> {
+        Ok(())
     }
 
     /// Spends the permit in the vault.
@@ -197,6 +207,22 @@ impl<M: Make> Operation for MakingOf<M> {
         })
     }
 
+    async fn grounds(
+        &self,
+        _cx: &Context,
+        caller: &Caller,
+        _stamp: &Stamp,
+        facts: &MakeFacts,
+    ) -> Result<Grounds, Early> {
+        let source = &facts.source;
+        // As for every use, whoever may not use the key learns nothing of it.
+        let seen = source.seen().filter(|_| may_use(caller, &source.resource()));
+        if let Some(Ok(mechanism)) = seen.map(|_| source.mechanism()) {
+            self.make.fits(mechanism)?;
+        }
+        Ok(Grounds::default())
+    }
+
     fn unchanged(&self, facts: &MakeFacts) -> Vec<Condition> {
         facts.source.unchanged()
     }
@@ -289,7 +315,45 @@ impl<M: Make> Operation for MakingOf<M> {
     }
 }
 
+impl<M: Make> Guarded for MakingOf<M> {
+    fn used<'a>(&self, facts: &'a MakeFacts) -> &'a UseFacts {
+        &facts.source
+    }
+
+    fn settled(&self, facts: &MakeFacts) -> Result<Settled, Early> {
+        let new = self.described(facts)?.map(Box::new);
+        Ok(Settled { new, ..Settled::by(facts.source.mechanism()?) })
+    }
+}
+
 impl<M: Make> MakingOf<M> {
+    /// The new key as people read it before they approve it.
+    fn described(&self, facts: &MakeFacts) -> Result<Option<NewKey>, Early> {
+        let Some((new, header)) = &facts.new else { return Ok(None) };
+        let old = &facts.source.found()?.key.value;
+        // A schedule begins when the key is made, and what is inherited is that of the old key, which
+        // its seal holds: only what is asked for is said.
+        let asked = wire::key(self.wire.clone(), &self.home)?;
+        let own_quorum = asked.quorum.filter(|quorum| old.quorum.as_ref() != Some(quorum));
+        let own = |requirement: &ReleaseRequirement| old.requirement.as_ref() != Some(requirement);
+        Ok(Some(NewKey {
+            algorithm: new.algorithm,
+            dataset: new.dataset.clone(),
+            exportable: new.exportable,
+            labels: new.labels.clone(),
+            length_bytes: header.length_bytes,
+            mechanisms: new.mechanisms.clone(),
+            model: new.model.clone(),
+            name: new.name.clone(),
+            pkcs11: new.pkcs11.clone(),
+            // With all that it guards, as it is told on the wire.
+            quorum: wire::quorum(own_quorum.as_ref().map(wire::quorum_out))?,
+            release_requirement: asked.requirement.filter(own),
+            rotation: asked.rotation,
+            usages: new.usages.clone(),
+        }))
+    }
+
     /// The new key, guarded no less than the one that it is made out of: it inherits the release
     /// requirement, the quorum, model and dataset, and that it never leaves.
     fn tightened(

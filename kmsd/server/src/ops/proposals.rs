@@ -65,9 +65,8 @@ pub(crate) fn resource(id: &Segment, loaded: Option<&Loaded>) -> Resource {
 /// # Errors
 /// [`Refusal::InvalidArgument`] for actions that cannot.
 pub(crate) fn proposable(action: Action) -> Result<Action, Refusal> {
-    let problem = "only steps of a key version's life, its export, Decrypt, MacSign, MacVerify, Sign and \
-                   Verify can be proposed";
-    Some(action).filter(|action| action.guardable()).ok_or_else(|| invalid("action", problem))
+    let problem = || format!("{action} cannot be proposed: {}", action.instead());
+    Some(action).filter(|action| action.guardable()).ok_or_else(|| invalid("action", problem()))
 }
 
 /// The quorums that guard `action` on the version, if any does: the ring's, the key's or both.

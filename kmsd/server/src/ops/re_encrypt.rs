@@ -11,6 +11,7 @@ use kms_crypto::vault::Ciphertext;
 use kms_proto::v1;
 use kms_store::Condition;
 
+use super::guarded_use::{Guarded, Settled};
 use super::named;
 use super::using::{USES_JUDGED_ANEW_MAX, UseFacts, joined};
 use crate::context::Context;
@@ -160,5 +161,18 @@ impl Operation for ReEncrypt {
             ciphertext: made.ciphertext,
             audit: Some(audit),
         })
+    }
+}
+
+impl Guarded for ReEncrypt {
+    fn used<'a>(&self, both: &'a Both) -> &'a UseFacts {
+        &both.source
+    }
+
+    fn settled(&self, both: &Both) -> Result<Settled, Early> {
+        // Which version is the primary one may be another by the time that people have approved.
+        let to = both.destination.found()?.version.value.header.version.clone();
+        let to = Some((to, both.destination.mechanism()?));
+        Ok(Settled { to, ..Settled::by(both.source.mechanism()?) })
     }
 }

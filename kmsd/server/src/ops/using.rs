@@ -19,6 +19,7 @@ use kms_store::Condition;
 use prost::Message;
 
 use super::changes::due;
+use super::guarded_use::{Guarded, Settled};
 use super::{Found, VersionFacts, load_version, named};
 use crate::context::Context;
 use crate::counting::{Taken, Turn};
@@ -443,11 +444,21 @@ impl<U: Use> Operation for Using<U> {
     }
 }
 
+impl<U: Use> Guarded for Using<U> {
+    fn used<'a>(&self, facts: &'a UseFacts) -> &'a UseFacts {
+        facts
+    }
+
+    fn settled(&self, facts: &UseFacts) -> Result<Settled, Early> {
+        Ok(Settled::by(facts.mechanism()?))
+    }
+}
+
 /// Spends the permit of a use in the vault, by `apply`.
 ///
 /// # Errors
 /// When the appliance was closed meanwhile, or the cryptography fails.
-pub(crate) async fn spend<R>(
+async fn spend<R>(
     cx: &Context,
     recorded: Recorded,
     stamp: &Stamp,

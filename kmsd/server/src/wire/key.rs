@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use kms_core::algorithm::{
     Algorithm, GENERIC_SECRET_BYTES, GENERIC_SECRET_BYTES_MAX, GENERIC_SECRET_BYTES_MIN, Usage,
 };
+use kms_core::arguments::NewKey;
 use kms_core::claims::EvidenceKind;
 use kms_core::id::{Home, Timestamp};
 use kms_core::key::{
@@ -271,6 +272,42 @@ pub(crate) fn key_out(key: &Key, etag: &str) -> v1::Key {
         process_floor: key.floors.process,
         rotation: key.rotation.as_ref().map(rotation_out),
         latest_version: key.latest,
+    }
+}
+
+/// Writes a key that is to be made, as somebody would who asks for exactly that.
+pub(crate) fn new_key_out(new: &NewKey) -> v1::Key {
+    let NewKey {
+        algorithm,
+        dataset,
+        exportable,
+        labels,
+        length_bytes,
+        mechanisms,
+        model,
+        name,
+        pkcs11: Pkcs11Attributes { id, label },
+        quorum,
+        release_requirement,
+        rotation,
+        usages,
+    } = new;
+    v1::Key {
+        name: name.to_string(),
+        algorithm: algorithm_out(*algorithm),
+        usages: usages_out(usages),
+        labels: labels.clone().into_iter().collect(),
+        release_requirement: release_requirement.as_ref().map(requirement_out),
+        quorum: quorum.as_ref().map(quorum_out),
+        model: model.clone(),
+        dataset: dataset.clone(),
+        pkcs11_label: label.clone(),
+        pkcs11_id: hex_decode(id).unwrap_or_default(),
+        mechanisms: mechanisms_out(mechanisms),
+        length_bytes: *length_bytes,
+        exportable: *exportable,
+        rotation: rotation.as_ref().map(rotation_out),
+        ..Default::default()
     }
 }
 

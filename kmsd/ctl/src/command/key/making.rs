@@ -415,7 +415,8 @@ fn bytes(hex: Option<HexBytes>) -> Vec<u8> {
     hex.map(|HexBytes(bytes)| bytes).unwrap_or_default()
 }
 
-const WRAPPED_KEY_TYPE: &str = "kms-wrapped-key/v1";
+/// The `type` of a wrapped key in one document.
+pub(super) const WRAPPED_KEY_TYPE: &str = "kms-wrapped-key/v1";
 const WRAPPED_BYTES_MAX: usize = 64 * 1024;
 const CIPHERTEXT_BYTES_MAX: usize = 16 * 1024;
 pub(crate) const WRAP_HELP: &str = "\

@@ -28,11 +28,6 @@ impl How {
     pub(crate) fn wire(&self) -> Result<i32, Failure> {
         shape::wire_mechanism(self.mechanism.as_deref())
     }
-
-    /// Whether one was named.
-    pub(super) const fn is_some(&self) -> bool {
-        self.mechanism.is_some()
-    }
 }
 
 /// Runs a stream that ends with yes or no.

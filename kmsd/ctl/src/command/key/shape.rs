@@ -84,6 +84,30 @@ impl Shape {
 }
 
 impl Limits {
+    /// Whether anything is said.
+    pub(crate) fn is_some(&self) -> bool {
+        let Self {
+            mechanism,
+            usage,
+            exportable,
+            label,
+            release_requirement,
+            quorum,
+            model,
+            dataset,
+            rotation: Rotation { rotate_every, rotate_after_uses },
+        } = self;
+        let lists = [mechanism, usage].iter().any(|list| !list.is_empty()) || !label.is_empty();
+        let files = release_requirement.is_some() || quorum.is_some();
+        let texts = model.is_some() || dataset.is_some();
+        lists
+            || files
+            || texts
+            || *exportable
+            || rotate_every.is_some()
+            || rotate_after_uses.is_some()
+    }
+
     /// The key of that name, whatever it is.
     pub(crate) fn key(self, name: String) -> Result<v1::Key, Failure> {
         let requirement = self.release_requirement.as_deref();
@@ -199,6 +223,8 @@ mod tests {
     fn what_is_not_asked_for_is_not_set() {
         let key = Limits::default().key("dev/k".into()).unwrap();
         assert_eq!(key, v1::Key { name: "dev/k".into(), ..Default::default() });
+        assert!(!Limits::default().is_some());
+        assert!(Limits { exportable: true, ..Default::default() }.is_some());
         let rotation = Rotation { rotate_every: None, rotate_after_uses: Some(9) }.wire().unwrap();
         assert_eq!((rotation.period, rotation.uses_max), (None, 9));
         let limits = Limits {
