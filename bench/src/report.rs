@@ -197,7 +197,7 @@ fn notes(measured: &Measured) -> String {
     let load = |load: &Option<f64>| load.map_or_else(|| "unknown".to_owned(), |l| l.to_string());
     let mut text = format!(
         "medians of {rounds} interleaved rounds on {cpu}, {cores} cores, kernel {kernel}; load average {} before, {} after\n\
-         every kmsd operation is on its audit log, synced to disk, before it is answered; the peers keep none\n",
+         every kmsd operation is on its audit log, by a synced leaf or on a lease with one, before it is answered; the peers keep none\n",
         load(load_before),
         load(load_after)
     );

@@ -139,6 +139,9 @@ pub enum UseArguments {
 pub struct NewKey {
     /// What it is.
     pub algorithm: Algorithm,
+    /// Whether each use of it has a leaf of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub audit_each_use: bool,
     /// The dataset that it protects; empty if none.
     pub dataset: String,
     /// Whether a quorum may hand it out.

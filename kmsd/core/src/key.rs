@@ -73,6 +73,9 @@ pub struct Key {
     pub rotation: Option<Rotation>,
     /// How PKCS#11 clients see it.
     pub pkcs11: Pkcs11Attributes,
+    /// Whether each use has a leaf of its own, and none goes on a usage lease; once true, true for good.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub audit_each_use: bool,
 }
 
 /// The lowest version numbers that may still be used. They only rise.
@@ -440,6 +443,7 @@ pub(crate) mod tests {
             floors: Floors::default(),
             rotation: None,
             pkcs11: Pkcs11Attributes::default(),
+            audit_each_use: false,
         }
     }
 

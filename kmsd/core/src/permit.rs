@@ -6,7 +6,8 @@
 //! Quorum ─┘    └────> Denial ── recorded on disk ──> answer
 //! ```
 //!
-//! A [`Permit`] has private fields, no `Clone` and no constructor but [`decide`]. It carries the
+//! A [`Permit`] has private fields, no `Clone` and no constructor but [`decide`] and, for a use that is counted
+//! already, [`Lease::decide`], which asks the same rules. It carries the
 //! action, the resource and the request's digest, and [`Recorded::spend`] compares them with what is
 //! about to be done, in one place.
 //!
@@ -27,7 +28,8 @@
 //! }
 //! ```
 //!
-//! while once is fine, and gives a [`Recorded`] only against the store's receipt:
+//! while once is fine, and gives a [`Recorded`] only against the store's receipt (or a [`Lease`], which has no
+//! constructor but a [`Recorded`] whose leaf opened it):
 //!
 //! ```
 //! # use kms_core::{audit::CommitReceipt, permit::{Permit, Recorded}};
@@ -68,7 +70,7 @@ use crate::quorum::Approved;
 use crate::service::{self, Ingredients, ServiceIndicator};
 
 pub use judge::guarding;
-pub use lease::{LEASE_LOST, LEASE_USES_MAX, Lease, NotLeased, Terms, lost_lease};
+pub use lease::{LEASE_LOST, LEASE_USES_MAX, Lease, LeaseTerms, NotLeased, lost_lease};
 pub use refusal::Refusal;
 
 /// What is asked for: one exact request.

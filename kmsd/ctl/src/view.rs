@@ -96,6 +96,7 @@ pub(crate) fn key(key: v1::Key) -> Value {
         process_floor,
         rotation,
         latest_version,
+        audit_each_use,
     } = key;
     let labels: std::collections::BTreeMap<_, _> = labels.into_iter().collect();
     json!({
@@ -106,6 +107,7 @@ pub(crate) fn key(key: v1::Key) -> Value {
         "mechanisms": mechanisms,
         "exportable": exportable,
         "trusted": trusted,
+        "audit_each_use": audit_each_use,
         "primary_version": primary_version,
         "latest_version": latest_version,
         "protect_floor": protect_floor,

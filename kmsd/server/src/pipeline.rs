@@ -115,8 +115,8 @@ pub(crate) trait Operation: Send + Sync + Sized {
     }
 
     /// What [`Operation::prepare`] would hand over, if this may be recorded on a usage lease: it changes no
-    /// row, and brings neither evidence nor approval.
-    fn leased(&self, _facts: &Self::Facts) -> Option<Self::Prepared> {
+    /// row, brings neither evidence nor approval, and `caller` has the role for it.
+    fn leased(&self, _caller: &Caller, _facts: &Self::Facts) -> Option<Self::Prepared> {
         None
     }
 
@@ -376,7 +376,7 @@ async fn steps<O: Operation>(
         };
         let mut offer = None;
         if let (Some(fresh), None) = (fresh, &earlier)
-            && let Some(prepared) = operation.leased(&facts)
+            && let Some(prepared) = operation.leased(caller, &facts)
         {
             let rows = || {
                 let judged_by = operation.unchanged(&facts).into_iter().map(|row| row.key);

@@ -17,6 +17,7 @@ use kms_core::audit::checkpoint::{Checkpoint, LogKey};
 use kms_core::audit::merkle::{self, Frontier};
 use kms_core::audit::{Leaf, LeafOutcome, tile};
 use kms_core::id::Digest;
+use kms_core::permit::LEASE_LOST;
 use serde::Serialize;
 
 use crate::VerifyError;
@@ -57,7 +58,8 @@ pub struct LogReport {
     pub root: Option<Digest>,
     /// Leaves that were read.
     pub leaves: u64,
-    /// Requests permitted and refused, per action; one leaf may stand for many refusals.
+    /// Requests permitted and refused, per action; one leaf may stand for many. Of a usage lease that was lost,
+    /// as many as it permitted.
     pub actions: BTreeMap<String, Counts>,
     /// Requests over all actions.
     pub total: Counts,
@@ -164,6 +166,8 @@ struct Reading {
     frontier: Frontier,
     earlier: Option<Checkpoint>,
     levels: Vec<Level>,
+    /// The usage leases that are open, by the leaf that opened each, and how many uses it permits.
+    leases: BTreeMap<u64, u64>,
     size: u64,
 }
 
@@ -175,6 +179,33 @@ struct Level {
 }
 
 impl Reading {
+    /// Holds the end of a usage lease against the leaf that opened it.
+    fn follow_lease(&mut self, index: u64, leaf: &Leaf, report: &mut LogReport) {
+        let began = leaf.began_at_index;
+        match leaf.outcome() {
+            LeafOutcome::Granted if leaf.lease_uses_max > 0 => {
+                self.leases.insert(index, leaf.lease_uses_max);
+            }
+            LeafOutcome::Finished | LeafOutcome::BrokenOff => {
+                let is_lost = leaf.reason == LEASE_LOST;
+                let digests = leaf.use_digests.len() as u64;
+                let problem = match self.leases.remove(&began) {
+                    Some(max) if is_lost && leaf.count != max => {
+                        "tells another number of uses than the lost lease permits"
+                    }
+                    Some(max) if leaf.count > max => "tells more uses than the lease permits",
+                    Some(_) if !is_lost && digests != leaf.count.saturating_mul(32) => {
+                        "has not one digest for each use"
+                    }
+                    None if is_lost || leaf.count > 0 => "ends a lease that is not open",
+                    _ => return,
+                };
+                report.fault(format!("leaf {index}: {problem}"));
+            }
+            _ => {}
+        }
+    }
+
     /// Reads the bundle `n`. `false` when the leaves end here.
     fn bundle<S: Source>(
         &mut self,
@@ -198,7 +229,10 @@ impl Reading {
         }
         for bytes in leaves {
             let index = self.frontier.size();
-            report.count(index, bytes);
+            if let Some(leaf) = report.leaf(index, bytes) {
+                self.follow_lease(index, &leaf, report);
+                report.count(index, leaf);
+            }
             let hash = merkle::leaf_hash(bytes);
             self.frontier.append(hash);
             self.push(source, 0, hash, report)?;
@@ -280,22 +314,28 @@ impl LogReport {
     }
 
     /// Reads one leaf, which must be in the one form that the daemon writes.
-    fn count(&mut self, index: u64, bytes: &[u8]) {
+    fn leaf(&mut self, index: u64, bytes: &[u8]) -> Option<Leaf> {
         self.leaves = self.leaves.saturating_add(1);
-        let Some(leaf) = Leaf::from_bytes(bytes).ok().filter(|leaf| leaf.to_bytes() == bytes)
-        else {
+        let leaf = Leaf::from_bytes(bytes).ok().filter(|leaf| leaf.to_bytes() == bytes);
+        if leaf.is_none() {
             self.fault(format!("leaf {index}: not an audit leaf in canonical form"));
-            return;
-        };
-        let times = leaf.count.max(1);
+        }
+        leaf
+    }
+
+    fn count(&mut self, index: u64, leaf: Leaf) {
+        let (times, more) = (leaf.count.max(1), leaf.count);
         let outcome = leaf.outcome();
         let counts = self.actions.entry(leaf.action).or_default();
         for counts in [counts, &mut self.total] {
             match outcome {
                 LeafOutcome::Granted => counts.granted = counts.granted.saturating_add(times),
                 LeafOutcome::Denied => counts.denied = counts.denied.saturating_add(times),
-                // The stream was counted when it was permitted.
-                LeafOutcome::BrokenOff | LeafOutcome::Finished | LeafOutcome::Unspecified => {}
+                // A stream was counted when it was permitted. Of a lease only the use that opened it was.
+                LeafOutcome::BrokenOff | LeafOutcome::Finished => {
+                    counts.granted = counts.granted.saturating_add(more);
+                }
+                LeafOutcome::Unspecified => {}
             }
         }
         if outcome == LeafOutcome::Unspecified {

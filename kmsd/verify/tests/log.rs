@@ -206,6 +206,59 @@ fn a_leaf_without_an_outcome_is_named() {
     assert_eq!(reasons(export(&leaves, &note(&leaves))), ["leaf 0: neither granted nor denied"]);
 }
 
+/// A log whose leaf 7 opens a lease for 4 more uses, and whose leaf `ends.0` ends it.
+fn with_lease(ends: &[(usize, Leaf)]) -> Export {
+    let mut leaves = leaves(SIZE);
+    let opening = Leaf { lease_uses_max: 4, ..Leaf::from_bytes(&leaves[7]).unwrap() };
+    leaves[7] = opening.to_bytes();
+    for (index, end) in ends {
+        leaves[*index] = end.to_bytes();
+    }
+    let note = note(&leaves);
+    export(&leaves, &note)
+}
+
+fn end(count: u64, outcome: LeafOutcome) -> Leaf {
+    let (reason, digests) = match outcome {
+        LeafOutcome::BrokenOff => ("LEASE_LOST", 0),
+        _ => ("", 32 * usize::try_from(count).unwrap()),
+    };
+    Leaf {
+        outcome: outcome.into(),
+        reason: reason.into(),
+        count,
+        began_at_index: 7,
+        use_digests: vec![3; digests],
+        ..Leaf::from_bytes(&leaf(7)).unwrap()
+    }
+}
+
+#[test]
+fn uses_on_leases_are_counted_and_their_ends_are_held_against_the_beginning() {
+    let granted = |ends: &[(usize, Leaf)]| {
+        let report = verify_log(&mut with_lease(ends), &key(), None).unwrap();
+        assert!(report.accepted, "{:?}", report.reasons);
+        report.total.granted
+    };
+    let before = granted(&[]);
+    // The leaf in whose place the end stands was a grant, too.
+    assert_eq!(granted(&[(11, end(3, LeafOutcome::Finished))]), before - 1 + 3);
+    assert_eq!(granted(&[(11, end(4, LeafOutcome::BrokenOff))]), before - 1 + 4);
+    let short = Leaf { use_digests: vec![3; 32], ..end(3, LeafOutcome::Finished) };
+    let unopened = Leaf { began_at_index: 8, ..end(3, LeafOutcome::Finished) };
+    let twice = [(11, end(3, LeafOutcome::Finished)), (13, end(3, LeafOutcome::Finished))];
+    for (ends, problem) in [
+        (&[(11, end(5, LeafOutcome::Finished))][..], "leaf 11: tells more uses"),
+        (&[(11, end(3, LeafOutcome::BrokenOff))], "leaf 11: tells another number"),
+        (&[(11, short)], "leaf 11: has not one digest for each use"),
+        (&[(11, unopened)], "leaf 11: ends a lease that is not open"),
+        (&twice, "leaf 13: ends a lease that is not open"),
+    ] {
+        let reasons = reasons(with_lease(ends));
+        assert!(reasons.len() == 1 && reasons[0].starts_with(problem), "{reasons:?}");
+    }
+}
+
 #[test]
 fn another_logs_key_is_not_believed() {
     let other = SigningKey::from_bytes(&[8; 32]);

@@ -7,8 +7,8 @@ use kms_client::v1::{self, Algorithm};
 use kms_client::{Client, ClientError};
 use kms_core::audit::{Leaf, LeafOutcome, use_digest};
 use kms_core::id::{Digest, Timestamp};
-use kms_tests::request::{create_key, sign, step};
-use kms_tests::{Daemon, daemon, log, refused};
+use kms_tests::request::{create_key, sign, step, update};
+use kms_tests::{Daemon, daemon, log, refused, refused_for};
 use prost::Message as _;
 
 /// What was signed, and where the answer said that it stands.
@@ -146,7 +146,7 @@ async fn a_change_of_the_key_ends_its_lease_before_the_change_is_in_the_log() {
     let leaves = leaves_when_all_have_ended(&client).await;
     // Nothing is counted on a lease that is open when the key changes.
     let mut open = HashSet::new();
-    let mut opened = 0;
+    let (mut opened, mut suspended) = (0, 0);
     for (index, leaf) in (0_u64..).zip(&leaves) {
         if leaf.lease_uses_max > 0 {
             open.insert(index);
@@ -157,9 +157,11 @@ async fn a_change_of_the_key_ends_its_lease_before_the_change_is_in_the_log() {
         }
         if leaf.action == "SuspendKeyVersion" {
             assert!(open.is_empty(), "{open:?} at {index}");
+            suspended += 1;
         }
     }
     assert!(opened >= 5, "only {opened} leases");
+    assert_eq!(suspended, 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,25 +169,74 @@ async fn after_a_kill_the_log_says_at_least_as_much_as_was_answered() {
     let mut daemon = Daemon::start();
     let client = daemon.client().await;
     let version = create_key(&client, "dev/hot-and-killed", Algorithm::EcP256).await.name;
-    let mut answered = 0;
+    let mut answers = Vec::new();
     let mut lost = 0;
-    for round in 0..6_u64 {
+    for round in 0..12_u64 {
         let config = daemon.unix();
         let client = daemon::connect(&config).await;
         let version = version.clone();
         let signing = tokio::spawn(async move { sign_at_once(&client, &version, 100_000).await });
         tokio::time::sleep(Duration::from_millis(300 + 91 * round)).await;
         daemon.kill9();
-        answered += signing.await.unwrap().len() as u64;
+        answers.extend(signing.await.unwrap().into_iter().map(|signed| signed.audit));
         daemon.restart();
         let leaves = leaves_when_all_have_ended(&daemon.client().await).await;
-        let (at_most, exactly) = accounted(&leaves);
-        assert!(answered <= at_most, "{answered} answers, {at_most} in the log");
-        assert!(exactly <= at_most);
+        let (at_most, _) = accounted(&leaves);
+        assert!(answers.len() as u64 <= at_most, "{} in the log: {at_most}", answers.len());
+        // What is told exactly holds every answer that is on that lease.
+        let ends = ends(&leaves);
+        for audit in answers.iter().filter(|audit| audit.lease_use > 0) {
+            assert!(audit.lease_use <= ends[&audit.audit_index].count, "{audit:?}");
+        }
         lost = leaves.iter().filter(|leaf| leaf.reason == "LEASE_LOST").count();
+        if round >= 5 && lost > 0 {
+            break;
+        }
     }
     assert!(lost > 0, "no lease was ever cut off");
     log::Export::fetch(&daemon.client().await).await.assert_whole(None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_whose_uses_are_recorded_each_has_no_lease_and_neither_has_its_copy() {
+    let daemon = Daemon::start();
+    let client = daemon.client().await;
+    create_key(&client, "dev/each", Algorithm::EcP256).await;
+    let fields = ["audit_each_use"];
+    let each = update(&client, "dev/each", &fields, |key| key.audit_each_use = true).await;
+    assert!(each.unwrap().audit_each_use);
+    let never = update(&client, "dev/each", &fields, |key| key.audit_each_use = false).await;
+    refused_for(never, "ONLY_TIGHTENS");
+    let copy = v1::Key { name: "dev/each-copied".to_owned(), ..Default::default() };
+    let name = "dev/each@1".to_owned();
+    let request = v1::CopyKeyRequest { name, key: Some(copy), ..Default::default() };
+    let copy = client.call(client.crypto().copy_key(request)).await.unwrap().key.unwrap();
+    assert!(copy.audit_each_use);
+    for name in ["dev/each", "dev/each-copied"] {
+        let signed = sign_at_once(&client, name, 30).await;
+        assert!(signed.iter().all(|signed| signed.audit.lease_use == 0), "{name}");
+    }
+    let leaves = log::Export::fetch(&client).await.leaves();
+    assert!(leaves.iter().all(|leaf| leaf.lease_uses_max == 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_end_when_the_appliance_is_sealed() {
+    let mut daemon = Daemon::start();
+    let client = daemon.client().await;
+    let version = create_key(&client, "dev/hot-and-sealed", Algorithm::EcP256).await.name;
+    let signed = sign_at_once(&client, &version, 60).await.len() as u64;
+    let seal = v1::SealRequest::default();
+    client.call(client.seal().seal(seal)).await.unwrap();
+    refused_for(sign(&client, &version, b"sealed").await, "SEALED");
+    daemon.terminate();
+    daemon.restart();
+    let leaves = log::Export::fetch(&daemon.client().await).await.leaves();
+    let opened = leaves.iter().filter(|leaf| leaf.lease_uses_max > 0).count();
+    assert!(opened > 0);
+    assert!(leaves.iter().all(|leaf| leaf.reason != "LEASE_LOST"));
+    assert_eq!(ends(&leaves).len(), opened);
+    assert_eq!(accounted(&leaves), (signed, signed));
 }
 
 const WRITERS: usize = 8;

@@ -21,7 +21,7 @@ use crate::service;
 
 /// What a lease permits at most.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Terms {
+pub struct LeaseTerms {
     /// How many uses may follow the one that opens it; at most [`LEASE_USES_MAX`].
     pub uses_max: u64,
     /// Until when.
@@ -50,8 +50,8 @@ struct Uses {
 /// Why a use does not go on a lease; it is decided and recorded on its own.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum NotLeased {
-    /// It is another use than those of the lease, or the rules refuse it.
-    Other,
+    /// It is not like the uses of the lease, or the rules refuse it.
+    Unlike,
     /// The lease has been closed, has run out, or all its uses are made.
     Over,
 }
@@ -64,11 +64,12 @@ impl Permit {
         evidence.is_none() && approval.is_none() && self.other.is_none()
     }
 
-    /// Has the leaf of this use open a lease on `terms`. Where none may begin, nothing changes.
-    pub fn offer_lease(&mut self, terms: Terms) {
-        if self.may_begin_lease() && terms.uses_max <= LEASE_USES_MAX {
+    /// Has the leaf of this use open a lease on `terms`, and for no more uses than a leaf can tell of. Where
+    /// none may begin, nothing changes.
+    pub fn offer_lease(&mut self, terms: LeaseTerms) {
+        if self.may_begin_lease() {
             let leaf = Arc::make_mut(&mut self.leaf);
-            leaf.lease_uses_max = terms.uses_max;
+            leaf.lease_uses_max = terms.uses_max.min(LEASE_USES_MAX);
             leaf.lease_until_ms = terms.until.0;
         }
     }
@@ -104,13 +105,13 @@ impl Lease {
             && caller.authentication() == self.authentication
             && *caller.principal() == self.principal;
         if !same {
-            return Err(NotLeased::Other);
+            return Err(NotLeased::Unlike);
         }
         let grounds = Grounds::default();
         let service = service::indicator(intent, &grounds);
         let role = judge::judge(caller, intent, &grounds, None)
             .and_then(|role| judge::judge_service(intent, service).map(|()| role))
-            .map_err(|_| NotLeased::Other)?;
+            .map_err(|_| NotLeased::Unlike)?;
         let mechanism = mechanism_used(intent);
         let opening = &self.opening;
         let alike = role.map_or("", |role| role.as_str()) == opening.role
@@ -118,7 +119,7 @@ impl Lease {
             && mechanism.map_or("", |mechanism| mechanism.as_str()) == opening.mechanism
             && intent.region == opening.region;
         if !alike {
-            return Err(NotLeased::Other);
+            return Err(NotLeased::Unlike);
         }
         let number = self.count(intent)?;
         let permit = Permit {

@@ -222,6 +222,7 @@ fn rows(header: &SealHeader) -> (Ring, Key, Version) {
         floors: Floors::default(),
         rotation: None,
         pkcs11: Pkcs11Attributes::default(),
+        audit_each_use: false,
     };
     let version = Version {
         header: header.clone(),

@@ -2,53 +2,64 @@
 
 use std::collections::HashSet;
 
-use kms_core::action::Action;
 use kms_core::audit::{Leaf, LeafOutcome};
-use kms_core::permit::lost_lease;
+use kms_core::permit::{LEASE_LOST, lost_lease};
 use kms_store::{SCAN_MAX, Store};
 use prost::Message as _;
 
-use super::put_on_record;
+use super::{LIFE, pay};
 use crate::context::Context;
 use crate::failure::Failure;
 
 /// Ends the leases that no leaf has ended, before anything is served: each was used at most as often as it
-/// permits. What comes before the last start was seen to by that start.
+/// permits.
 ///
 /// # Errors
-/// When the log cannot be read.
+/// When the log cannot be read, or not be written: nothing is served then.
 pub(crate) async fn close_lost(cx: &Context) -> Result<(), Failure> {
     let lost = lost(&*cx.store, |opening, index| lost_lease(opening, index, cx.now())).await?;
     if !lost.is_empty() {
         let uses: u64 = lost.iter().map(|leaf| leaf.count).sum();
         tracing::warn!(leases = lost.len(), uses, "uses at most, on leases that were cut off");
     }
-    put_on_record(cx, lost).await;
-    Ok(())
+    cx.leases.owe(lost);
+    pay(&*cx.store, &cx.leases).await
 }
 
 async fn lost(store: &dyn Store, end: impl Fn(&Leaf, u64) -> Leaf) -> Result<Vec<Leaf>, Failure> {
     let (mut ended, mut lost) = (HashSet::new(), Vec::new());
     let size = store.log_size().await;
-    let mut oldest = size.saturating_sub(LEAVES_IN_A_LIFE);
-    let mut until = size;
-    while until > oldest {
-        let begin = until.saturating_sub(SCAN_MAX as u64).max(oldest);
+    let (mut until, mut newest_ms) = (size, None);
+    while until > 0 {
+        let begin = until.saturating_sub(SCAN_MAX as u64);
         let leaves = read(store, begin, until).await?;
         for (place, bytes) in leaves.iter().enumerate().rev() {
             let index = begin + place as u64;
             let Ok(leaf) = Leaf::decode(bytes.as_slice()) else { continue };
-            if is(Action::Start, &leaf) {
-                return Ok(lost);
+            // What could be written while sealed, anybody could write who has the disk: it ends neither the
+            // search nor, unless it says the worst, a lease.
+            if !leaf.can_arise_sealed() {
+                let newest_ms = *newest_ms.get_or_insert(leaf.time_ms);
+                let is_old = leaf.time_ms.saturating_add(LIVES_MS) < newest_ms;
+                if is_old && size - index > LEAVES_MIN {
+                    return Ok(lost);
+                }
             }
-            if is(Action::Stop, &leaf) {
-                // All were ended before it, but for one that was on its way.
-                oldest = oldest.max(index.saturating_sub(SCAN_MAX as u64));
-            }
-            if leaf.began_at_index != 0 {
-                ended.insert(leaf.began_at_index);
-            } else if leaf.lease_uses_max != 0 && !ended.contains(&index) {
-                lost.push(end(&leaf, index));
+            match leaf.outcome() {
+                LeafOutcome::Finished if leaf.began_at_index != 0 => {
+                    ended.insert((leaf.began_at_index, None));
+                }
+                LeafOutcome::BrokenOff if leaf.reason == LEASE_LOST => {
+                    ended.insert((leaf.began_at_index, Some(leaf.count)));
+                }
+                LeafOutcome::Granted if leaf.lease_uses_max != 0 => {
+                    let is_ended = ended.contains(&(index, None))
+                        || ended.contains(&(index, Some(leaf.lease_uses_max)));
+                    if !is_ended {
+                        lost.push(end(&leaf, index));
+                    }
+                }
+                _ => {}
             }
         }
         until = begin;
@@ -73,10 +84,8 @@ async fn read(store: &dyn Store, begin: u64, until: u64) -> Result<Vec<Vec<u8>>,
     }
 }
 
-fn is(action: Action, leaf: &Leaf) -> bool {
-    leaf.outcome() == LeafOutcome::Granted && leaf.action == action.as_str()
-}
-
-/// More leaves than can be written while one lease is open: the one thread that writes them takes about
-/// five microseconds for each.
-const LEAVES_IN_A_LIFE: u64 = 500_000;
+/// What is older than the log's newest leaf by so much began, and ended, long before: thirty times the life
+/// of a lease.
+const LIVES_MS: u64 = 30 * LIFE.as_millis() as u64;
+/// So many leaves are looked at whatever their times are: a clock may have been set.
+const LEAVES_MIN: u64 = 20_000;

@@ -9,7 +9,7 @@ use kms_core::id::Digest;
 use kms_store::{Batch, Committed, Outcome, Row, RowSet, Stats, Store, StoreError, Voucher, Watch};
 use zeroize::Zeroizing;
 
-use super::{ENDS_AT_ONCE, Leases};
+use super::{Changing, ENDS_AT_ONCE, Leases, pay};
 
 /// A store whose batches end the leases that stand for a row which they change.
 pub(crate) struct LeasedStore {
@@ -22,45 +22,80 @@ impl LeasedStore {
         Self { store, leases }
     }
 
-    /// The batch with the ends of the leases that it ends, before its own leaves. More of them than fit
-    /// are owed, and so on disk soon after it; nothing is counted on any of them either way.
-    fn with_ends(&self, mut batch: Batch) -> (Batch, Vec<Leaf>) {
-        let mut ends = self.leases.ends_by(&batch.writes);
-        if !ends.is_empty() {
-            self.leases.owe(ends.split_off(ends.len().min(ENDS_AT_ONCE)));
-            batch.leaves.splice(0..0, ends.iter().map(Leaf::to_bytes));
+    /// The batch with the ends of the leases that it ends, before its own leaves. More of them than fit go
+    /// to the disk before it.
+    async fn with_ends(&self, mut batch: Batch, changing: &Changing<'_>) -> (Batch, Vec<Leaf>) {
+        let mut ends = changing.ends();
+        if ends.len() > ENDS_AT_ONCE {
+            self.leases.owe(ends.split_off(ENDS_AT_ONCE));
+            // Those that do not get there stay owed, and nothing is counted on them any more.
+            if let Err(error) = pay(&*self.store, &self.leases).await {
+                tracing::warn!(%error, "ends of usage leases are not on disk yet");
+            }
         }
+        batch.leaves.splice(0..0, ends.iter().map(Leaf::to_bytes));
         (batch, ends)
     }
+}
 
-    fn settle(&self, ends: Vec<Leaf>, outcome: &Result<Outcome, StoreError>) {
-        let on_disk = match outcome {
-            // Of a replayed batch an earlier one is on disk.
-            Ok(Outcome::Committed(Committed { replayed, .. })) => !replayed,
-            // The store has stopped. The next start finds the ends, or that they are missing.
-            Ok(Outcome::Unknown) => true,
-            Ok(Outcome::Conflict(_)) | Err(_) => false,
-        };
-        if !on_disk {
-            self.leases.owe(ends);
-        }
+fn settle(leases: &Leases, ends: Vec<Leaf>, outcome: &Result<Outcome, StoreError>) {
+    let on_disk = match outcome {
+        // Of a replayed batch an earlier one is on disk.
+        Ok(Outcome::Committed(Committed { replayed, .. })) => !replayed,
+        // The store has stopped. The next start finds the ends, or that they are missing.
+        Ok(Outcome::Unknown) => true,
+        Ok(Outcome::Conflict(_)) | Err(_) => false,
+    };
+    if !on_disk {
+        leases.owe(ends);
     }
 }
 
 #[async_trait]
 impl Store for LeasedStore {
     async fn commit(&self, batch: Batch) -> Result<Outcome, StoreError> {
-        let (batch, ends) = self.with_ends(batch);
-        let outcome = self.store.commit(batch).await;
-        self.settle(ends, &outcome);
-        outcome
+        if batch.writes.is_empty() {
+            return self.store.commit(batch).await;
+        }
+        let changing = self.leases.changing(&batch.writes);
+        changing.offers_are_settled().await;
+        let (batch, ends) = self.with_ends(batch, &changing).await;
+        if ends.is_empty() {
+            return self.store.commit(batch).await;
+        }
+        // In a task of its own: what was begun with the end of a lease comes to its own end, whoever waits.
+        let (store, leases) = (self.store.clone(), self.leases.clone());
+        let committing = tokio::spawn(async move {
+            let outcome = store.commit(batch).await;
+            settle(&leases, ends, &outcome);
+            outcome
+        });
+        committing.await.unwrap_or(Ok(Outcome::Unknown))
     }
 
-    async fn commit_each(&self, batches: Vec<Batch>) -> Vec<Result<Outcome, StoreError>> {
-        let (batches, ends): (Vec<_>, Vec<_>) =
-            batches.into_iter().map(|batch| self.with_ends(batch)).unzip();
-        let outcomes = self.store.commit_each(batches).await;
-        ends.into_iter().zip(&outcomes).for_each(|(ends, outcome)| self.settle(ends, outcome));
+    /// Several do not wait for the leases that are about to be opened: one of them may be in another of the
+    /// same batches. They are uses, and what a use writes forbids no other.
+    async fn commit_each(&self, mut batches: Vec<Batch>) -> Vec<Result<Outcome, StoreError>> {
+        if batches.len() == 1
+            && let Some(batch) = batches.pop()
+        {
+            return vec![self.commit(batch).await];
+        }
+        let changing = self.leases.changing(batches.iter().flat_map(|batch| &batch.writes));
+        let mut with_ends = Vec::with_capacity(batches.len());
+        let mut ended = Vec::with_capacity(batches.len());
+        for batch in batches {
+            let (batch, ends) = match batch.writes.is_empty() {
+                true => (batch, Vec::new()),
+                false => self.with_ends(batch, &changing).await,
+            };
+            with_ends.push(batch);
+            ended.push(ends);
+        }
+        let outcomes = self.store.commit_each(with_ends).await;
+        for (ends, outcome) in ended.into_iter().zip(&outcomes) {
+            settle(&self.leases, ends, outcome);
+        }
         outcomes
     }
 

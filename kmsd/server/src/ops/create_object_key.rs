@@ -81,6 +81,7 @@ impl Operation for CreateObjectKey {
             floors: Floors::default(),
             rotation: None,
             pkcs11: Pkcs11Attributes { id: hex_encode(&id), label: text("label", label)? },
+            audit_each_use: false,
         };
         let length_bytes = length_bytes(algorithm, asked_bytes)?;
         Ok(Self { ring, template, length_bytes })

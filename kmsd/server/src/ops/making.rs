@@ -338,6 +338,7 @@ impl<M: Make> MakingOf<M> {
         let own = |requirement: &ReleaseRequirement| old.requirement.as_ref() != Some(requirement);
         Ok(Some(NewKey {
             algorithm: new.algorithm,
+            audit_each_use: new.audit_each_use,
             dataset: new.dataset.clone(),
             exportable: new.exportable,
             labels: new.labels.clone(),
@@ -378,6 +379,7 @@ impl<M: Make> MakingOf<M> {
             true => sealed.length_bytes,
             false => length_bytes(key.algorithm, asked_bytes)?,
         };
+        key.audit_each_use |= old.audit_each_use;
         inherit("key.release_requirement", &mut key.requirement, &old.requirement)?;
         inherit("key.quorum", &mut key.quorum, &old.quorum)?;
         inherit_text("key.model", &mut key.model, &old.model)?;

@@ -36,6 +36,7 @@ struct Changes {
     process_floor: Option<u32>,
     primary: Option<u32>,
     rotation: Option<Option<Rotation>>,
+    audit_each_use: Option<bool>,
 }
 
 impl Changes {
@@ -54,9 +55,11 @@ impl Changes {
             "process_floor" => self.process_floor = Some(wire.process_floor),
             "primary_version" => self.primary = Some(wire.primary_version),
             "rotation" => self.rotation = Some(rotation(wire.rotation)?),
+            "audit_each_use" => self.audit_each_use = Some(wire.audit_each_use),
             _ => {
                 let can = "expected labels, pkcs11_label, pkcs11_id, usages, mechanisms, \
-                           exportable, protect_floor, process_floor, primary_version or rotation";
+                           exportable, protect_floor, process_floor, primary_version, rotation or \
+                           audit_each_use";
                 return Err(invalid("update_fields", can));
             }
         }
@@ -76,6 +79,7 @@ impl Changes {
             process_floor,
             primary,
             rotation,
+            audit_each_use,
         } = self;
         usages.is_none()
             && mechanisms.is_none()
@@ -84,6 +88,7 @@ impl Changes {
             && process_floor.is_none()
             && primary.is_none()
             && rotation.is_none()
+            && audit_each_use.is_none()
     }
 
     /// The key after the changes, each of which only tightens where it must.
@@ -122,6 +127,13 @@ impl Changes {
         }
         if let Some(floor) = self.process_floor {
             key.floors.process = raised("process_floor", floor, before.floors.process, &key)?;
+        }
+        match self.audit_each_use {
+            Some(false) if before.audit_each_use => {
+                return Err(Refusal::OnlyTightens { field: "audit_each_use" });
+            }
+            Some(audit_each_use) => key.audit_each_use = audit_each_use,
+            None => {}
         }
         key.primary = self.primary.unwrap_or(key.primary);
         if let Some(rotation) = self.rotation {

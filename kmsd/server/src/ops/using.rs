@@ -216,11 +216,12 @@ impl UseFacts {
         Ok(drafts)
     }
 
-    /// Whether this use changes no row, so that it may go on a lease.
+    /// Whether this use changes no row, so that it may go on a lease, and its key permits that.
     fn may_be_leased(&self) -> bool {
         let reserves = || self.taken.as_ref().is_some_and(|taken| taken.reserve().is_some());
         let commits = |found: &Found| self.committed.is_none() && may_conflict(found, self.usage);
-        self.seen().is_some_and(|found| !reserves() && !commits(found))
+        self.seen()
+            .is_some_and(|found| !found.key.value.audit_each_use && !reserves() && !commits(found))
     }
 
     /// What was found. The rules refuse an absent subject, so after the decision it is there.
@@ -414,10 +415,12 @@ impl<U: Use> Operation for Using<U> {
         facts.unchanged()
     }
 
-    fn leased(&self, facts: &UseFacts) -> Option<()> {
+    fn leased(&self, caller: &Caller, facts: &UseFacts) -> Option<()> {
         use Action::{Encrypt, MacSign, Sign};
 
-        (matches!(U::ACTION, Encrypt | MacSign | Sign) && facts.may_be_leased()).then_some(())
+        let is_leased = matches!(U::ACTION, Encrypt | MacSign | Sign);
+        let may = is_leased && facts.may_be_leased() && may_use(caller, &facts.resource());
+        may.then_some(())
     }
 
     async fn prepare(

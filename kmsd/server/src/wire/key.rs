@@ -54,6 +54,7 @@ pub(crate) fn key(wire: v1::Key, home: &Home) -> Result<Key, Refusal> {
         floors: Floors::default(),
         rotation: rotation(wire.rotation)?,
         pkcs11: Pkcs11Attributes { id: hex_encode(&id), label },
+        audit_each_use: wire.audit_each_use,
     })
 }
 
@@ -272,6 +273,7 @@ pub(crate) fn key_out(key: &Key, etag: &str) -> v1::Key {
         process_floor: key.floors.process,
         rotation: key.rotation.as_ref().map(rotation_out),
         latest_version: key.latest,
+        audit_each_use: key.audit_each_use,
     }
 }
 
@@ -279,6 +281,7 @@ pub(crate) fn key_out(key: &Key, etag: &str) -> v1::Key {
 pub(crate) fn new_key_out(new: &NewKey) -> v1::Key {
     let NewKey {
         algorithm,
+        audit_each_use,
         dataset,
         exportable,
         labels,
@@ -295,6 +298,7 @@ pub(crate) fn new_key_out(new: &NewKey) -> v1::Key {
     v1::Key {
         name: name.to_string(),
         algorithm: algorithm_out(*algorithm),
+        audit_each_use: *audit_each_use,
         usages: usages_out(usages),
         labels: labels.clone().into_iter().collect(),
         release_requirement: release_requirement.as_ref().map(requirement_out),

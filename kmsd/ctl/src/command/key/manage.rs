@@ -274,6 +274,9 @@ pub(crate) struct Update {
     /// Nobody hands it out any more, for ever.
     #[arg(long)]
     not_exportable: bool,
+    /// Each use is recorded by a leaf of its own from now on, for ever.
+    #[arg(long)]
+    audit_each_use: bool,
     /// Lowest version that may protect (sign, encrypt, wrap and so on). Only rises.
     #[arg(long, value_name = "N")]
     protect_floor: Option<u32>,
@@ -313,6 +316,7 @@ impl Update {
             usage,
             mechanism,
             not_exportable,
+            audit_each_use,
             protect_floor,
             process_floor,
             primary,
@@ -349,6 +353,10 @@ impl Update {
         if not_exportable {
             changed("exportable");
             key.exportable = false;
+        }
+        if audit_each_use {
+            changed("audit_each_use");
+            key.audit_each_use = true;
         }
         if let Some(floor) = protect_floor {
             changed("protect_floor");
@@ -484,6 +492,7 @@ mod tests {
             usage: Vec::new(),
             mechanism: Vec::new(),
             not_exportable: false,
+            audit_each_use: false,
             protect_floor: None,
             process_floor: None,
             primary: None,
@@ -521,6 +530,7 @@ mod tests {
             usage: vec!["VERIFY".into()],
             mechanism: vec!["ECDSA_SHA256".into()],
             not_exportable: true,
+            audit_each_use: true,
             protect_floor: Some(2),
             process_floor: Some(1),
             primary: Some(3),
@@ -532,6 +542,7 @@ mod tests {
             "usages",
             "mechanisms",
             "exportable",
+            "audit_each_use",
             "protect_floor",
             "process_floor",
             "primary_version",
@@ -539,7 +550,7 @@ mod tests {
         ];
         assert_eq!(fields, expected);
         assert_eq!(changed.usages, [i32::from(v1::Usage::Verify)]);
-        assert!(!changed.exportable && changed.rotation.is_some());
+        assert!(!changed.exportable && changed.audit_each_use && changed.rotation.is_some());
         let stop = Update { no_rotation: true, ..update() };
         let (stopped, fields) = stop.apply(changed).unwrap();
         assert_eq!((stopped.rotation, fields), (None, vec!["rotation".to_owned()]));

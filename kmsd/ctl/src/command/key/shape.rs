@@ -54,6 +54,9 @@ pub(crate) struct Limits {
     /// The dataset that the key protects. For ever.
     #[arg(long)]
     pub(crate) dataset: Option<String>,
+    /// Record each use by a leaf of its own, and none on a usage lease. For ever.
+    #[arg(long)]
+    pub(crate) audit_each_use: bool,
     #[command(flatten)]
     pub(crate) rotation: Rotation,
 }
@@ -95,6 +98,7 @@ impl Limits {
             quorum,
             model,
             dataset,
+            audit_each_use,
             rotation: Rotation { rotate_every, rotate_after_uses },
         } = self;
         let lists = [mechanism, usage].iter().any(|list| !list.is_empty()) || !label.is_empty();
@@ -104,6 +108,7 @@ impl Limits {
             || files
             || texts
             || *exportable
+            || *audit_each_use
             || rotate_every.is_some()
             || rotate_after_uses.is_some()
     }
@@ -121,6 +126,7 @@ impl Limits {
             quorum: self.quorum.as_deref().map(policy::quorum).transpose()?,
             model: self.model.unwrap_or_default(),
             dataset: self.dataset.unwrap_or_default(),
+            audit_each_use: self.audit_each_use,
             rotation: self.rotation.wire(),
             ..Default::default()
         })
