@@ -12,7 +12,7 @@ use crate::algorithm::Usage;
 use crate::arguments::UseArguments;
 use crate::canonical::{self, CanonicalError};
 use crate::id::{Digest, Nonce, PrincipalName, Timestamp};
-use crate::sshsig::{SignatureError, SshKey};
+use crate::sshsig::{self, SignatureError, Signer, SshCredential};
 use crate::transfer::ExportRecipient;
 
 /// Which actions need approval, and whose.
@@ -369,8 +369,8 @@ pub enum ApprovalError {
     /// Not a member of the quorum, or not enrolled any more.
     #[error("{0} is not an approver of this proposal")]
     NotAnApprover(PrincipalName),
-    /// Nobody approves their own request.
-    #[error("{0} made the proposal and cannot approve it")]
+    /// Nobody approves their own request, nor does their key under another name.
+    #[error("{0} made the proposal, or has the key of who made it, and cannot approve it")]
     OwnProposal(PrincipalName),
     /// The signature is not what it should be.
     #[error("the signature of {0} does not count: {1}")]
@@ -419,14 +419,14 @@ pub struct Circumstances<'a> {
     pub etag: &'a str,
     /// The quorum policies that guard the action as they are now.
     pub guarding: Guarding<'a>,
-    /// The SSH keys of enrolled people as they are now.
-    pub keys: &'a BTreeMap<PrincipalName, Vec<SshKey>>,
+    /// The SSH keys of enrolled people as they are now, and the authorities that speak for them.
+    pub keys: &'a BTreeMap<PrincipalName, Vec<SshCredential>>,
     /// The time.
     pub now: Timestamp,
 }
 
-/// Checks one approval against the proposal's bytes and those already counted; gives the digest of
-/// the key that signed.
+/// Checks one approval against the proposal's bytes and those already counted; gives what names the
+/// key that signed.
 ///
 /// # Errors
 /// [`ApprovalError`] when it does not count.
@@ -446,23 +446,19 @@ pub fn check_approval(
         .get(approver)
         .filter(|_| circumstances.guarding.includes(approver))
         .ok_or_else(|| ApprovalError::NotAnApprover(approver.clone()))?;
-    let mut refusal = SignatureError::Wrong;
-    for key in keys {
-        match key.verify(NAMESPACE, proposal_bytes, &approval.signature) {
-            Ok(()) => {
-                let digest = key.digest();
-                let repeated = counted.contains_key(approver)
-                    || counted.values().any(|counted| *counted == digest);
-                return if repeated {
-                    Err(ApprovalError::Duplicate(approver.clone()))
-                } else {
-                    Ok(digest)
-                };
-            }
-            Err(error) => refusal = error,
-        }
+    let signer = Signer { principal: approver, enrolled: keys };
+    let (signature, now) = (&approval.signature, circumstances.now);
+    let key = sshsig::verify(NAMESPACE, proposal_bytes, signature, signer, now)
+        .map_err(|refusal| ApprovalError::Signature(approver.clone(), refusal))?;
+    // An authority may have certified for another what is the proposer's.
+    let mut own = circumstances.keys.get(proposer).into_iter().flatten();
+    if own.any(|own| own.key().is_some_and(|own| own.identity() == key)) {
+        return Err(ApprovalError::OwnProposal(approver.clone()));
     }
-    Err(ApprovalError::Signature(approver.clone(), refusal))
+    if counted.contains_key(approver) || counted.values().any(|counted| *counted == key) {
+        return Err(ApprovalError::Duplicate(approver.clone()));
+    }
+    Ok(key)
 }
 
 /// Those of `approvals` that count, by who gave them, with the digest of the key that signed.
@@ -600,7 +596,7 @@ mod tests {
 
     struct People {
         secrets: BTreeMap<PrincipalName, PrivateKey>,
-        keys: BTreeMap<PrincipalName, Vec<SshKey>>,
+        keys: BTreeMap<PrincipalName, Vec<SshCredential>>,
     }
 
     fn person(name: &str) -> PrincipalName {
@@ -709,6 +705,21 @@ mod tests {
             Approved::by(&bytes, &approvals, &now(&policy, &people)),
             Err(Unapproved::TooFew { valid: 1 })
         );
+    }
+
+    /// An authority can certify for another what is the proposer's own; here it is the same key at once.
+    #[test]
+    fn the_key_of_who_proposed_counts_under_no_name() {
+        let mut people = people(&["alice", "bob", "mallory"]);
+        let own = people.keys[&person("mallory")].clone();
+        people.keys.insert(person("bob"), own);
+        let policy = two_of(&["alice", "bob"]);
+        let bytes = proposal(&policy).to_bytes().unwrap();
+        let signature = people.approve("mallory", &bytes).signature;
+        let approval = Approval { approver: person("bob"), signature };
+        let (at, counted) = (now(&policy, &people), BTreeMap::new());
+        let checked = check_approval(&bytes, &person("mallory"), &approval, &counted, &at);
+        assert_eq!(checked, Err(ApprovalError::OwnProposal(person("bob"))));
     }
 
     #[test]

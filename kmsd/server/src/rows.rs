@@ -13,7 +13,7 @@ use kms_core::id::{
 };
 use kms_core::key::{Commitment, Key, Ring, Version};
 use kms_core::lifecycle::State;
-use kms_core::sshsig::SshKey;
+use kms_core::sshsig::SshCredential;
 use kms_core::transfer::{ImportJob, ImportJobName};
 use kms_crypto::CryptoError;
 use kms_crypto::row::row_digest;
@@ -55,8 +55,8 @@ pub(crate) trait Record: Serialize + DeserializeOwned + Clone + Send + Sync {
 pub(crate) struct User {
     /// Its name.
     pub(crate) name: PrincipalName,
-    /// Keys that sign its approvals.
-    pub(crate) ssh_keys: Vec<SshKey>,
+    /// Keys that sign its approvals, and authorities whose certificates do.
+    pub(crate) ssh_keys: Vec<SshCredential>,
     /// SHA-256 digests of certificates that log it in.
     pub(crate) certificate_digests: Vec<Digest>,
     /// Local users that it is.

@@ -30,6 +30,8 @@ mod restart;
 mod roles;
 mod seal;
 mod secrets;
+#[path = "../../../kmsd/core/src/sshsig/security_key.rs"]
+mod security_key;
 mod sessions;
 mod states;
 mod store;

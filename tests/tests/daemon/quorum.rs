@@ -1,5 +1,9 @@
 //! Approvals by people, with their own keys, over one exact request.
 
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
 use kms_client::blocking::Session;
 use kms_client::v1::create_proposal_request::Arguments;
 use kms_client::v1::execute_proposal_response::Result as Given;
@@ -11,6 +15,8 @@ use kms_tests::proposal::{
 };
 use kms_tests::request::{create, key, quorum, sign, step};
 use kms_tests::{Daemon, log, refused_for};
+
+use crate::security_key::{Secret, TOUCHED, VERIFIED};
 
 const DESTROY: &str = "DestroyKeyVersion";
 const PEOPLE: [&str; 3] = ["users/alice", "users/bob", "users/carol"];
@@ -274,31 +280,201 @@ async fn twenty_at_once_run_an_approval_once() {
     assert_eq!(ran.count(), 1);
 }
 
+/// Enrols `name` with lines of authorized_keys.
+async fn enrol(daemon: &Daemon, name: &str, lines: &[&str]) -> Result<(), ClientError> {
+    let officer = daemon.officer_client().await;
+    let ssh_keys = lines.iter().map(ToString::to_string).collect();
+    let user = Some(v1::User { name: name.to_owned(), ssh_keys, ..Default::default() });
+    let request = v1::CreateUserRequest { user, ..Default::default() };
+    officer.call(officer.identity().create_user(request)).await.map(drop)
+}
+
+/// Runs ssh-keygen; false where there is none.
+fn ssh_keygen(folder: &Path, arguments: &[&str]) -> bool {
+    let Ok(output) = Command::new("ssh-keygen").current_dir(folder).args(arguments).output() else {
+        println!("skipped: ssh-keygen is not installed");
+        return false;
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    true
+}
+
+/// Has ssh-keygen sign by the key or certificate in the file `by`.
+fn keygen_signature(folder: &Path, by: &Path, document: &[u8]) -> Option<String> {
+    let file = folder.join("proposal.json");
+    std::fs::write(&file, document).unwrap();
+    let by = by.display().to_string();
+    if !ssh_keygen(folder, &["-q", "-Y", "sign", "-n", NAMESPACE, "-f", &by, "proposal.json"]) {
+        return None;
+    }
+    let made = file.with_extension("json.sig");
+    let signature = std::fs::read_to_string(&made).unwrap();
+    std::fs::remove_file(&made).unwrap();
+    Some(signature)
+}
+
+/// Makes a key with ssh-keygen, and gives its public line.
+fn keygen_key(folder: &Path, name: &str, kind: &[&str]) -> Option<String> {
+    let made = ssh_keygen(folder, &[&["-q", "-N", "", "-f", name], kind].concat());
+    made.then(|| std::fs::read_to_string(folder.join(name).with_extension("pub")).unwrap())
+}
+
+const ED25519: [&str; 2] = ["-t", "ed25519"];
+const P256: [&str; 4] = ["-t", "ecdsa", "-b", "256"];
+const P384: [&str; 4] = ["-t", "ecdsa", "-b", "384"];
+
 #[tokio::test]
 async fn the_signatures_of_ssh_keygen_count() {
     let daemon = Daemon::shared();
     let client = daemon.client().await;
-    let (_, proposal) = proposed(&client, "dev/quorum-keygen").await;
     let folder = kms_tests::daemon::temporary();
-    let file = folder.path().join("proposal.json");
-    for name in ["alice", "bob"] {
-        std::fs::write(&file, &proposal.document).unwrap();
-        let output = std::process::Command::new("ssh-keygen")
-            .args(["-q", "-Y", "sign", "-n", NAMESPACE, "-f"])
-            .arg(daemon.state().join("approvers").join(name))
-            .arg(&file)
-            .output();
-        let Ok(output) = output else {
-            println!("skipped: ssh-keygen is not installed");
-            return;
-        };
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let made = file.with_extension("json.sig");
-        let signature = std::fs::read_to_string(&made).unwrap();
-        std::fs::remove_file(&made).unwrap();
-        hand_in(&client, &proposal, &format!("users/{name}"), signature).await.unwrap();
+    let folder = folder.path();
+    let mut people = vec![("users/alice", daemon.state().join("approvers").join("alice"))];
+    for (name, kind) in [("users/keygen-256", P256), ("users/keygen-384", P384)] {
+        let file = name.strip_prefix("users/").unwrap();
+        let Some(line) = keygen_key(folder, file, &kind) else { return };
+        enrol(daemon, name, &[&line]).await.unwrap();
+        people.push((name, folder.join(file)));
+    }
+    let members: Vec<_> = people.iter().map(|(name, _)| *name).collect();
+    let mut request = key("dev/quorum-keygen", Algorithm::GenericSecret);
+    request.key.as_mut().unwrap().quorum = Some(quorum(&[DESTROY], 3, &members));
+    let version = create(&client, request).await.name;
+    step(&client, "Deactivate", &version).await.unwrap();
+    let proposal = propose(&client, DESTROY, &version).await;
+    for (name, file) in people {
+        let Some(signature) = keygen_signature(folder, &file, &proposal.document) else { return };
+        hand_in(&client, &proposal, name, signature).await.unwrap();
     }
     execute(&client, &proposal).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_security_key_counts_only_when_it_was_touched() {
+    let daemon = Daemon::shared();
+    let client = daemon.client().await;
+    let (erin, frank) = (Secret::ed25519(101), Secret::p256(101));
+    enrol(daemon, "users/touch-erin", &[&erin.line(Some("ssh:"))]).await.unwrap();
+    let strict = format!("verify-required {}", frank.line(Some("ssh:")));
+    enrol(daemon, "users/touch-frank", &[&strict]).await.unwrap();
+    let members = ["users/touch-erin", "users/touch-frank"];
+    let version = guarded(&client, "dev/quorum-touch", &members).await;
+    let proposal = propose(&client, DESTROY, &version).await;
+    let hand_in = async |name: &str, key: &Secret, flags| {
+        let signature = key.sign_in_token("ssh:", flags, NAMESPACE, &proposal.document);
+        hand_in(&client, &proposal, name, signature).await
+    };
+    // Present is bit 0; that the user was verified, or a backup exists, does not stand for it.
+    for flags in [0, 4, 0x18] {
+        let refusal =
+            refused_for(hand_in("users/touch-erin", &erin, flags).await, "APPROVAL_REFUSED");
+        assert!(refusal.message.contains("without being touched"), "{}", refusal.message);
+        log::assert_recorded(&client, &refusal, "ApproveProposal").await;
+    }
+    // Out of the security key, the same secret is not what was enrolled.
+    let in_file = erin.sign(NAMESPACE, &proposal.document);
+    let answer = kms_tests::proposal::hand_in(&client, &proposal, members[0], in_file).await;
+    refused_for(answer, "APPROVAL_REFUSED");
+    hand_in("users/touch-erin", &erin, TOUCHED).await.unwrap();
+    let refusal =
+        refused_for(hand_in("users/touch-frank", &frank, TOUCHED).await, "APPROVAL_REFUSED");
+    assert!(refusal.message.contains("did not verify"), "{}", refusal.message);
+    refused_for(execute(&client, &proposal).await, "UNAPPROVED");
+    hand_in("users/touch-frank", &frank, VERIFIED).await.unwrap();
+    execute(&client, &proposal).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_point_is_enrolled_once_under_whichever_name() {
+    let daemon = Daemon::shared();
+    for secret in [Secret::ed25519(102), Secret::p256(102)] {
+        let curve = if matches!(secret, Secret::P256(_)) { "p256" } else { "ed25519" };
+        let first = format!("users/point-{curve}");
+        enrol(daemon, &first, &[&secret.line(Some("ssh:"))]).await.unwrap();
+        for (n, again) in [
+            secret.line(Some("ssh:")),
+            secret.line(Some("ssh:b")),
+            secret.line(None),
+            format!("verify-required {}", secret.line(Some("ssh:c"))),
+        ]
+        .iter()
+        .enumerate()
+        {
+            let name = format!("users/point-{curve}-{n}");
+            let refusal = refused_for(enrol(daemon, &name, &[again]).await, "INVALID_ARGUMENT");
+            assert!(refusal.message.contains(&first), "{}", refusal.message);
+        }
+    }
+}
+
+#[tokio::test]
+async fn certificates_of_an_enrolled_authority_count_once_for_each_key_and_while_they_are_valid() {
+    let daemon = Daemon::start_with_clock();
+    let client = daemon.client().await;
+    let folder = kms_tests::daemon::temporary();
+    let folder = folder.path();
+    let Some(authority) = keygen_key(folder, "ca", &ED25519) else { return };
+    let authority = format!("cert-authority {authority}");
+    let Some(erin) = keygen_key(folder, "erin", &P256) else { return };
+    keygen_key(folder, "frank", &P384).unwrap();
+    // One authority speaks for many; Erin has her key enrolled as well.
+    enrol(&daemon, "users/erin", &[&erin]).await.unwrap();
+    enrol(&daemon, "users/frank", &[&authority]).await.unwrap();
+    enrol(&daemon, "users/grace", &[&authority]).await.unwrap();
+    let named = authority.replacen(' ', ",principals=\"heidi\" ", 1);
+    enrol(&daemon, "users/heidi", &[&named]).await.unwrap();
+    // But calls each by a name of their own.
+    refused_for(enrol(&daemon, "users/heidi-too", &[&named]).await, "INVALID_ARGUMENT");
+
+    let members = ["users/erin", "users/frank", "users/grace", "users/heidi"];
+    let version = guarded(&client, "dev/quorum-certificate", &members).await;
+    let proposal = propose(&client, DESTROY, &version).await;
+    let sign = |by: &str, principals: &str| {
+        let validity = ["-V", "-5m:+1h", "-n", principals];
+        let public = format!("{by}.pub");
+        assert!(ssh_keygen(
+            folder,
+            &[&["-q", "-s", "ca", "-I", by][..], &validity, &[&public]].concat()
+        ));
+        let certificate = folder.join(format!("{by}-cert.pub"));
+        let signature = keygen_signature(folder, &certificate, &proposal.document).unwrap();
+        std::fs::remove_file(certificate).unwrap();
+        signature
+    };
+    let hand_in =
+        async |name: &str, signature: String| hand_in(&client, &proposal, name, signature).await;
+    for (name, by, principals) in [
+        ("users/frank", "frank", "users/grace"),
+        ("users/frank", "frank", "frank"),
+        ("users/heidi", "frank", "users/heidi"),
+        // Erin is enrolled with no authority.
+        ("users/erin", "frank", "users/erin"),
+    ] {
+        let answer = hand_in(name, sign(by, principals)).await;
+        let refusal = refused_for(answer, "APPROVAL_REFUSED");
+        assert!(refusal.message.contains("certificate"), "{}", refusal.message);
+    }
+    hand_in("users/frank", sign("frank", "users/frank")).await.unwrap();
+    // The key that has spoken for Frank does not speak for Heidi as well.
+    let refusal =
+        refused_for(hand_in("users/heidi", sign("frank", "heidi")).await, "APPROVAL_REFUSED");
+    assert!(refusal.message.contains("already approved"), "{}", refusal.message);
+    let shown = hand_in("users/grace", sign("erin", "users/grace")).await.unwrap();
+    assert!(shown.approved);
+    // Nor does Erin's own for Erin, in the file or in a security key, since it has spoken for Grace.
+    let own = keygen_signature(folder, &folder.join("erin"), &proposal.document).unwrap();
+    let refusal = refused_for(hand_in("users/erin", own).await, "APPROVAL_REFUSED");
+    assert!(refusal.message.contains("already approved"), "{}", refusal.message);
+
+    // What counted when it was handed in does not when its time is over; then the key's own does.
+    daemon.advance(Duration::from_secs(2 * 60 * 60));
+    let refusal = refused_for(execute(&client, &proposal).await, "UNAPPROVED");
+    assert!(refusal.message.starts_with("0 valid"), "{}", refusal.message);
+    let own = keygen_signature(folder, &folder.join("erin"), &proposal.document).unwrap();
+    assert!(!hand_in("users/erin", own).await.unwrap().approved);
+    let refusal =
+        refused_for(hand_in("users/frank", sign("frank", "users/frank")).await, "APPROVAL_REFUSED");
+    assert!(refusal.message.contains("not valid at this time"), "{}", refusal.message);
 }
 
 /// A key whose `guards` need two of three.

@@ -287,6 +287,8 @@ The way of a guarded action:
   ssh-keygen -Y sign -n kms-proposal -f KEY p.json       # signs them anywhere, also offline,
   kmsctl proposal approve proposals/ID --approver users/alice --signature p.json.sig
   kmsctl proposal execute proposals/ID                   # once there are enough
+With an SSH certificate in place of a key, which must still be valid at the execution:
+  ssh-keygen -Y sign -n kms-proposal -f KEY-cert.pub p.json
 A single use of a key, whose arguments stand in what people sign:
   kmsctl proposal create Sign dev/ca@1 --message-file tbs.der
   kmsctl proposal create Decrypt dev/a@1 --in secret.json

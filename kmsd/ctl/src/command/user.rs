@@ -6,7 +6,7 @@ use clap::Subcommand;
 use der::Document;
 use kms_client::v1;
 use kms_core::caller::Role;
-use kms_core::sshsig::SshKey;
+use kms_core::sshsig::SshCredential;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -24,7 +24,8 @@ pub(crate) enum User {
     Create {
         /// users/NAME or apps/NAME.
         name: String,
-        /// File of SSH public keys, one a line, that sign its approvals. May be repeated.
+        /// File of SSH public keys, one a line, that sign its approvals, with options of authorized_keys
+        /// before them: verify-required, cert-authority, principals="NAME,…". May be repeated.
         #[arg(long, value_name = "FILE")]
         ssh_key_file: Vec<PathBuf>,
         /// PEM file of a client certificate that logs it in. May be repeated.
@@ -126,7 +127,7 @@ fn role(text: &str) -> Result<Role, String> {
 fn ssh_keys(path: &Path) -> Result<Vec<String>, Failure> {
     let text = input::read_text(path)?;
     let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
-    let parse = |line: &str| match line.parse::<SshKey>() {
+    let parse = |line: &str| match line.parse::<SshCredential>() {
         Ok(key) => Ok(key.to_string()),
         Err(error) => Err(Failure::input(path.display(), error)),
     };
@@ -150,6 +151,11 @@ const CREATE_HELP: &str = "\
 Examples:
   kmsctl user create users/alice --ssh-key-file alice.pub --unix-uid 1000
   kmsctl user create apps/web --certificate web.pem
+A security key that must ask for its PIN or fingerprint, and an SSH authority that certifies asmith:
+  sed 's/^/verify-required /' sk.pub > bob.keys
+  kmsctl user create users/bob --ssh-key-file bob.keys
+  sed 's/^/cert-authority,principals=\"asmith\" /' ca.pub > smith.keys
+  kmsctl user create users/smith --ssh-key-file smith.keys
 
 Grant roles afterwards with kmsctl user grant.";
 const LIST_HELP: &str = "\
@@ -177,6 +183,9 @@ mod tests {
         let path = folder.path().join("keys.pub");
         std::fs::write(&path, format!("# mine\n{KEY} alice@laptop\n\n{KEY}\n")).unwrap();
         assert_eq!(ssh_keys(&path).unwrap(), [KEY, KEY]);
+        let authority = format!("cert-authority,principals=\"asmith\" {KEY}");
+        std::fs::write(&path, format!("{authority} ca of the house\n")).unwrap();
+        assert_eq!(ssh_keys(&path).unwrap(), [authority]);
         for bad in ["", "ssh-rsa AAAA", "not a key"] {
             std::fs::write(&path, bad).unwrap();
             assert_eq!(ssh_keys(&path).unwrap_err().exit_code(), 2, "{bad}");

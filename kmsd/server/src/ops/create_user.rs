@@ -141,8 +141,8 @@ fn refuse_shared_credentials(cx: &Context, user: &User) -> Result<(), Refusal> {
 /// What logs a user in or signs for it, by digest.
 fn credentials(user: &User) -> BTreeSet<Digest> {
     // Destructured so that a credential added to users cannot be left out.
-    let User { name: _, ssh_keys, certificate_digests, unix_uids, grants: _ } = user;
-    let ssh_keys = ssh_keys.iter().map(|key| Digest::of(&[b"ssh", key.digest().as_bytes()]));
+    let User { name, ssh_keys, certificate_digests, unix_uids, grants: _ } = user;
+    let ssh_keys = ssh_keys.iter().flat_map(|line| line.identities(name));
     let certificates = certificate_digests.iter().map(|d| Digest::of(&[b"x509", d.as_bytes()]));
     let uids = unix_uids.iter().map(|uid| Digest::of(&[b"uid", &uid.to_be_bytes()]));
     ssh_keys.chain(certificates).chain(uids).collect()

@@ -7,7 +7,7 @@ use kms_core::caller::Caller;
 use kms_core::id::{PrincipalName, Resource, Segment, Timestamp, VersionName};
 use kms_core::permit::{self, Refusal};
 use kms_core::quorum::{self, Approved, Circumstances, Guardian, Guarding, Proposal, Standing};
-use kms_core::sshsig::SshKey;
+use kms_core::sshsig::SshCredential;
 use kms_proto::v1;
 
 use super::{Found, load_version};
@@ -86,7 +86,7 @@ impl Loaded {
         let found = self.found.as_ref()?;
         let guarding = guarding(found, self.proposal.action, now)?;
         let users = cx.users();
-        let keys: BTreeMap<PrincipalName, Vec<SshKey>> =
+        let keys: BTreeMap<PrincipalName, Vec<SshCredential>> =
             users.values().map(|user| (user.name.clone(), user.ssh_keys.clone())).collect();
         let (appliance, etag) = (cx.log_key.origin(), found.version.etag.as_str());
         Some(with(&Circumstances { appliance, etag, guarding, keys: &keys, now }))
