@@ -59,8 +59,17 @@ impl Tokens {
         let mut table = lock(&self.0);
         for wire in listed {
             let compatible = wire.kind() == v1::RingKind::Compatible;
-            let v1::Token { name, label, serial, user_pin_set, kind: _, mechanisms, approved_only } =
-                wire;
+            let v1::Token {
+                name,
+                label,
+                serial,
+                user_pin_set,
+                kind: _,
+                mechanisms,
+                approved_only,
+                // For people who set PINs. CK_TOKEN_INFO has flags for it, but says nothing of peers.
+                pin_locks: _,
+            } = wire;
             if name.len() > NAME_BYTES_MAX
                 || mechanisms.len() > MECHANISMS_MAX
                 || table.tokens.len() >= TOKENS_MAX

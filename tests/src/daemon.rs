@@ -45,10 +45,16 @@ impl Daemon {
     /// A daemon on a fresh folder, whose clock [`Daemon::advance`] moves.
     #[must_use]
     pub fn start_with_clock() -> Self {
+        Self::start_with_clock_and(&[])
+    }
+
+    /// The same, with more `arguments`.
+    #[must_use]
+    pub fn start_with_clock_and(arguments: &[&str]) -> Self {
         let folder = temporary();
         copy(pristine(), folder.path());
         let clock = folder.path().join(CLOCK).display().to_string();
-        Self::on(folder, &["--clock-offset-file", &clock])
+        Self::on(folder, &[&["--clock-offset-file", &clock], arguments].concat())
     }
 
     /// Moves the clock of the daemon on, at once.

@@ -23,6 +23,12 @@ impl Tries {
         self.count < LOCK_AT && now >= self.retry_at
     }
 
+    /// Whether none may be made at `now`; then, from when on one may, if ever.
+    pub fn waits(self, now: Timestamp) -> Option<Option<Timestamp>> {
+        let retry_at = (self.count < LOCK_AT).then_some(self.retry_at);
+        (!self.may_try(now)).then_some(retry_at)
+    }
+
     /// The counter after one more wrong try at `now`: from the third on, each waits twice as long
     /// as the one before.
     #[must_use]
@@ -55,5 +61,14 @@ mod tests {
         }
         assert_eq!(waits, [0, 0, 1000, 2000, 4000, 8000, 16000, 32000, 64000, 128_000]);
         assert!(!tries.may_try(Timestamp(u64::MAX)));
+        assert_eq!(tries.waits(Timestamp(u64::MAX)), Some(None));
+    }
+
+    #[test]
+    fn who_waits_hears_until_when() {
+        let tries = (0..3).fold(Tries::default(), |tries, _| tries.after_wrong(Timestamp(5)));
+        assert_eq!(tries.waits(Timestamp(1004)), Some(Some(Timestamp(1005))));
+        assert_eq!(tries.waits(Timestamp(1005)), None);
+        assert_eq!(Tries::default().waits(Timestamp(0)), None);
     }
 }

@@ -196,16 +196,36 @@ pub(crate) fn grant(grant: v1::Grant) -> String {
 pub(crate) fn token(token: v1::Token) -> Value {
     let compatible = token.kind() == v1::RingKind::Compatible;
     let mechanisms: Vec<String> = token.mechanisms().map(mechanism).collect();
-    let v1::Token { name, label, serial, user_pin_set, kind: _, mechanisms: _, approved_only: _ } =
-        token;
+    let v1::Token {
+        name,
+        label,
+        serial,
+        user_pin_set,
+        kind: _,
+        mechanisms: _,
+        approved_only: _,
+        pin_locks,
+    } = token;
+    let pin_locks: Vec<Value> = pin_locks.into_iter().map(pin_lock).collect();
     json!({
         "label": label,
         "serial": serial,
         "user_pin_set": user_pin_set,
+        "pin_locks": pin_locks,
         "kind": if compatible { "COMPATIBLE" } else { "HARDENED" },
         "mechanisms": mechanisms,
         "name": name,
     })
+}
+
+fn pin_lock(lock: v1::PinLock) -> Value {
+    let role = match lock.role() {
+        v1::PinRole::SecurityOfficer => "security-officer",
+        v1::PinRole::User => "user",
+        v1::PinRole::Unspecified => "",
+    };
+    let v1::PinLock { role: _, peer, retry_time } = lock;
+    json!({ "role": role, "peer": peer, "retry_time": retry_time.and_then(timestamp) })
 }
 
 pub(crate) fn proposal(proposal: v1::Proposal) -> Value {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use kms_core::id::{Home, Segment};
+use kms_crypto::unlock::Argon2Cost;
 use kms_proto::v1;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use secrecy::SecretString;
@@ -195,6 +196,7 @@ async fn init(args: InitArgs) -> Result<(), ServeError> {
         crypto: Default::default(),
         integrity: None,
         clock: Clock::Machine,
+        pin_cost: Argon2Cost::PEOPLE,
         opening,
     })
     .await?;
@@ -243,6 +245,7 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         crypto: config.crypto,
         integrity: config.integrity.clone(),
         clock: Clock::Machine,
+        pin_cost: Argon2Cost::PEOPLE,
         opening,
     })
     .await?;

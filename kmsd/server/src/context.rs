@@ -13,6 +13,7 @@ use kms_core::permit::Refusal;
 use kms_crypto::log_key::LogSigner;
 use kms_crypto::selftest::SelfTests;
 use kms_crypto::statement_key::StatementSigner;
+use kms_crypto::unlock::Argon2Cost;
 use kms_crypto::vault::{SlotSecret, Vault};
 use kms_store::Store;
 
@@ -51,6 +52,8 @@ pub(crate) struct Context {
     pub(crate) approved_only: bool,
     /// Tells the time.
     clock: Clock,
+    /// How much work a PIN is to whoever guesses.
+    pub(crate) pin_cost: Argon2Cost,
     /// Trust roots, endorsements and revocation lists for attestation evidence.
     pub(crate) collateral: Collateral,
     /// Nonces that wait for evidence.
@@ -103,6 +106,7 @@ pub(crate) struct Parts {
     pub(crate) lifecycle: Lifecycle,
     pub(crate) approved_only: bool,
     pub(crate) clock: Clock,
+    pub(crate) pin_cost: Argon2Cost,
 }
 
 /// How long steps of a version's life can be taken back.
@@ -138,6 +142,7 @@ impl Context {
             lifecycle,
             approved_only,
             clock,
+            pin_cost,
         } = parts;
         let leases = Arc::new(Leases::new(clock.clone()));
         Self {
@@ -155,6 +160,7 @@ impl Context {
             lifecycle,
             approved_only,
             clock,
+            pin_cost,
             challenges: Mutex::default(),
             pins: PinGuard::new(PINS_HASHED_AT_ONCE),
             passphrases: PinGuard::new(1),

@@ -11,7 +11,8 @@ use tokio::sync::Semaphore;
 
 use crate::rows::{PinRole, Record};
 
-/// How often one peer got one PIN wrong.
+/// How often one peer got one PIN wrong; or, since rings that are not there must look like others and
+/// invented names must fill no disk, all PINs of all of those.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PinFailures {
@@ -19,6 +20,10 @@ pub(crate) struct PinFailures {
     pub(crate) ring: RingName,
     /// Whose PIN.
     pub(crate) role: PinRole,
+    /// Whether the ring is not there. Then ring and role are those that were tried last: they stand here so
+    /// that the row is as long as others.
+    #[serde(default)]
+    pub(crate) unknown: bool,
     /// Which peer: a principal's name.
     pub(crate) peer: String,
     /// The revision of the PIN that they were tried against; another PIN forgives them.
@@ -29,13 +34,23 @@ pub(crate) struct PinFailures {
 
 impl Record for PinFailures {
     fn place(&self) -> String {
-        place(&self.ring, self.role, &self.peer)
+        if self.unknown {
+            // As long as others, about; the daemon serves one home.
+            format!("pin-failures-unknown/{}/{}", self.ring.home, self.peer)
+        } else {
+            place(&self.ring, self.role, &self.peer)
+        }
     }
 }
 
-/// Where the counter of `peer` lies.
+/// Where the counter of `peer` lies, for a ring that is there.
 pub(crate) fn place(ring: &RingName, role: PinRole, peer: &str) -> String {
-    format!("pin-failures/{ring}/{}/{peer}", role.as_str())
+    format!("{}{}/{peer}", prefix(ring), role.as_str())
+}
+
+/// Where the counters of a ring lie.
+pub(crate) fn prefix(ring: &RingName) -> String {
+    format!("pin-failures/{ring}/")
 }
 
 /// Counts wrong passphrases for Unseal. While the root is closed no row can be written that could
@@ -68,14 +83,25 @@ impl UnsealTries {
     }
 }
 
-/// Lets few PINs be hashed at a time: each takes 64 MiB.
+/// Lets few PINs be hashed at a time: each takes 64 MiB. And lets one try be counted at a time.
 #[derive(Clone, Debug)]
-pub(crate) struct PinGuard(Arc<Semaphore>);
+pub(crate) struct PinGuard {
+    hashed_at_once: Arc<Semaphore>,
+    counting: Arc<tokio::sync::Mutex<()>>,
+}
 
 impl PinGuard {
     /// At most `hashed_at_once`.
     pub(crate) fn new(hashed_at_once: usize) -> Self {
-        Self(Arc::new(Semaphore::new(hashed_at_once)))
+        let hashed_at_once = Arc::new(Semaphore::new(hashed_at_once));
+        Self { hashed_at_once, counting: Arc::default() }
+    }
+
+    /// A turn to count a try. Rings that are not there share a counter: tries that ran into each other
+    /// there, and not elsewhere, would tell which are there. Hashing takes far longer than counting, so
+    /// nobody waits longer for it.
+    pub(crate) async fn counting(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.counting.lock().await
     }
 
     /// Runs `hash` off the network threads when its turn comes. `None` when the daemon stops.
@@ -83,7 +109,7 @@ impl PinGuard {
         &self,
         hash: impl FnOnce() -> R + Send + 'static,
     ) -> Option<R> {
-        let turn = self.0.clone().acquire_owned().await.ok()?;
+        let turn = self.hashed_at_once.clone().acquire_owned().await.ok()?;
         tokio::task::spawn_blocking(move || {
             let _turn = turn;
             hash()

@@ -12,6 +12,7 @@ use kms_core::id::Home;
 use kms_core::mechanism::{Hash, Mechanism};
 use kms_crypto::provider::awslc::AwsLc;
 use kms_crypto::selftest::SelfTests;
+use kms_crypto::unlock::Argon2Cost;
 use kms_crypto::{CryptoError, arena, unlock};
 use kms_store::{Opened, Store, StoreError};
 use secrecy::SecretString;
@@ -115,6 +116,7 @@ pub(crate) struct Basis {
     pub(crate) crypto: config::Crypto,
     pub(crate) integrity: Option<config::Integrity>,
     pub(crate) clock: Clock,
+    pub(crate) pin_cost: Argon2Cost,
     pub(crate) opening: Opening,
 }
 
@@ -138,6 +140,7 @@ impl Daemon {
             crypto,
             integrity,
             clock,
+            pin_cost,
             opening,
         } = basis;
         let self_tests = self_tests()?;
@@ -163,6 +166,7 @@ impl Daemon {
             lifecycle: lifecycle.into(),
             approved_only: crypto.approved_only,
             clock,
+            pin_cost,
         };
         let cx = Arc::new(Context::sealed(parts));
         match (opening, wrap) {

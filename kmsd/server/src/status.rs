@@ -27,18 +27,13 @@ pub(crate) struct Told {
 /// Decides what a caller is told.
 pub(crate) fn tell(failure: &Failure) -> Told {
     match failure {
-        Failure::Refused { refusal, audit_index } => Told {
-            code: refusal_code(refusal),
-            reason: refusal.reason(),
-            message: refusal.to_string(),
-            audit_index: Some(*audit_index),
-        },
+        Failure::Refused { refusal, audit_index } => {
+            Told { audit_index: Some(*audit_index), ..refused(refusal) }
+        }
         Failure::Crypto(error) => crypto(error),
         Failure::Store(error) => store(error),
         // The pipeline has put it on record, or could not.
-        Failure::Late(refusal) => {
-            told(refusal_code(refusal), refusal.reason(), refusal.to_string())
-        }
+        Failure::Late(refusal) => refused(refusal),
         Failure::SealedMeanwhile => told(Code::Unavailable, "SEALED", failure.to_string()),
         Failure::Tampered(_) => told(Code::DataLoss, "ROW_TAMPERED", failure.to_string()),
         Failure::TooManyChallenges(error) => {
@@ -79,6 +74,11 @@ pub(crate) fn unknown_request() -> v1::OperationError {
         message: "the daemon does not know this request; is it older than the client?".to_owned(),
         audit_index: None,
     }
+}
+
+fn refused(refusal: &Refusal) -> Told {
+    let refusal = refusal.told();
+    told(refusal_code(refusal), refusal.reason(), refusal.to_string())
 }
 
 const fn refusal_code(refusal: &Refusal) -> Code {

@@ -107,6 +107,7 @@ impl Daemon {
                     },
                     mechanisms: self.ring_mechanisms(),
                     approved_only: false,
+                    pin_locks: Vec::new(),
                 };
                 Ok(Said::ListTokens(v1::ListTokensResponse { tokens: vec![token], audit: None }))
             }

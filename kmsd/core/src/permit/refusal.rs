@@ -5,7 +5,8 @@ use crate::caller::Role;
 use crate::key::Commitment;
 use crate::lifecycle::{IllegalTransition, State};
 
-/// Why something is refused. [`Refusal::reason`] is what the caller learns; the log holds it too.
+/// Why something is refused. The log holds the [`Refusal::reason`]; the caller learns that of what is
+/// [`Refusal::told`], which is the same but for what nobody may be told.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -135,10 +136,13 @@ pub enum Refusal {
     /// The challenge cannot be redeemed.
     #[error("{0}")]
     Challenge(#[from] crate::challenge::ChallengeError),
-    /// The PIN is wrong; unknown, unset and wrong PINs look alike.
-    #[error("the PIN or passphrase is wrong")]
+    /// The PIN is wrong; unknown, unset, locked and wrong PINs look alike.
+    #[error(
+        "the PIN or passphrase is wrong; after several wrong PINs also the right one is not taken for a while, and after ten not before the security officer has set a new one"
+    )]
     PinIncorrect,
-    /// Too many wrong PINs from this peer.
+    /// Too many wrong PINs from this peer. Told as [`Refusal::PinIncorrect`]: whoever guesses must not
+    /// hear that guessing is useless now, nor from which peers it is not.
     #[error("too many wrong PINs from this peer; wait, or have the security officer set a new one")]
     PinLocked,
     /// Tries to open the root come too fast.
@@ -182,6 +186,16 @@ pub enum Refusal {
     /// The resource is not what the caller thought it was.
     #[error("the resource has changed meanwhile; read it again")]
     Stale,
+}
+
+impl Refusal {
+    /// What the caller is told in its place.
+    pub const fn told(&self) -> &Self {
+        match self {
+            Self::PinLocked => &Self::PinIncorrect,
+            other => other,
+        }
+    }
 }
 
 macro_rules! reasons {

@@ -13,7 +13,8 @@ use crate::view;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Token {
-    /// List the tokens of the appliance: its key rings.
+    /// List the tokens of the appliance: its key rings. Security officers and auditors see in pin_locks
+    /// from whom no PIN is taken.
     #[command(after_help = LIST_HELP)]
     List,
     /// Set the user or security-officer PIN of a ring. Needs the role security-officer.
@@ -47,7 +48,7 @@ impl Token {
                     .retry(async || client.token().list_tokens(v1::ListTokensRequest {}).await)
                     .await?;
                 let tokens = answer.tokens.into_iter().map(view::token).collect();
-                let columns = &["label", "serial", "user_pin_set", "name"];
+                let columns = &["label", "serial", "user_pin_set", "pin_locks", "name"];
                 Ok(view::audited(Report::rows("tokens", columns, tokens), answer.audit))
             }
             Self::SetPin { ring, role, pin_file } => {

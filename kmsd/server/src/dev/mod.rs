@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use kms_attest::collateral::Collateral;
 use kms_attest::snp::software::SoftwareAttester;
 use kms_core::id::Home;
+use kms_crypto::unlock::Argon2Cost;
 
 use self::folder::Folder;
 pub(crate) use self::tour::{TourArgs, run as tour};
@@ -45,6 +46,9 @@ pub(crate) struct Args {
     /// How long a version that is to be destroyed can be restored.
     #[arg(long, default_value_t = crate::config::Lifecycle::default().destroy_delay_seconds)]
     destroy_delay_seconds: u32,
+    /// KiB of memory that hashing a PIN takes, in one pass; less than otherwise makes it cheap to guess.
+    #[arg(long)]
+    pin_memory_kib: Option<u32>,
     /// Give approved services (FIPS 140-3) and no other ones.
     #[arg(long)]
     approved_only: bool,
@@ -69,6 +73,7 @@ pub(crate) async fn run(args: Args) -> Result<(), ServeError> {
         metrics_port,
         clock_offset_file,
         destroy_delay_seconds,
+        pin_memory_kib,
         approved_only,
         integrity,
         no_tour,
@@ -80,6 +85,11 @@ pub(crate) async fn run(args: Args) -> Result<(), ServeError> {
     let (root_text, attester) = make_identities(&folder, &home).await?;
     let collateral = development_collateral(&attester)?;
     let opening = Opening::DevRoot(root_text);
+    let pin_cost = match pin_memory_kib {
+        Some(kib) => Argon2Cost::new(kib, 1, 1)
+            .map_err(|error| ServeError::Failed(format!("--pin-memory-kib: {error}")))?,
+        None => Argon2Cost::PEOPLE,
+    };
     let daemon = Daemon::open(Basis {
         state: folder.path().to_owned(),
         backend: Backend::default(),
@@ -89,6 +99,7 @@ pub(crate) async fn run(args: Args) -> Result<(), ServeError> {
         crypto: Crypto { approved_only },
         integrity: integrity.integrity(),
         clock: clock_offset_file.map_or(Clock::Machine, Clock::Moved),
+        pin_cost,
         opening,
     })
     .await?;

@@ -1,18 +1,20 @@
 //! ListTokens: the key rings as a PKCS#11 module sees them before login.
 
 use kms_core::action::Action;
-use kms_core::caller::Caller;
-use kms_core::id::{Digest, Home, PrincipalKind};
+use kms_core::caller::{Caller, Role};
+use kms_core::id::{Digest, Home, PrincipalKind, Resource};
 use kms_core::key::Ring;
 use kms_core::mechanism::Mechanism;
 use kms_core::permit::Refusal;
 use kms_proto::v1;
 
 use super::reading::Read;
+use super::set_token_pin::pin_role_out;
 use crate::context::Context;
 use crate::failure::{Early, Failure};
-use crate::rows::{self, PinRole, Stored};
-use crate::wire::{PAGE_SIZE_MAX, mechanism_out, ring_kind_out};
+use crate::pin::{PinFailures, prefix};
+use crate::rows::{self, Pin, PinRole, Stored};
+use crate::wire::{PAGE_SIZE_MAX, mechanism_out, ring_kind_out, time_out};
 
 /// The parsed request.
 #[derive(Debug)]
@@ -35,7 +37,7 @@ impl Read for ListTokens {
         }
         let mut tokens = Vec::new();
         for (_, ring) in rows::scan::<Ring>(cx, rows::RINGS, None, PAGE_SIZE_MAX).await? {
-            tokens.push(token(cx, &ring).await?);
+            tokens.push(token(cx, caller, &ring).await?);
         }
         Ok(tokens)
     }
@@ -50,7 +52,7 @@ impl Read for ListTokens {
     }
 }
 
-async fn token(cx: &Context, ring: &Stored<Ring>) -> Result<v1::Token, Early> {
+async fn token(cx: &Context, caller: &Caller, ring: &Stored<Ring>) -> Result<v1::Token, Early> {
     let (name, policy) = (&ring.value.name, &ring.value.policy);
     let pin = cx.store.get(&rows::pin_place(name, PinRole::User)).await?;
     let serial = Digest::of(&[b"pkcs11-serial", name.to_string().as_bytes()]).to_string();
@@ -67,7 +69,34 @@ async fn token(cx: &Context, ring: &Stored<Ring>) -> Result<v1::Token, Early> {
             .map(|mechanism| mechanism_out(*mechanism))
             .collect(),
         approved_only: cx.approved_only,
+        pin_locks: pin_locks(cx, caller, ring).await?,
     })
+}
+
+/// Who has to wait with a PIN of the ring, or is locked out: for those who can do something about it, and
+/// those who read everything.
+async fn pin_locks(
+    cx: &Context,
+    caller: &Caller,
+    ring: &Stored<Ring>,
+) -> Result<Vec<v1::PinLock>, Early> {
+    let (name, now) = (&ring.value.name, cx.now());
+    let told = [Role::SecurityOfficer, Role::Auditor];
+    if caller.role_over(&told, &Resource::Ring(name.clone())).is_none() {
+        return Ok(Vec::new());
+    }
+    let mut locks = Vec::new();
+    for (_, counted) in rows::scan::<PinFailures>(cx, &prefix(name), None, PAGE_SIZE_MAX).await? {
+        let PinFailures { ring: _, role, unknown: _, peer, pin_revision, tries } = counted.value;
+        let pin = rows::load::<Pin>(cx, &rows::pin_place(name, role)).await?;
+        // Another PIN has forgiven those of the one before.
+        let of_this_pin = pin.map_or(0, |pin| pin.revision) == pin_revision;
+        if let Some(retry_at) = tries.waits(now).filter(|_| of_this_pin) {
+            let retry_time = retry_at.and_then(time_out);
+            locks.push(v1::PinLock { role: pin_role_out(role).into(), peer, retry_time });
+        }
+    }
+    Ok(locks)
 }
 
 /// Whether a PIN or passphrase is taken from this caller: from local users and from certificates

@@ -1,8 +1,12 @@
 //! A PKCS#11 login: a ring's PIN over an authenticated channel, for the rest of one stream.
+//!
+//! What does not open looks alike, in what is answered, what is written and how long it takes: a wrong PIN,
+//! any PIN of a peer that has to wait or is locked out, a PIN where none is set, and one for a ring that
+//! is not there. Only the log says which it was, and ListTokens to those who set PINs.
 
 use kms_core::action::Action;
 use kms_core::caller::{Authentication, Caller, Grant, Role};
-use kms_core::id::{Digest, Home, PrincipalKind, PrincipalName, Resource, RingName};
+use kms_core::id::{Digest, Home, PrincipalKind, PrincipalName, Resource, RingName, Timestamp};
 use kms_core::permit::{Grounds, Permit, Recorded, Refusal, Subject};
 use kms_core::tries::Tries;
 use kms_crypto::unlock::Argon2Cost;
@@ -12,14 +16,13 @@ use kms_store::{Batch, Outcome};
 use secrecy::SecretString;
 
 use super::list_tokens::may_log_in;
-use super::load_ring;
 use super::set_token_pin::pin_role;
 use crate::context::Context;
 use crate::failure::{Early, Failure};
 use crate::identity::PIN_PREFIX;
 use crate::pin::{PinFailures, place};
 use crate::pipeline::{Operation, Stamp};
-use crate::rows::{self, Draft, Pin, PinRole, Stored};
+use crate::rows::{self, Draft, Pin, PinRole, Record as _, Stored};
 use crate::wire::ring_name;
 
 /// The parsed request.
@@ -36,13 +39,11 @@ pub(crate) struct Login {
     pub(crate) response: v1::LoginTokenResponse,
 }
 
-/// The PIN that is set, and how often this peer got it wrong.
+/// The PIN that is set, and who tries it.
 #[derive(Debug)]
 pub(crate) struct LoginFacts {
     pin: Option<Stored<Pin>>,
-    failures: Option<Stored<PinFailures>>,
     peer: String,
-    /// Tries are counted only for rings that are there, so that invented names fill no disk.
     ring_exists: bool,
 }
 
@@ -75,9 +76,9 @@ impl Operation for LoginToken {
         }
         let peer = caller.principal().to_string();
         let pin = rows::load(cx, &rows::pin_place(&self.ring, self.role)).await?;
-        let failures = rows::load(cx, &place(&self.ring, self.role, &peer)).await?;
-        let ring_exists = load_ring(cx, &self.ring).await?.is_some();
-        Ok(LoginFacts { pin, failures, peer, ring_exists })
+        // What stands in the row does not matter, and reading it would take time.
+        let ring_exists = cx.store.get(&rows::ring_place(&self.ring)).await?.is_some();
+        Ok(LoginFacts { pin, peer, ring_exists })
     }
 
     fn resource(&self, _facts: &LoginFacts) -> Resource {
@@ -89,7 +90,8 @@ impl Operation for LoginToken {
     }
 
     /// Checks the PIN. A try is counted, on disk, before it is hashed, so that neither a restart
-    /// nor many tries at once get around the counter.
+    /// nor many tries at once get around the counter. Also a PIN that may not be tried is hashed, so that
+    /// nobody hears from the time it takes that it may not.
     async fn grounds(
         &self,
         cx: &Context,
@@ -97,15 +99,15 @@ impl Operation for LoginToken {
         stamp: &Stamp,
         facts: &LoginFacts,
     ) -> Result<Grounds, Early> {
-        if facts.ring_exists {
-            self.count_try(cx, stamp, facts).await?;
-        }
-        let secret = self.pin.clone();
+        let may_try = self.count_try(cx, stamp, facts).await?;
+        let (secret, cost) = (self.pin.clone(), cx.pin_cost);
         let phc = facts.pin.as_ref().map(|pin| pin.value.phc.clone());
-        let checked = cx.pins.run(move || check(&secret, phc.as_deref())).await;
-        match checked.ok_or(Failure::Bug("the PIN worker ended"))?? {
-            true => Ok(Grounds::default()),
-            false => Err(Refusal::PinIncorrect.into()),
+        let checked = cx.pins.run(move || check(&secret, phc.as_deref(), cost)).await;
+        let is_right = checked.ok_or(Failure::Bug("the PIN worker ended"))??;
+        match (may_try, is_right) {
+            (true, true) => Ok(Grounds::default()),
+            (true, false) => Err(Refusal::PinIncorrect.into()),
+            (false, _) => Err(Refusal::PinLocked.into()),
         }
     }
 
@@ -143,46 +145,62 @@ impl Operation for LoginToken {
 }
 
 impl LoginToken {
+    /// Counts a try, and says whether it may be made. The counter is written either way, so that both
+    /// take as long; one that has to wait does not wait longer for having been asked.
     async fn count_try(
         &self,
         cx: &Context,
         stamp: &Stamp,
         facts: &LoginFacts,
-    ) -> Result<(), Early> {
+    ) -> Result<bool, Early> {
         let first = PinFailures {
             ring: self.ring.clone(),
             role: self.role,
+            unknown: !facts.ring_exists,
             peer: facts.peer.clone(),
             pin_revision: facts.pin.as_ref().map_or(0, |pin| pin.revision),
             tries: Tries::default(),
         };
-        let before = facts.failures.as_ref();
-        let same_pin = |counted: &&PinFailures| counted.pin_revision == first.pin_revision;
-        let now = before.map(|stored| &stored.value).filter(same_pin).unwrap_or(&first);
-        if !now.tries.may_try(stamp.now) {
-            return Err(Refusal::PinLocked.into());
+        let _turn = cx.pins.counting().await;
+        for _ in 0..COUNTED_ANEW_MAX {
+            let before = rows::load::<PinFailures>(cx, &first.place()).await?;
+            let same_pin = |counted: &&PinFailures| counted.pin_revision == first.pin_revision;
+            let counted = before.as_ref().map(|stored| &stored.value).filter(same_pin);
+            let Tried { may_try, tries } = tried(counted.unwrap_or(&first).tries, stamp.now);
+            let counted = PinFailures { tries, ..first.clone() };
+            let vault = cx.vault()?;
+            let draft = match &before {
+                Some(before) => rows::replace(&vault, &stamp.operation_id, &counted, &[], before)?,
+                None => rows::create(&vault, &stamp.operation_id, &counted, &[])?,
+            };
+            let (conditions, writes) = (vec![draft.condition], Vec::from_iter(draft.write));
+            match cx.store.commit(Batch { conditions, writes, ..Batch::default() }).await? {
+                Outcome::Committed(_) => return Ok(may_try),
+                // A right PIN of the same peer has forgiven meanwhile.
+                Outcome::Conflict(_) => {}
+                Outcome::Unknown => return Err(Failure::Unknown.into()),
+            }
         }
-        let tries = now.tries.after_wrong(stamp.now);
-        let counted = PinFailures { tries, ..first.clone() };
-        let vault = cx.vault()?;
-        let draft = match before {
-            Some(before) => rows::replace(&vault, &stamp.operation_id, &counted, &[], before)?,
-            None => rows::create(&vault, &stamp.operation_id, &counted, &[])?,
-        };
-        let (conditions, writes) = (vec![draft.condition], Vec::from_iter(draft.write));
-        match cx.store.commit(Batch { conditions, writes, ..Batch::default() }).await? {
-            Outcome::Committed(_) => Ok(()),
-            Outcome::Conflict(_) => Err(Refusal::Stale.into()),
-            Outcome::Unknown => Err(Failure::Unknown.into()),
-        }
+        Err(Refusal::Stale.into())
     }
 }
 
+/// A try at `now`, and the counter after it.
+struct Tried {
+    may_try: bool,
+    tries: Tries,
+}
+
+fn tried(before: Tries, now: Timestamp) -> Tried {
+    let may_try = before.may_try(now);
+    Tried { may_try, tries: if may_try { before.after_wrong(now) } else { before } }
+}
+
 /// Checks a PIN; where none is set, does the same work and says no.
-fn check(pin: &SecretString, phc: Option<&str>) -> Result<bool, CryptoError> {
+fn check(pin: &SecretString, phc: Option<&str>, cost: Argon2Cost) -> Result<bool, CryptoError> {
     match phc {
         Some(phc) => pin::verify_pin(pin, phc),
-        None => pin::burn(Argon2Cost::PEOPLE).map(|()| false),
+        None => pin::burn(cost).map(|()| false),
     }
 }
 
@@ -203,3 +221,6 @@ fn token_user(ring: &RingName, role: PinRole) -> Result<Caller, Failure> {
     let grants = roles.iter().map(|role| Grant { role: *role, ring: Some(ring.clone()) }).collect();
     Ok(Caller::authenticated(principal, Authentication::Pin, grants))
 }
+
+/// How often a try is counted anew when its counter has changed meanwhile.
+const COUNTED_ANEW_MAX: usize = 8;

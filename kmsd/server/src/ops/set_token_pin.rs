@@ -5,7 +5,6 @@ use kms_core::caller::Caller;
 use kms_core::id::{Home, Resource, RingName};
 use kms_core::permit::{Permit, Recorded, Refusal, Subject};
 use kms_crypto::pin;
-use kms_crypto::unlock::Argon2Cost;
 use kms_proto::v1;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -81,7 +80,8 @@ impl Operation for SetTokenPin {
         facts: &PinFacts,
     ) -> Result<((), Vec<Draft>), Early> {
         let secret = self.pin.clone();
-        let hash = cx.pins.run(move || pin::hash_pin(&secret, Argon2Cost::PEOPLE)).await;
+        let cost = cx.pin_cost;
+        let hash = cx.pins.run(move || pin::hash_pin(&secret, cost)).await;
         let phc = hash.ok_or(Failure::Bug("the PIN worker ended"))??;
         let pin = Pin { ring: self.ring.clone(), role: self.role, phc };
         let vault = cx.vault()?;
@@ -115,6 +115,14 @@ pub(crate) fn pin_role(number: i32) -> Result<PinRole, Refusal> {
         Ok(v1::PinRole::Unspecified) | Err(_) => {
             Err(invalid("role", "expected USER or SECURITY_OFFICER"))
         }
+    }
+}
+
+/// Whose PIN it is, for the wire.
+pub(crate) const fn pin_role_out(role: PinRole) -> v1::PinRole {
+    match role {
+        PinRole::SecurityOfficer => v1::PinRole::SecurityOfficer,
+        PinRole::User => v1::PinRole::User,
     }
 }
 

@@ -490,6 +490,7 @@ pub(crate) mod tests {
 
     use kms_core::caller::{Authentication, Grant};
     use kms_core::id::OperationId;
+    use kms_crypto::unlock::Argon2Cost;
     use kms_store::{Batch, Outcome};
     use secrecy::SecretString;
 
@@ -521,6 +522,7 @@ pub(crate) mod tests {
             crypto: Default::default(),
             integrity: None,
             clock: Clock::Machine,
+            pin_cost: Argon2Cost::PEOPLE,
             opening: Opening::Passphrase(passphrase),
         });
         let roles = [Role::SecurityOfficer, Role::KeyManager, Role::CryptoUser];
