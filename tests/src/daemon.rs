@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use kms_agent::attester::software::{Guest, Software};
 use kms_client::{Client, Config, Endpoint, TlsFiles};
+use kms_core::caller::Role;
 use tempfile::TempDir;
 
 use crate::process::{Ended, Process, Watchdog};
@@ -275,6 +276,16 @@ impl Daemon {
     /// `users/officer` over mutual TLS: security-officer.
     pub async fn officer_client(&self) -> Client {
         connect(&self.tls("officer")).await
+    }
+
+    /// `apps/role-{role}` over mutual TLS: that role over the whole appliance, and no other.
+    pub async fn as_role(&self, role: Role) -> Client {
+        connect(&self.tls(&format!("role-{role}"))).await
+    }
+
+    /// `apps/no-role` over mutual TLS: enrolled, and without a role.
+    pub async fn as_no_role(&self) -> Client {
+        connect(&self.tls("no-role")).await
     }
 
     /// A workload that nobody has enrolled.

@@ -2,6 +2,7 @@
 
 use kms_client::v1::{self, Algorithm};
 use kms_client::{Client, ClientError};
+use kms_core::caller::Role;
 use kms_tests::request::{create, create_key, key, requirement, sign};
 use kms_tests::{Daemon, log, refused, refused_for};
 
@@ -118,6 +119,22 @@ async fn nobody_gives_roles_or_names_to_themselves() {
     }
     // The officer uses no key, whatever it has enrolled.
     refused_for(sign(&officer, "dev/any", b"x").await, LACKS);
+}
+
+/// What a role may do shows only on somebody who holds no other.
+#[tokio::test]
+async fn each_role_is_held_by_a_program_of_its_own() {
+    let daemon = Daemon::shared();
+    let held = async |client: Client| {
+        let who = client.call(client.identity().who_am_i(v1::WhoAmIRequest {})).await.unwrap();
+        let roles: Vec<_> = who.grants.into_iter().map(|grant| grant.role).collect();
+        (who.principal, roles)
+    };
+    for role in Role::ALL {
+        let expected = (format!("apps/role-{role}"), vec![role.to_string()]);
+        assert_eq!(held(daemon.as_role(role).await).await, expected);
+    }
+    assert_eq!(held(daemon.as_no_role().await).await, ("apps/no-role".to_owned(), vec![]));
 }
 
 /// Whoever may not know of a resource is told the same of one that is there, one that is not, and one

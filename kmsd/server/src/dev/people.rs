@@ -1,15 +1,16 @@
-//! The development identities: a local developer, an application, an officer, three approvers.
+//! The development identities: a local developer, an application, an officer, three approvers, and a program
+//! for each role.
 
 use std::sync::Arc;
 
-use kms_core::caller::Caller;
+use kms_core::caller::{Caller, Role};
 use kms_proto::v1;
 use secrecy::ExposeSecret as _;
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{LineEnding, PrivateKey};
 
 use super::folder::{Folder, write_private};
-use super::tls::certificate_digest;
+use super::tls::{NO_ROLE, certificate_digest, role_file};
 use crate::cli::read_text;
 use crate::context::{Context, random};
 use crate::failure::Failure;
@@ -80,6 +81,16 @@ fn users(folder: &Folder) -> Result<Vec<v1::User>, ServeError> {
             ..Default::default()
         },
     ];
+    // One role each, and one without: what a role may do shows only on somebody who holds no other.
+    let programs = Role::ALL.map(|role| (role_file(role), Some(role)));
+    for (name, role) in programs.into_iter().chain([(NO_ROLE.to_owned(), None)]) {
+        users.push(v1::User {
+            name: format!("apps/{name}"),
+            certificate_digests: vec![certificate_digest(folder, &format!("{name}.crt"))?],
+            grants: role.map(|role| grants(&[role.as_str()], "")).unwrap_or_default(),
+            ..Default::default()
+        });
+    }
     for name in APPROVERS {
         let key = read_text(&folder.approver(&format!("{name}.pub")))?;
         users.push(v1::User {

@@ -1,7 +1,8 @@
-//! Development certificates: an authority, the server, an application and an officer.
+//! Development certificates: an authority, the server, an application, an officer, and a program for each role.
 
 use std::fs;
 
+use kms_core::caller::Role;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose,
@@ -13,7 +14,8 @@ use crate::server::ServeError;
 /// Makes the certificates that are missing. The authority's key is not kept: nothing more can be
 /// issued under it.
 pub(super) fn create(folder: &Folder) -> Result<(), ServeError> {
-    if folder.tls("officer.key").exists() {
+    // The last of them is there when all are.
+    if folder.tls(&format!("{NO_ROLE}.key")).exists() {
         return Ok(());
     }
     issue_all(folder).map_err(|error| match error {
@@ -61,7 +63,17 @@ fn issue_all(folder: &Folder) -> Result<(), Problem> {
     issue(folder, &authority, "server", "localhost", &server, server_use)?;
     let client_use = ExtendedKeyUsagePurpose::ClientAuth;
     issue(folder, &authority, "client", "dev", &[], client_use.clone())?;
-    issue(folder, &authority, "officer", "officer", &[], client_use)
+    issue(folder, &authority, "officer", "officer", &[], client_use.clone())?;
+    let programs = Role::ALL.iter().map(|role| role_file(*role)).chain([NO_ROLE.to_owned()]);
+    for file in programs {
+        issue(folder, &authority, &file, &file, &[], client_use.clone())?;
+    }
+    Ok(())
+}
+
+/// The certificate, and the name, of the program that holds `role` alone.
+pub(super) fn role_file(role: Role) -> String {
+    format!("role-{role}")
 }
 
 fn issue(
@@ -89,3 +101,6 @@ fn named(common_name: &str, names: &[&str]) -> Result<CertificateParams, rcgen::
     params.distinguished_name.push(DnType::CommonName, common_name);
     Ok(params)
 }
+
+/// The certificate, and the name, of a program that is enrolled and holds no role.
+pub(super) const NO_ROLE: &str = "no-role";
