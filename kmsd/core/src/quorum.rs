@@ -3,6 +3,7 @@
 //! A [`Proposal`] is canonical JSON; an approval is an SSH signature over exactly those bytes. The
 //! daemon is not trusted for approvals: whoever writes in its database still cannot sign.
 
+use core::fmt;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -410,6 +411,18 @@ pub struct Approved {
     approvers: Vec<PrincipalName>,
 }
 
+/// Who is enrolled to approve, as of one moment.
+pub trait Keys: fmt::Debug {
+    /// The SSH keys that sign for `principal`; none at all for somebody who is not enrolled.
+    fn keys_of(&self, principal: &PrincipalName) -> Option<Vec<&SshCredential>>;
+}
+
+impl Keys for BTreeMap<PrincipalName, Vec<SshCredential>> {
+    fn keys_of(&self, principal: &PrincipalName) -> Option<Vec<&SshCredential>> {
+        Some(self.get(principal)?.iter().collect())
+    }
+}
+
 /// What is true of the appliance and the resource at the moment of execution.
 #[derive(Clone, Copy, Debug)]
 pub struct Circumstances<'a> {
@@ -420,7 +433,7 @@ pub struct Circumstances<'a> {
     /// The quorum policies that guard the action as they are now.
     pub guarding: Guarding<'a>,
     /// The SSH keys of enrolled people as they are now, and the authorities that speak for them.
-    pub keys: &'a BTreeMap<PrincipalName, Vec<SshCredential>>,
+    pub keys: &'a dyn Keys,
     /// The time.
     pub now: Timestamp,
 }
@@ -443,15 +456,15 @@ pub fn check_approval(
     }
     let keys = circumstances
         .keys
-        .get(approver)
+        .keys_of(approver)
         .filter(|_| circumstances.guarding.includes(approver))
         .ok_or_else(|| ApprovalError::NotAnApprover(approver.clone()))?;
-    let signer = Signer { principal: approver, enrolled: keys };
+    let signer = Signer { principal: approver, enrolled: &keys };
     let (signature, now) = (&approval.signature, circumstances.now);
     let key = sshsig::verify(NAMESPACE, proposal_bytes, signature, signer, now)
         .map_err(|refusal| ApprovalError::Signature(approver.clone(), refusal))?;
     // An authority may have certified for another what is the proposer's.
-    let mut own = circumstances.keys.get(proposer).into_iter().flatten();
+    let mut own = circumstances.keys.keys_of(proposer).into_iter().flatten();
     if own.any(|own| own.key().is_some_and(|own| own.identity() == key)) {
         return Err(ApprovalError::OwnProposal(approver.clone()));
     }

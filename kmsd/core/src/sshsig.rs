@@ -62,7 +62,7 @@ pub struct Signer<'a> {
     /// The principal.
     pub principal: &'a PrincipalName,
     /// Its keys and authorities.
-    pub enrolled: &'a [SshCredential],
+    pub enrolled: &'a [&'a SshCredential],
 }
 
 /// Checks that `armored` is a signature of `signer` over `message` in `namespace`, which counts `now`: a
@@ -102,7 +102,7 @@ pub fn verify(
 
 /// Whether the signer has `key` itself; then, whether it must verify its user.
 fn enrolled(key: &KeyData, signer: Signer<'_>) -> Result<bool, SignatureError> {
-    let keys = signer.enrolled.iter().filter_map(SshCredential::key);
+    let keys = signer.enrolled.iter().filter_map(|enrolled| enrolled.key());
     let of_this = keys.filter(|enrolled| enrolled.key.key_data() == key);
     // Whoever enrols a key twice means the stricter of the two.
     let strictest =

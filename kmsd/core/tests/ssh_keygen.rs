@@ -85,6 +85,7 @@ fn signed(
     armored: &str,
     now: Timestamp,
 ) -> Result<Digest, SignatureError> {
+    let enrolled = &enrolled.iter().collect::<Vec<_>>()[..];
     verify(NAMESPACE, MESSAGE, armored, Signer { principal: &alice(), enrolled }, now)
 }
 
@@ -114,7 +115,7 @@ fn keys_of_each_kind_that_we_take_count_and_others_do_not() {
             NAMESPACE,
             b"something else",
             &signature,
-            Signer { principal: &alice(), enrolled: &[credential(&line)] },
+            Signer { principal: &alice(), enrolled: &[&credential(&line)] },
             NOW,
         );
         assert_eq!(broken, Err(SignatureError::Wrong), "{kind:?}");

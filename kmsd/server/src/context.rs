@@ -1,14 +1,13 @@
 //! What every operation may reach: store, vault, log, clock, challenges. Made once at start.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use kms_attest::collateral::Collateral;
 use kms_core::audit::checkpoint::LogKey;
 use kms_core::challenge::Challenges;
-use kms_core::id::{Digest, Home, OperationId, PrincipalName, Timestamp};
+use kms_core::id::{Digest, Home, OperationId, Timestamp};
 use kms_core::permit::Refusal;
 use kms_crypto::log_key::LogSigner;
 use kms_crypto::selftest::SelfTests;
@@ -20,6 +19,7 @@ use kms_store::Store;
 use crate::clock::Clock;
 use crate::config;
 use crate::counting::Counts;
+use crate::directory::Directory;
 use crate::failure::Failure;
 use crate::integrity::Programs;
 use crate::leases::{Fresh, LeasedStore, Leases};
@@ -27,7 +27,7 @@ use crate::memo::Memo;
 use crate::metrics::Metrics;
 use crate::pin::{PinGuard, UnsealTries};
 use crate::places::Places;
-use crate::rows::User;
+use crate::rows::{Stored, User};
 
 /// The state of a running daemon.
 pub(crate) struct Context {
@@ -79,7 +79,7 @@ pub(crate) struct Context {
     /// Held while self tests run: they take all of a core.
     self_testing: tokio::sync::Mutex<()>,
     opened: RwLock<Option<Opened>>,
-    directory: RwLock<Arc<BTreeMap<PrincipalName, User>>>,
+    directory: RwLock<Arc<Directory>>,
     epoch: AtomicU64,
 }
 
@@ -198,10 +198,10 @@ impl Context {
     }
 
     /// Puts an opened vault in place, with the people and programs that it vouches for.
-    pub(crate) fn open(&self, opened: Opened, users: Vec<User>) {
+    pub(crate) fn open(&self, opened: Opened, users: Vec<Stored<User>>) {
         *self.opened.write().unwrap_or_else(PoisonError::into_inner) = Some(opened);
         self.leases.begin_again();
-        self.set_users(users);
+        self.set_directory(Directory::of(users));
     }
 
     /// Closes the root: the vault and everything it vouched for are dropped.
@@ -209,26 +209,25 @@ impl Context {
         *self.opened.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.store.end_vouching();
         self.memo.clear();
-        self.set_users(Vec::new());
+        self.set_directory(Directory::default());
     }
 
     /// The enrolled people and programs, as of now.
-    pub(crate) fn users(&self) -> Arc<BTreeMap<PrincipalName, User>> {
+    pub(crate) fn directory(&self) -> Arc<Directory> {
         self.directory.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set_users(&self, users: Vec<User>) {
-        let users = users.into_iter().map(|user| (user.name.clone(), user)).collect();
-        *self.directory.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(users);
+    fn set_directory(&self, directory: Directory) {
+        *self.directory.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(directory);
         self.raise_epoch();
     }
 
     /// Takes note of a user whose row was just committed.
-    pub(crate) fn remember_user(&self, user: User) {
+    pub(crate) fn remember_user(&self, user: Stored<User>) {
         let mut directory = self.directory.write().unwrap_or_else(PoisonError::into_inner);
-        let mut users = BTreeMap::clone(&directory);
-        users.insert(user.name.clone(), user);
-        *directory = Arc::new(users);
+        let mut changed = Directory::clone(&directory);
+        changed.put(user);
+        *directory = Arc::new(changed);
         self.raise_epoch();
     }
 

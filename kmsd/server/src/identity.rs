@@ -71,11 +71,11 @@ impl Connected {
 /// # Errors
 /// Never for the names that are made here.
 fn caller(cx: &Context, peer: &Peer) -> Result<Caller, Failure> {
-    let users = cx.users();
+    let directory = cx.directory();
     match peer {
         Peer::Tls { certificate_digest, vouched_for, channel } => {
             let is_theirs = |user: &&User| user.certificate_digests.contains(certificate_digest);
-            let user = users.values().find(is_theirs).filter(|_| *vouched_for);
+            let user = directory.users().find(is_theirs).filter(|_| *vouched_for);
             let kind = if *vouched_for { PrincipalKind::App } else { PrincipalKind::Workload };
             let stranger =
                 || (kind, format!("{CERTIFICATE_PREFIX}{:.32}", certificate_digest.to_string()));
@@ -83,7 +83,7 @@ fn caller(cx: &Context, peer: &Peer) -> Result<Caller, Failure> {
             Ok(known_or(user, stranger, authentication)?.over(channel.clone()))
         }
         Peer::Unix { uid } => {
-            let user = users.values().find(|user| user.unix_uids.contains(uid));
+            let user = directory.users().find(|user| user.unix_uids.contains(uid));
             let stranger = || (PrincipalKind::App, format!("{UID_PREFIX}{uid}"));
             known_or(user, stranger, Authentication::UnixPeer(*uid))
         }

@@ -14,6 +14,7 @@ mod context;
 mod counting;
 #[cfg(feature = "dev")]
 mod dev;
+mod directory;
 mod failure;
 mod group;
 mod grpc;

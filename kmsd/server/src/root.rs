@@ -164,6 +164,7 @@ pub(crate) async fn open(cx: &Context, root: RootKey) -> Result<(), Failure> {
     let log_signer = Arc::new(vault.open_log_key(&unhex(&log.wrapped_key)?)?);
     let LogRow { origin, public_key, wrapped_key: _ } = log;
     let vouched_for = all::<LogName>(cx, &vault, LOG_NAME).await?;
+    let vouched_for: Vec<_> = vouched_for.into_iter().map(|stored| stored.value).collect();
     if vouched_for != [LogName { origin, public_key: public_key.clone() }]
         || hex_encode(&log_signer.public_key()) != public_key
     {
@@ -193,8 +194,8 @@ async fn finish(cx: &Context, Parts { vault, log_signer }: Parts) -> Result<(), 
     let statement_signer = Arc::new(vault.open_statement_key(&unhex(&statement.wrapped_key)?)?);
     let users = all::<User>(cx, &vault, USERS).await?;
     let erasures = all::<Erasure>(cx, &vault, ERASURES).await?;
-    for Erasure { slot } in erasures {
-        erase(cx, slot).await?;
+    for erasure in erasures {
+        erase(cx, erasure.value.slot).await?;
     }
     cx.open(Opened { vault, log_signer, statement_signer }, users);
     Ok(())
@@ -222,7 +223,7 @@ async fn all<T: rows::Record>(
     cx: &Context,
     vault: &Vault,
     prefix: &str,
-) -> Result<Vec<T>, Failure> {
+) -> Result<Vec<Stored<T>>, Failure> {
     let mut all = Vec::new();
     let mut after = None;
     loop {
@@ -234,7 +235,7 @@ async fn all<T: rows::Record>(
         })?;
         let Some((last, _)) = page.last() else { return Ok(all) };
         after = Some(last.clone());
-        all.extend(page.into_iter().map(|(_, stored)| stored.value));
+        all.extend(page.into_iter().map(|(_, stored)| stored));
     }
 }
 

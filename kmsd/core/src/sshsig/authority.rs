@@ -10,7 +10,7 @@ use ssh_key::certificate::CertType;
 use ssh_key::{Certificate, HashAlg, PublicKey};
 
 use super::credential::{CERT_AUTHORITY, PRINCIPALS, VERIFY_REQUIRED};
-use super::{SignatureError, Signer, SshCredential, identity, judge_flags};
+use super::{SignatureError, Signer, identity, judge_flags};
 use crate::id::{Digest, PrincipalName, Timestamp};
 
 /// Why a certificate does not count.
@@ -156,7 +156,7 @@ pub(super) fn certified(
     signer: Signer<'_>,
     now: Timestamp,
 ) -> Result<bool, SignatureError> {
-    let authorities = signer.enrolled.iter().filter_map(SshCredential::authority);
+    let authorities = signer.enrolled.iter().filter_map(|enrolled| enrolled.authority());
     let of_this = authorities.filter(|one| one.key.key_data() == certificate.signature_key());
     let mut refusal = CertificateError::Authority;
     for authority in of_this {

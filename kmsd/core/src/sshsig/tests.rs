@@ -14,7 +14,8 @@ fn enrolled(lines: &[String]) -> Vec<SshCredential> {
 }
 
 fn signed_by(lines: &[String], armored: &str) -> Result<Digest, SignatureError> {
-    let (principal, enrolled) = (&alice(), &enrolled(lines)[..]);
+    let (principal, enrolled) = (&alice(), enrolled(lines));
+    let enrolled = &enrolled.iter().collect::<Vec<_>>()[..];
     verify(NAMESPACE, MESSAGE, armored, Signer { principal, enrolled }, NOW)
 }
 

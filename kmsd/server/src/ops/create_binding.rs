@@ -22,7 +22,7 @@ pub(crate) struct CreateBinding {
 impl Operation for CreateBinding {
     type Wire = v1::CreateBindingRequest;
     type Facts = Option<Stored<User>>;
-    type Prepared = (v1::User, User);
+    type Prepared = Stored<User>;
     type Reply = v1::CreateBindingResponse;
 
     const ACTION: Action = Action::CreateBinding;
@@ -66,14 +66,14 @@ impl Operation for CreateBinding {
     ) -> Result<(Self::Prepared, Vec<Draft>), Early> {
         let before = before.as_ref().ok_or(super::ABSENT)?;
         if before.value.grants.contains(&self.grant) {
-            return Ok(((user_out(before), before.value.clone()), Vec::new()));
+            return Ok((before.clone(), Vec::new()));
         }
         let mut value = before.value.clone();
         value.grants.push(self.grant.clone());
         let draft = rows::replace(&*cx.vault()?, &stamp.operation_id, &value, &[], before)?;
         let etag = draft.etag.clone();
         let after = Stored { value, sealed: Vec::new(), revision: before.revision + 1, etag };
-        Ok(((user_out(&after), after.value), vec![draft]))
+        Ok((after, vec![draft]))
     }
 
     async fn perform(
@@ -82,10 +82,11 @@ impl Operation for CreateBinding {
         recorded: Recorded,
         stamp: &Stamp,
         _before: Self::Facts,
-        (shown, user): Self::Prepared,
+        user: Self::Prepared,
         audit: v1::AuditReference,
     ) -> Result<v1::CreateBindingResponse, Failure> {
         let _spent = recorded.spend(Self::ACTION, &Resource::Appliance, &stamp.request_digest)?;
+        let shown = user_out(&user);
         cx.remember_user(user);
         Ok(v1::CreateBindingResponse { user: Some(shown), audit: Some(audit) })
     }

@@ -24,7 +24,7 @@ impl Operation for CreateUser {
     type Wire = v1::CreateUserRequest;
     /// The user that an earlier attempt of this very request made.
     type Facts = Option<Stored<User>>;
-    type Prepared = (v1::User, User);
+    type Prepared = Stored<User>;
     type Reply = v1::CreateUserResponse;
 
     const ACTION: Action = Action::CreateUser;
@@ -95,7 +95,7 @@ impl Operation for CreateUser {
         existing: &Self::Facts,
     ) -> Result<(Self::Prepared, Vec<Draft>), Early> {
         if let Some(user) = existing {
-            return Ok(((user_out(user), user.value.clone()), Vec::new()));
+            return Ok((user.clone(), Vec::new()));
         }
         // Only now, after the decision: the answer tells who else holds a credential.
         refuse_shared_credentials(cx, &self.0)?;
@@ -108,7 +108,7 @@ impl Operation for CreateUser {
             let credential = Credential { digest, holder: self.0.name.clone() };
             drafts.push(rows::create(&vault, &stamp.operation_id, &credential, &[])?);
         }
-        Ok(((user_out(&stored), stored.value), drafts))
+        Ok((stored, drafts))
     }
 
     async fn perform(
@@ -117,10 +117,11 @@ impl Operation for CreateUser {
         recorded: Recorded,
         stamp: &Stamp,
         _existing: Self::Facts,
-        (shown, user): Self::Prepared,
+        user: Self::Prepared,
         audit: v1::AuditReference,
     ) -> Result<v1::CreateUserResponse, Failure> {
         let _spent = recorded.spend(Self::ACTION, &Resource::Appliance, &stamp.request_digest)?;
+        let shown = user_out(&user);
         cx.remember_user(user);
         Ok(v1::CreateUserResponse { user: Some(shown), audit: Some(audit) })
     }
@@ -129,8 +130,8 @@ impl Operation for CreateUser {
 /// One credential is one principal: a key under two names could approve twice, a certificate or
 /// local user under two names would be whoever is found first.
 fn refuse_shared_credentials(cx: &Context, user: &User) -> Result<(), Refusal> {
-    let (users, held) = (cx.users(), credentials(user));
-    match users.values().find(|other| !held.is_disjoint(&credentials(other))) {
+    let (directory, held) = (cx.directory(), credentials(user));
+    match directory.users().find(|other| !held.is_disjoint(&credentials(other))) {
         Some(other) => {
             Err(invalid("user", format!("{} already has one of these credentials", other.name)))
         }

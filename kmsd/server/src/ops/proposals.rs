@@ -1,13 +1,10 @@
 //! What the proposal operations share: loading one, counting its approvals, showing it.
 
-use std::collections::BTreeMap;
-
 use kms_core::action::Action;
 use kms_core::caller::Caller;
 use kms_core::id::{PrincipalName, Resource, Segment, Timestamp, VersionName};
 use kms_core::permit::{self, Refusal};
 use kms_core::quorum::{self, Approved, Circumstances, Guardian, Guarding, Proposal, Standing};
-use kms_core::sshsig::SshCredential;
 use kms_proto::v1;
 
 use super::{Found, load_version};
@@ -85,11 +82,9 @@ impl Loaded {
     ) -> Option<R> {
         let found = self.found.as_ref()?;
         let guarding = guarding(found, self.proposal.action, now)?;
-        let users = cx.users();
-        let keys: BTreeMap<PrincipalName, Vec<SshCredential>> =
-            users.values().map(|user| (user.name.clone(), user.ssh_keys.clone())).collect();
+        let directory = cx.directory();
         let (appliance, etag) = (cx.log_key.origin(), found.version.etag.as_str());
-        Some(with(&Circumstances { appliance, etag, guarding, keys: &keys, now }))
+        Some(with(&Circumstances { appliance, etag, guarding, keys: &*directory, now }))
     }
 
     /// Counts the approvals from nothing.
