@@ -33,7 +33,7 @@ pub(crate) const HOSTILE: Rv = Rv(CKR_DEVICE_ERROR);
 
 /// The one table. What needs the approval of others is "rejected by the user"; what the rules
 /// forbid for this key is "not permitted"; what they forbid at all is "prohibited".
-const REASONS: [(&str, CK_RV); 40] = [
+const REASONS: [(&str, CK_RV); 41] = [
     ("ALREADY_EXISTS", CKR_FUNCTION_FAILED),
     ("APPROVAL_MISMATCH", CKR_FUNCTION_REJECTED),
     ("APPROVAL_REFUSED", CKR_FUNCTION_REJECTED),
@@ -50,6 +50,7 @@ const REASONS: [(&str, CK_RV); 40] = [
     ("KEY_DISABLED", CKR_KEY_FUNCTION_NOT_PERMITTED),
     ("MECHANISM_REFUSED", CKR_KEY_FUNCTION_NOT_PERMITTED),
     ("NEEDS_APPROVAL", CKR_FUNCTION_REJECTED),
+    ("NOT_ADMITTED", CKR_ACTION_PROHIBITED),
     ("NOT_EXPORTABLE", CKR_KEY_UNEXTRACTABLE),
     ("NOT_FOUND", CKR_OBJECT_HANDLE_INVALID),
     ("NOT_RELEASABLE", CKR_KEY_FUNCTION_NOT_PERMITTED),

@@ -39,7 +39,7 @@ const USES_FOR_DEV: [(&str, &str); 4] = [
 ];
 
 /// What only these files may say, apart from tests. A name that ends with `/` is a folder.
-const SAID_ONLY_IN: [(&str, &[&str]); 3] = [
+const SAID_ONLY_IN: [(&str, &[&str]); 4] = [
     // The store's word that something is on disk.
     ("CommitReceipt::durable(", &["kmsd/store/src/"]),
     // From a connection, a PIN, or the daemon itself: nothing else makes a caller.
@@ -47,6 +47,8 @@ const SAID_ONLY_IN: [(&str, &[&str]); 3] = [
         "Caller::authenticated(",
         &["kmsd/server/src/identity.rs", "kmsd/server/src/ops/login_token.rs"],
     ),
+    // Out of the directory of those who are enrolled.
+    ("Caller::enrolled(", &["kmsd/server/src/identity.rs"]),
     // What a verifier saw.
     ("Examination {", &["kmsd/attest/src/"]),
 ];

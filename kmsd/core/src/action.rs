@@ -63,6 +63,7 @@ const USERS: Gate = Gate::Roles(&[Role::CryptoUser]);
 const MANAGERS: Gate = Gate::Roles(&[Role::KeyManager]);
 const OFFICERS: Gate = Gate::Roles(&[Role::SecurityOfficer]);
 const AUDITORS: Gate = Gate::Roles(&[Role::Auditor]);
+const ENROLMENT_READERS: Gate = Gate::Roles(&[Role::Auditor, Role::SecurityOfficer]);
 const PROPOSAL_READERS: Gate = Gate::Roles(&[
     Role::Auditor,
     Role::CryptoUser,
@@ -75,6 +76,8 @@ const PROPOSAL_READERS: Gate = Gate::Roles(&[
 actions! {
     /// Begin full use of a version.
     ActivateKeyVersion => MANAGERS,
+    /// Enrol another credential of a person or program.
+    AddCredential => OFFICERS,
     /// Agree on a new key with the owner of a public key.
     AgreeKey => USERS,
     /// Hand in an approver's signature over a proposal. The signature carries the authority, so
@@ -114,8 +117,12 @@ actions! {
     DecapsulateKey => USERS,
     /// Open a ciphertext.
     Decrypt => USERS,
+    /// Take a role from a principal.
+    DeleteBinding => OFFICERS,
     /// Retire the name of a key all of whose versions are destroyed.
     DeleteKey => MANAGERS,
+    /// Let a person or program in no more, for good.
+    DeleteUser => OFFICERS,
     /// Make a new key out of one.
     DeriveKey => USERS,
     /// Erase a version's material.
@@ -124,8 +131,12 @@ actions! {
     Digest => USERS,
     /// Switch a version off.
     DisableKeyVersion => MANAGERS,
+    /// Let a person or program in no more, for now.
+    DisableUser => OFFICERS,
     /// Switch a version on.
     EnableKeyVersion => MANAGERS,
+    /// Let a person or program in again.
+    EnableUser => OFFICERS,
     /// Make a shared secret for the owner of a public key, as a new key.
     EncapsulateKey => USERS,
     /// Make a ciphertext.
@@ -162,10 +173,14 @@ actions! {
     GetPublicKey => READERS,
     /// Whether the root is sealed, and how it opens.
     GetSealStatus => Gate::Anyone,
+    /// An enrolled person or program, with all its credentials.
+    GetUser => ENROLMENT_READERS,
     /// Take in the material of a version that waits for it.
     ImportKeyVersion => MANAGERS,
     /// The raw leaves of the audit log.
     ListAuditLeaves => AUDITORS,
+    /// Who holds which roles.
+    ListBindings => ENROLMENT_READERS,
     /// What has happened to a key and its versions, uses apart.
     ListKeyHistory => READERS,
     /// Rings that the caller may see.
@@ -179,7 +194,7 @@ actions! {
     /// Tokens, as a PKCS#11 module sees them before login.
     ListTokens => Gate::Anyone,
     /// Enrolled people and programs.
-    ListUsers => Gate::Roles(&[Role::Auditor, Role::SecurityOfficer]),
+    ListUsers => ENROLMENT_READERS,
     /// A PKCS#11 login by PIN. The PIN carries the authority.
     LoginToken => Gate::Anyone,
     /// Make a message authentication code.
@@ -194,6 +209,8 @@ actions! {
     RestoreKeyVersion => MANAGERS,
     /// End a suspension.
     ResumeKeyVersion => MANAGERS,
+    /// Let nobody in by a credential any more, for good.
+    RevokeCredential => OFFICERS,
     /// Run the self tests now.
     RunSelfTests => Gate::Roles(&[Role::Operator, Role::SecurityOfficer]),
     /// Set the date of a version's destruction.

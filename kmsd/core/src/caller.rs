@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Digest, PrincipalName, Resource, RingName};
+use crate::id::{Digest, PrincipalName, Resource, Timestamp};
+use crate::rights::{Grant, Rights};
 use crate::transcript::Channel;
 
 /// What a principal may do; none does another's work.
@@ -73,23 +74,6 @@ impl FromStr for Role {
     }
 }
 
-/// A role held over one ring or over the whole appliance.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Grant {
-    /// What may be done.
-    pub role: Role,
-    /// Over which ring; over everything when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ring: Option<RingName>,
-}
-
-impl Grant {
-    fn covers(&self, resource: &Resource) -> bool {
-        self.ring.as_ref().is_none_or(|ring| resource.ring() == Some(ring))
-    }
-}
-
 /// How the caller proved who it is.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
@@ -122,8 +106,34 @@ impl Authentication {
 pub struct Caller {
     principal: PrincipalName,
     authentication: Authentication,
-    grants: Arc<[Grant]>,
+    rights: Arc<Rights>,
+    standing: Arc<Standing>,
     channel: Arc<Channel>,
+}
+
+/// By what a caller is who it is, and until when.
+#[derive(Debug)]
+pub struct Standing {
+    /// The stored rows that say so. What was decided for the caller holds as long as they stand.
+    pub rows: Vec<RowAt>,
+    /// From then on it is let in no more; the beginning of time for somebody who is shut out already.
+    pub until: Timestamp,
+}
+
+/// A row in one of its states.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RowAt {
+    /// Where it lies.
+    pub place: String,
+    /// How often it was written.
+    pub revision: u64,
+}
+
+/// Nothing in the store says so, and nothing ends it.
+impl Default for Standing {
+    fn default() -> Self {
+        Self { rows: Vec::new(), until: Timestamp::MAX }
+    }
 }
 
 impl Caller {
@@ -133,13 +143,31 @@ impl Caller {
         authentication: Authentication,
         grants: Vec<Grant>,
     ) -> Self {
-        Self { principal, authentication, grants: grants.into(), channel: Arc::default() }
+        let rights = Arc::new(Rights::of(grants));
+        Self::enrolled(principal, authentication, rights, Standing::default())
+    }
+
+    /// As [`Caller::authenticated`], for who is enrolled: `rights` are made once for all its connections.
+    pub fn enrolled(
+        principal: PrincipalName,
+        authentication: Authentication,
+        rights: Arc<Rights>,
+        standing: Standing,
+    ) -> Self {
+        let standing = Arc::new(standing);
+        Self { principal, authentication, rights, standing, channel: Arc::default() }
     }
 
     /// The same caller, over `channel`.
     #[must_use]
     pub fn over(self, channel: Channel) -> Self {
         Self { channel: channel.into(), ..self }
+    }
+
+    /// The same caller, let in by `other`, so that it stands no longer than that one.
+    #[must_use]
+    pub fn let_in_by(self, other: &Self) -> Self {
+        Self { standing: other.standing.clone(), ..self }
     }
 
     /// The channel that it speaks over.
@@ -157,22 +185,34 @@ impl Caller {
         self.authentication
     }
 
-    /// The roles it holds.
+    /// By what it is who it is.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// Whether it is let in at `now`: neither its user is disabled, nor its credential revoked or expired.
+    pub fn is_let_in(&self, now: Timestamp) -> bool {
+        self.standing.until > now
+    }
+
+    /// The roles it holds, those that have ended among them.
     pub fn grants(&self) -> &[Grant] {
-        &self.grants
+        self.rights.grants()
     }
 
-    /// The first of `roles` that the caller holds over `resource`.
-    pub fn role_over(&self, roles: &[Role], resource: &Resource) -> Option<Role> {
-        let held = |role: &&Role| {
-            self.grants.iter().any(|grant| grant.role == **role && grant.covers(resource))
-        };
-        roles.iter().find(held).copied()
+    /// What it may do.
+    pub fn rights(&self) -> &Rights {
+        &self.rights
     }
 
-    /// Whether the caller holds any role at all over `resource`: whether it may learn that the
+    /// The first of `roles` that the caller holds over `resource` at `now`.
+    pub fn role_over(&self, roles: &[Role], resource: &Resource, now: Timestamp) -> Option<Role> {
+        self.rights.role_over(roles, resource, now)
+    }
+
+    /// Whether the caller holds any role at all over `resource` at `now`: whether it may learn that the
     /// resource exists.
-    pub fn knows(&self, resource: &Resource) -> bool {
-        self.grants.iter().any(|grant| grant.covers(resource))
+    pub fn knows(&self, resource: &Resource, now: Timestamp) -> bool {
+        self.rights.reach(resource, now)
     }
 }

@@ -201,17 +201,21 @@ impl fmt::Display for VersionName {
 pub enum Resource {
     /// The appliance itself: its log, its seal, its identities.
     Appliance,
+    /// A credential of an enrolled principal.
+    Credential(CredentialName),
     /// A key and all its versions.
     Key(KeyName),
     /// A quorum proposal.
     Proposal {
         /// Its id.
         id: Segment,
-        /// The ring of what is proposed, once that is known.
-        ring: Option<RingName>,
+        /// The key that it is about, once that is known.
+        key: Option<KeyName>,
     },
     /// A key ring.
     Ring(RingName),
+    /// An enrolled principal.
+    User(PrincipalName),
     /// One version of a key.
     Version(VersionName),
 }
@@ -220,11 +224,21 @@ impl Resource {
     /// The ring that the resource lives in, if it lives in one.
     pub const fn ring(&self) -> Option<&RingName> {
         match self {
-            Self::Appliance => None,
-            Self::Proposal { ring, .. } => ring.as_ref(),
-            Self::Key(key) => Some(&key.ring),
             Self::Ring(ring) => Some(ring),
-            Self::Version(version) => Some(&version.key.ring),
+            _ => match self.key() {
+                Some(key) => Some(&key.ring),
+                None => None,
+            },
+        }
+    }
+
+    /// The key that the resource is, or belongs to, if there is one.
+    pub const fn key(&self) -> Option<&KeyName> {
+        match self {
+            Self::Appliance | Self::Credential(_) | Self::Ring(_) | Self::User(_) => None,
+            Self::Proposal { key, .. } => key.as_ref(),
+            Self::Key(key) => Some(key),
+            Self::Version(version) => Some(&version.key),
         }
     }
 }
@@ -233,9 +247,11 @@ impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Appliance => f.write_str("appliance"),
+            Self::Credential(name) => name.fmt(f),
             Self::Key(name) => name.fmt(f),
             Self::Proposal { id, .. } => write!(f, "proposals/{id}"),
             Self::Ring(name) => name.fmt(f),
+            Self::User(name) => name.fmt(f),
             Self::Version(name) => name.fmt(f),
         }
     }
@@ -248,6 +264,32 @@ pub struct PrincipalName {
     pub kind: PrincipalKind,
     /// The principal's own name.
     pub name: Segment,
+}
+
+/// `users/{user}/credentials/{id}`.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct CredentialName {
+    /// Whose.
+    pub principal: PrincipalName,
+    /// Names the credential: the beginning of a digest of its kind and value.
+    pub id: Segment,
+}
+
+impl FromStr for CredentialName {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let (principal, id) = text.split_once("/credentials/").ok_or(IdError::Shape {
+            expected: "users/{name}/credentials/{id} or apps/{name}/credentials/{id}",
+        })?;
+        Ok(Self { principal: principal.parse()?, id: id.parse()? })
+    }
+}
+
+impl fmt::Display for CredentialName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/credentials/{}", self.principal, self.id)
+    }
 }
 
 /// The three kinds of principal.
@@ -430,6 +472,9 @@ pub(crate) fn length_prefix(part: &[u8]) -> [u8; 4] {
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
+    /// The end of time: what lasts until then lasts for good.
+    pub const MAX: Self = Self(u64::MAX);
+
     /// This moment plus `milliseconds`, saturating at the end of time.
     #[must_use]
     pub const fn plus_ms(self, milliseconds: u64) -> Self {

@@ -148,6 +148,7 @@ const fn kind(action: Action) -> Kind {
         | Action::GetKeyStatement => Kind::Approved,
         Action::LoginToken | Action::SetTokenPin | Action::Unseal => Kind::Remembered,
         Action::ActivateKeyVersion
+        | Action::AddCredential
         | Action::Batch
         | Action::BindRows
         | Action::CancelProposal
@@ -157,10 +158,14 @@ const fn kind(action: Action) -> Kind {
         | Action::CreateProposal
         | Action::CreateUser
         | Action::DeactivateKeyVersion
+        | Action::DeleteBinding
         | Action::DeleteKey
+        | Action::DeleteUser
         | Action::DestroyKeyVersion
         | Action::DisableKeyVersion
+        | Action::DisableUser
         | Action::EnableKeyVersion
+        | Action::EnableUser
         | Action::ExecuteProposal
         | Action::FindObjects
         | Action::GetImportJob
@@ -171,7 +176,9 @@ const fn kind(action: Action) -> Kind {
         | Action::GetProviderStatus
         | Action::GetPublicKey
         | Action::GetSealStatus
+        | Action::GetUser
         | Action::ListAuditLeaves
+        | Action::ListBindings
         | Action::ListKeyHistory
         | Action::ListKeyRings
         | Action::ListKeys
@@ -181,6 +188,7 @@ const fn kind(action: Action) -> Kind {
         | Action::ListUsers
         | Action::RestoreKeyVersion
         | Action::ResumeKeyVersion
+        | Action::RevokeCredential
         | Action::RunSelfTests
         | Action::ScheduleDestroyKeyVersion
         | Action::Seal

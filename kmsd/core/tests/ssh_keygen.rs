@@ -153,7 +153,7 @@ fn a_certificate_counts_as_its_key_for_each_kind_of_key_and_authority() {
             NAMESPACE,
             b"something else",
             &signature,
-            Signer { principal: &alice(), enrolled: &enrolled },
+            Signer { principal: &alice(), enrolled: &enrolled.iter().collect::<Vec<_>>() },
             NOW,
         );
         assert_eq!(other, Err(SignatureError::Wrong));

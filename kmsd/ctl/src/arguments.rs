@@ -183,6 +183,9 @@ mod tests {
             "random dev --bytes 32 --out -",
             "user create users/alice --ssh-key-file k --unix-uid 1000",
             "user grant users/alice --role key-manager --ring dev",
+            "user grant users/alice --role auditor --expires 2027-01-02T03:04:05Z",
+            "user add-credential users/alice --unix-uid 7",
+            "user bindings --over dev/k1",
             "token set-pin dev --role user --pin-file -",
             "proposal create DestroyKeyVersion dev/k1@1 --lifetime 600",
             "proposal approve proposals/x --approver users/alice --signature s",
@@ -266,6 +269,10 @@ mod tests {
             "token set-pin dev --role user --pin 1234",
             "random dev --bytes 0 --out -",
             "user grant alice --role king",
+            "user grant users/alice --role auditor --ring dev --key dev/k1",
+            "user add-credential users/alice",
+            "user add-credential users/alice --unix-uid 7 --certificate c",
+            "user revoke-credential users/alice/credentials/x",
             "attest verify --kind snp --evidence e --collateral d --at yesterday",
         ] {
             let words = std::iter::once("kmsctl").chain(line.split(' '));

@@ -134,8 +134,14 @@ impl Failure {
             "EVIDENCE_REQUIRED" => {
                 "this key is for proven workloads only: run `kms-agent get-key` inside one"
             }
+            "LAST_OFFICER" => {
+                "enrol another security officer who can log in, then repeat: `kmsctl user grant NAME --role security-officer`"
+            }
             "NEEDS_APPROVAL" => {
                 "if it can be proposed, ask for approval with `kmsctl proposal create ACTION RESOURCE`, then `kmsctl proposal document`"
+            }
+            "NOT_ADMITTED" => {
+                "ask a security officer: `kmsctl user show NAME` tells what was revoked"
             }
             "NOT_FOUND" => {
                 "check the name, and with `kmsctl whoami` that you hold a role there: what you may not see is not found"

@@ -176,21 +176,71 @@ pub(crate) fn key_version(version: v1::KeyVersion) -> Value {
 }
 
 pub(crate) fn user(user: v1::User) -> Value {
-    let v1::User { name, ssh_keys, certificate_digests, unix_uids, grants, etag } = user;
+    let state = short(user.state().as_str_name(), "USER_STATE_");
+    let v1::User {
+        name,
+        ssh_keys,
+        certificate_digests,
+        unix_uids,
+        grants,
+        etag,
+        credentials,
+        state: _,
+        create_time,
+    } = user;
     json!({
         "name": name,
+        "state": state,
         "grants": grants.into_iter().map(grant).collect::<Vec<_>>(),
         "ssh_keys": ssh_keys,
         "certificate_digests": certificate_digests.iter().map(hex::encode).collect::<Vec<_>>(),
         "unix_uids": unix_uids,
+        "credentials": credentials.into_iter().map(credential).collect::<Vec<_>>(),
+        "create_time": create_time.map(timestamp),
         "etag": etag,
     })
 }
 
-/// `role` or `role@ring`.
+fn credential(credential: v1::Credential) -> Value {
+    use v1::credential::Proof;
+    let reason = short(credential.revoke_reason().as_str_name(), "COMPROMISE_REASON_");
+    let v1::Credential { name, proof, create_time, expire_time, revoke_time, revoke_reason: _ } =
+        credential;
+    let proof = match proof {
+        Some(Proof::SshKey(key)) => key,
+        Some(Proof::CertificateDigest(digest)) => format!("x509 {}", hex::encode(digest)),
+        Some(Proof::UnixUid(uid)) => format!("uid {uid}"),
+        None => String::new(),
+    };
+    json!({
+        "name": name,
+        "proof": proof,
+        "create_time": create_time.map(timestamp),
+        "expire_time": expire_time.map(timestamp),
+        "revoke_time": revoke_time.map(timestamp),
+        "revoke_reason": revoke_time.is_some().then_some(reason),
+    })
+}
+
+pub(crate) fn binding(binding: v1::Binding) -> Value {
+    let v1::Binding { principal, grant } = binding;
+    let v1::Grant { role, scope, expire_time } = grant.unwrap_or_default();
+    json!({
+        "principal": principal,
+        "role": role,
+        "scope": if scope.is_empty() { "appliance".to_owned() } else { scope },
+        "expire_time": expire_time.map(timestamp),
+    })
+}
+
+/// `role` or `role@scope`, and until when.
 pub(crate) fn grant(grant: v1::Grant) -> String {
-    let v1::Grant { role, ring } = grant;
-    if ring.is_empty() { role } else { format!("{role}@{ring}") }
+    let v1::Grant { role, scope, expire_time } = grant;
+    let held = if scope.is_empty() { role } else { format!("{role}@{scope}") };
+    match expire_time.and_then(timestamp) {
+        Some(end) => format!("{held} until {end}"),
+        None => held,
+    }
 }
 
 pub(crate) fn token(token: v1::Token) -> Value {

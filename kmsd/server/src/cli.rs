@@ -200,7 +200,7 @@ async fn init(args: InitArgs) -> Result<(), ServeError> {
         opening,
     })
     .await?;
-    let grant = v1::Grant { role: "security-officer".to_owned(), ring: String::new() };
+    let grant = v1::Grant { role: "security-officer".to_owned(), ..v1::Grant::default() };
     let user = v1::User {
         name: format!("users/{officer}"),
         ssh_keys,

@@ -15,6 +15,7 @@ use kms_crypto::statement_key::StatementSigner;
 use kms_crypto::unlock::Argon2Cost;
 use kms_crypto::vault::{SlotSecret, Vault};
 use kms_store::Store;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::clock::Clock;
 use crate::config;
@@ -80,6 +81,8 @@ pub(crate) struct Context {
     self_testing: tokio::sync::Mutex<()>,
     opened: RwLock<Option<Opened>>,
     directory: RwLock<Arc<Directory>>,
+    /// Held by whoever changes the directory, from reading it until the change is in it.
+    directory_turn: Arc<tokio::sync::Mutex<()>>,
     epoch: AtomicU64,
 }
 
@@ -174,6 +177,7 @@ impl Context {
             metrics: Metrics::new(),
             opened: RwLock::default(),
             directory: RwLock::default(),
+            directory_turn: Arc::default(),
         }
     }
 
@@ -229,6 +233,12 @@ impl Context {
         changed.put(user);
         *directory = Arc::new(changed);
         self.raise_epoch();
+    }
+
+    /// The turn to change the directory: what must hold of several users at once is judged by nobody else
+    /// meanwhile.
+    pub(crate) async fn directory_turn(&self) -> OwnedMutexGuard<()> {
+        self.directory_turn.clone().lock_owned().await
     }
 
     /// Raised whenever somebody's rights change: a login that was made before is made anew.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context as Task, Poll};
 use std::time::Duration;
 
-use kms_core::id::Digest;
+use kms_core::id::{Digest, Timestamp};
 use kms_core::transcript::{Channel, EXPORTER_LABEL};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -22,6 +22,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
+use x509_cert::Certificate;
+use x509_cert::der::Decode as _;
 
 use crate::context::Context;
 use crate::identity::{Connected as Known, Peer};
@@ -101,7 +103,7 @@ pub(crate) async fn accept_tls(
         };
         let (cx, tls, accepted) = (cx.clone(), tls.clone(), accepted.clone());
         tokio::spawn(async move {
-            match timeout(HANDSHAKE_TIME_MAX, shake_hands(stream, &tls)).await {
+            match timeout(HANDSHAKE_TIME_MAX, shake_hands(&cx, stream, &tls)).await {
                 Ok(Ok((io, peer))) => {
                     // The receiver is gone only when the daemon stops.
                     let connection = Connection { io, peer: known(peer), _slot: slot };
@@ -137,7 +139,7 @@ async fn next<S>(accepted: io::Result<S>) -> Option<S> {
     }
 }
 
-async fn shake_hands(stream: TcpStream, tls: &Tls) -> io::Result<(Io, Peer)> {
+async fn shake_hands(cx: &Context, stream: TcpStream, tls: &Tls) -> io::Result<(Io, Peer)> {
     stream.set_nodelay(true)?;
     // The kernel finds out about dead peers; HTTP/2 pings would end the streams of clients that
     // drive their connection only while they wait for an answer, as the PKCS#11 module does.
@@ -151,15 +153,48 @@ async fn shake_hands(stream: TcpStream, tls: &Tls) -> io::Result<(Io, Peer)> {
     let exporter = connection
         .export_keying_material([0; 32], EXPORTER_LABEL, None)
         .map_err(io::Error::other)?;
-    let verified = tls.authority.verify_client_cert(client, intermediates, UnixTime::now());
+    let vouched_until = vouched_until(&*tls.authority, client, intermediates, cx.now());
     let certificate_digest = digest(client);
     let channel = Channel {
         server_certificate_digest: tls.certificate_digest.as_bytes().to_vec(),
         client_certificate_digest: certificate_digest.as_bytes().to_vec(),
         exporter: exporter.to_vec(),
     };
-    let peer = Peer::Tls { certificate_digest, vouched_for: verified.is_ok(), channel };
+    let peer = Peer::Tls { certificate_digest, vouched_until, channel };
     Ok((Io::Tls(Box::new(stream)), peer))
+}
+
+/// Until when `authority` vouches for `client`: the first end among the certificates that were shown after which
+/// it would not. It is known from the start, so that a connection that stays open is not let in for longer.
+fn vouched_until(
+    authority: &dyn ClientCertVerifier,
+    client: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let vouches = |at: Timestamp| {
+        let at = UnixTime::since_unix_epoch(Duration::from_millis(at.0));
+        authority.verify_client_cert(client, intermediates, at).is_ok()
+    };
+    if !vouches(now) {
+        return None;
+    }
+    let last = end(client)?;
+    let mut ends: Vec<_> = intermediates.iter().filter_map(end).collect();
+    ends.retain(|end| *end > now && *end < last);
+    ends.sort();
+    ends.dedup();
+    let looked_at = ends.get(..ENDS_MAX).unwrap_or(&ends);
+    // With more of them than anybody needs, the last that is looked at counts.
+    let more = (ends.len() > ENDS_MAX).then(|| looked_at.last().copied()).flatten();
+    Some(looked_at.iter().copied().find(|end| !vouches(*end)).or(more).unwrap_or(last))
+}
+
+/// The first moment after the time of a certificate.
+fn end(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
+    let certificate = Certificate::from_der(certificate).ok()?;
+    let last = certificate.tbs_certificate().validity().not_after.to_unix_duration();
+    Some(Timestamp(last.as_secs().saturating_add(1).saturating_mul(1000)))
 }
 
 /// SHA-256 of a certificate.
@@ -219,4 +254,6 @@ impl AsyncWrite for Connection {
 pub(crate) const CONNECTIONS_MAX: usize = 1024;
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+/// Most ends of intermediate certificates that are looked at.
+const ENDS_MAX: usize = 8;
 const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(100);

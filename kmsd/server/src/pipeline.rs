@@ -25,6 +25,7 @@ use zeroize::Zeroizing;
 use crate::context::{Context, random_pair};
 use crate::failure::{Early, Failure};
 use crate::group::Gathering;
+use crate::identity;
 use crate::leases::{Fresh, Offer, Way};
 use crate::ops::free;
 use crate::rows::{self, Draft};
@@ -116,7 +117,12 @@ pub(crate) trait Operation: Send + Sync + Sized {
 
     /// What [`Operation::prepare`] would hand over, if this may be recorded on a usage lease: it changes no
     /// row, brings neither evidence nor approval, and `caller` has the role for it.
-    fn leased(&self, _caller: &Caller, _facts: &Self::Facts) -> Option<Self::Prepared> {
+    fn leased(
+        &self,
+        _caller: &Caller,
+        _facts: &Self::Facts,
+        _now: Timestamp,
+    ) -> Option<Self::Prepared> {
         None
     }
 
@@ -350,7 +356,22 @@ async fn steps<O: Operation>(
         }
     };
     let mut resource = operation.named();
-    for _ in 0..=O::JUDGED_ANEW_MAX {
+    // Nothing is looked at for somebody who is let in no more, and no PIN is tried.
+    if !caller.is_let_in(stamp.now) {
+        return Err(Box::pin(refuse::<O>(asking, stamp, resource, Refusal::NotAdmitted)).await);
+    }
+    let mut anew = None;
+    for judged in 0..=O::JUDGED_ANEW_MAX {
+        if judged > 0 {
+            // It may be the caller's own row that has changed.
+            match Box::pin(identity::anew(cx, anew.as_ref().unwrap_or(caller))).await {
+                Ok(found) => anew = Some(found),
+                Err(early) => {
+                    return Err(Box::pin(end_early::<O>(asking, stamp, resource, early)).await);
+                }
+            }
+        }
+        let caller = anew.as_ref().unwrap_or(caller);
         // Asked before anything is read: what is read later is at least as fresh.
         let fresh = cx.fresh();
         let facts = match operation.load(cx, caller, stamp).await {
@@ -376,13 +397,13 @@ async fn steps<O: Operation>(
         };
         let mut offer = None;
         if let (Some(fresh), None) = (fresh, &earlier)
-            && let Some(prepared) = operation.leased(caller, &facts)
+            && let Some(prepared) = operation.leased(caller, &facts, stamp.now)
         {
             let rows = || {
                 let judged_by = operation.unchanged(&facts).into_iter().map(|row| row.key);
-                judged_by.chain([rows::user_place(caller.principal())]).collect()
+                judged_by.chain(stands(caller).map(|row| row.key)).collect()
             };
-            match way(asking, &intent, fresh, rows).await {
+            match way((cx, caller), &intent, fresh, rows).await {
                 Way::Leased(recorded) => {
                     let (done, asked) = ((facts, prepared), (recorded, stamp));
                     return perform(asking, operation, asked, done, resource).await;
@@ -401,7 +422,8 @@ async fn steps<O: Operation>(
                 return Err(Box::pin(end_early::<O>(asking, stamp, resource, early)).await);
             }
         };
-        let unchanged = operation.unchanged(&facts);
+        let mut unchanged = operation.unchanged(&facts);
+        unchanged.extend(stands(caller));
         let binds = operation.binds_rows(&facts);
         let once = stamp.idempotency.filter(|_| !O::WRITES_LATER);
         let recorded = record(asking, permit, (once, binds), unchanged, drafts, offer).await;
@@ -420,12 +442,11 @@ async fn steps<O: Operation>(
 /// Which way a use goes on record. Where somebody is about to open the lease that it would go on, it waits
 /// for that as it would for its own leaf.
 async fn way(
-    asking: &Asking<'_>,
+    (cx, caller): (&Context, &Caller),
     intent: &Intent<'_>,
     fresh: Fresh,
     rows: impl Fn() -> Vec<String>,
 ) -> Way {
-    let Asking { cx, caller, .. } = asking;
     for _ in 0..LEASES_WAITED_FOR_MAX {
         match cx.leases.way(caller, intent, fresh, &rows) {
             // The sender sends nothing: it is dropped, and that is the news.
@@ -480,6 +501,12 @@ fn intent<'a>(
         region: cx.home.region.as_str(),
         now: stamp.now,
     }
+}
+
+/// That `caller` still is who it was when it was judged, and may do what it might: nothing is recorded as permitted
+/// behind the record of what forbids it.
+pub(crate) fn stands(caller: &Caller) -> impl Iterator<Item = Condition> {
+    caller.standing().rows.iter().map(rows::stands_at)
 }
 
 /// Commits the rows and the leaf of a permit in one batch. `None` when a row changed meanwhile.

@@ -82,12 +82,12 @@ const STREAMS_MAX: usize = 512;
 
 #[cfg(test)]
 mod tests {
-    use kms_core::caller::Grant;
+    use kms_core::rights::{Grant, Scope};
 
     use super::*;
 
     fn caller(role: Role) -> Caller {
-        let grants = vec![Grant { role, ring: None }];
+        let grants = vec![Grant::over(role, Scope::Appliance)];
         Caller::authenticated("users/u".parse().unwrap(), Authentication::UnixPeer(0), grants)
     }
 

@@ -6,14 +6,15 @@
 use kms_core::action::Action;
 use std::sync::Arc;
 
-use kms_core::caller::Grant;
+use kms_core::caller::RowAt;
 use kms_core::canonical;
+use kms_core::credential::{Credential, Proof};
 use kms_core::id::{
     Digest, KeyName, OperationId, PrincipalName, RingName, Segment, Timestamp, VersionName,
 };
 use kms_core::key::{Commitment, Key, Ring, Version};
 use kms_core::lifecycle::State;
-use kms_core::sshsig::SshCredential;
+use kms_core::rights::Grant;
 use kms_core::transfer::{ImportJob, ImportJobName};
 use kms_crypto::CryptoError;
 use kms_crypto::row::row_digest;
@@ -50,19 +51,38 @@ pub(crate) trait Record: Serialize + DeserializeOwned + Clone + Send + Sync {
 }
 
 /// An enrolled person or program.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct User {
     /// Its name.
     pub(crate) name: PrincipalName,
-    /// Keys that sign its approvals, and authorities whose certificates do.
-    pub(crate) ssh_keys: Vec<SshCredential>,
-    /// SHA-256 digests of certificates that log it in.
-    pub(crate) certificate_digests: Vec<Digest>,
-    /// Local users that it is.
-    pub(crate) unix_uids: Vec<u32>,
+    /// What proves it, and what once did.
+    pub(crate) credentials: Vec<Credential>,
     /// What it may do.
     pub(crate) grants: Vec<Grant>,
+    /// Whether it is let in.
+    pub(crate) state: UserState,
+    /// When it was enrolled.
+    pub(crate) created_at: Timestamp,
+}
+
+/// Whether a person or program is let in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum UserState {
+    /// It is.
+    Active,
+    /// Never again; the name stays taken.
+    Deleted,
+    /// For now not.
+    Disabled,
+}
+
+impl User {
+    /// Its credential of that kind and value, if it ever had it.
+    pub(crate) fn credential(&self, proof: &Proof) -> Option<&Credential> {
+        self.credentials.iter().find(|credential| credential.proof == *proof)
+    }
 }
 
 /// The audit log's name and public key, as the vault vouches for them.
@@ -182,10 +202,10 @@ pub(crate) struct Due {
 }
 
 /// Who holds a credential. Written with the user, so that the store itself refuses a second
-/// holder, however many enrolments run at once.
+/// holder, and never removed, so that what was revoked finds no holder again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Credential {
+pub(crate) struct Holding {
     /// Names the credential: a digest of its kind and value.
     pub(crate) digest: Digest,
     /// Its one holder.
@@ -212,6 +232,11 @@ pub(crate) const RINGS: &str = "ring/";
 pub(crate) const USERS: &str = "user/";
 /// Prefix of all proposal rows.
 pub(crate) const PROPOSALS: &str = "proposal/";
+
+/// Where a user lies.
+pub(crate) fn user_place(name: &PrincipalName) -> String {
+    format!("{USERS}{name}")
+}
 
 /// Where a ring lies.
 pub(crate) fn ring_place(name: &RingName) -> String {
@@ -288,11 +313,6 @@ impl Record for Version {
     }
 }
 
-/// Where a user's row is.
-pub(crate) fn user_place(name: &PrincipalName) -> String {
-    format!("{USERS}{name}")
-}
-
 impl Record for User {
     fn place(&self) -> String {
         user_place(&self.name)
@@ -329,7 +349,7 @@ impl Due {
     }
 }
 
-impl Record for Credential {
+impl Record for Holding {
     fn place(&self) -> String {
         format!("credential/{}", self.digest)
     }
@@ -461,6 +481,11 @@ fn etag(digest: &Digest) -> String {
 /// That a row stands as it was read.
 pub(crate) fn stands<T: Record>(row: &Stored<T>) -> Condition {
     Condition { key: row.value.place(), expected: Expected::Revision(row.revision) }
+}
+
+/// That a row stands as somebody else has read it.
+pub(crate) fn stands_at(row: &RowAt) -> Condition {
+    Condition { key: row.place.clone(), expected: Expected::Revision(row.revision) }
 }
 
 /// A row on its way to the store, or one that must stay as it is.

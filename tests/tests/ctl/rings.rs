@@ -13,9 +13,17 @@ pub(crate) const COMMANDS: &[&str] = &[
     "random",
     "token list",
     "token set-pin",
+    "user add-credential",
+    "user bindings",
     "user create",
+    "user delete",
+    "user disable",
+    "user enable",
     "user grant",
     "user list",
+    "user revoke-credential",
+    "user show",
+    "user ungrant",
     "whoami",
 ];
 
@@ -139,6 +147,7 @@ fn users(group: &Group) {
     let named = |user: &serde_json::Value| user["name"] == "users/ctl-dave";
     assert!(listed["users"].as_array().unwrap().iter().any(named));
     group.refused_by(Who::Stranger, "user list", 3, "NOT_FOUND");
+    enrolment(group);
 
     assert_eq!(group.done("whoami")["principal"], "users/developer");
     assert_eq!(group.done_by(Who::Officer, "whoami")["authentication"], "mutual-tls");
@@ -148,6 +157,58 @@ fn users(group: &Group) {
     assert!(told.next_step.contains("KMS_ADDR"), "{told:?}");
     let told = group.refused("whoami --addr ftp://host", 2, "USAGE");
     assert!(told.message.contains("unix:/path"), "{told:?}");
+}
+
+/// What becomes of somebody who is enrolled.
+fn enrolment(group: &Group) {
+    let bound = group.done("user bindings users/ctl-dave");
+    assert_eq!(bound["bindings"][0]["role"], "key-manager");
+    let ring = "key-manager --ring ctl-hard";
+    let over = |name: &str| {
+        let listed = group.done(&format!("user bindings --over {name}"));
+        let mut bindings = listed["bindings"].as_array().unwrap().iter();
+        bindings.any(|binding| binding["principal"] == "users/ctl-dave")
+    };
+    assert!(over("ctl-hard") && !over("ctl-soft"));
+    group.refused_by(Who::Stranger, "user bindings", 3, "NOT_FOUND");
+    let taken = format!("user ungrant users/ctl-dave --role {ring}");
+    group.refused(&taken, 3, "ROLE_MISSING");
+    let left = group.done_by(Who::Officer, &taken);
+    assert_eq!(left["grants"].as_array().unwrap().len(), 0);
+    group.refused_by(Who::Officer, &taken, 3, "NOT_FOUND");
+    let ending = "user grant users/ctl-dave --role auditor --expires 2999-01-01T00:00:00Z";
+    let granted = group.done_by(Who::Officer, ending);
+    assert_eq!(granted["grants"][0], "auditor until 2999-01-01T00:00:00Z");
+    let past = "user grant users/ctl-dave --role auditor --expires 2001-01-01T00:00:00Z";
+    group.refused_by(Who::Officer, past, 3, "INVALID_ARGUMENT");
+
+    let add = "user add-credential users/ctl-dave --unix-uid 54322";
+    group.refused(add, 3, "ROLE_MISSING");
+    let added = group.done_by(Who::Officer, add);
+    assert_eq!(added["unix_uids"][1], 54322);
+    group.refused_by(Who::Officer, "user add-credential users/ctl-dave", 2, "USAGE");
+    let credential = added["credentials"][2]["name"].as_str().unwrap().to_owned();
+    let revoke = format!("user revoke-credential {credential} --reason KEY_COMPROMISE");
+    group.refused(&revoke, 3, "ROLE_MISSING");
+    let revoked = group.done_by(Who::Officer, &revoke);
+    assert_eq!(revoked["credentials"][2]["revoke_reason"], "KEY_COMPROMISE");
+    assert_eq!(revoked["unix_uids"].as_array().unwrap().len(), 1);
+    group.refused_by(Who::Officer, add, 3, "CREDENTIAL_REVOKED");
+
+    let state = |command: &str| {
+        let command = format!("user {command} users/ctl-dave");
+        group.refused(&command, 3, "ROLE_MISSING");
+        group.done_by(Who::Officer, &command)["state"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(state("disable"), "DISABLED");
+    assert_eq!(state("enable"), "ACTIVE");
+    let told = group.refused_by(Who::Officer, "user enable users/officer", 3, "INVALID_ARGUMENT");
+    assert!(told.message.contains("another security officer"), "{told:?}");
+    assert_eq!(state("delete"), "DELETED");
+    assert_eq!(group.done("user show users/ctl-dave")["state"], "DELETED");
+    group.refused_by(Who::Officer, "user disable users/ctl-dave", 3, "NOT_FOUND");
+    group.refused_by(Who::Officer, "user delete users/ctl-dave", 3, "NOT_FOUND");
+    group.refused_by(Who::Stranger, "user show users/ctl-dave", 3, "NOT_FOUND");
 }
 
 fn random(group: &Group) {

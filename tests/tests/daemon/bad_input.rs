@@ -873,7 +873,11 @@ fn identity_and_tokens(client: &Client, officer: &Client) -> Vec<Bad> {
         change(&mut user);
         v1::CreateUserRequest { user: Some(user), request_id: Vec::new() }
     };
-    let role = |role: &str, ring: &str| v1::Grant { role: role.into(), ring: ring.into() };
+    let role = |role: &str, scope: &str| v1::Grant {
+        role: role.into(),
+        scope: scope.into(),
+        expire_time: None,
+    };
     bad!(list, officer, identity.create_user, "CreateUser", INVALID,
         "user": v1::CreateUserRequest::default(),
         "user": user(|user| user.name = "bad".into()),
@@ -885,9 +889,9 @@ fn identity_and_tokens(client: &Client, officer: &Client) -> Vec<Bad> {
         "user": user(|user| user.certificate_digests = vec![vec![0; 31]]),
         "user": user(|user| user.certificate_digests = vec![vec![0; 32]; 33]),
         "user": user(|user| user.unix_uids = vec![0; 33]),
-        "user": user(|user| user.grants = vec![v1::Grant { role: "root".into(), ring: String::new() }]),
+        "user": user(|user| user.grants = vec![v1::Grant { role: "root".into(), ..Default::default() }]),
         "user": user(|user| {
-            user.grants = vec![v1::Grant { role: "auditor".into(), ring: "a b".into() }];
+            user.grants = vec![v1::Grant { role: "auditor".into(), scope: "a b".into(), expire_time: None }];
         }),
         "request_id": v1::CreateUserRequest { request_id: vec![0; 8], ..user(|_| ()) });
     bad!(list, officer, identity.create_user, "CreateUser", "ALREADY_EXISTS",
@@ -902,12 +906,113 @@ fn identity_and_tokens(client: &Client, officer: &Client) -> Vec<Bad> {
     "grant": binding("users/alice", None),
     "grant": binding("users/alice", Some(role("", ""))),
     "grant": binding("users/alice", Some(role("auditor", "UPPER"))),
+    "grant": binding("users/alice", Some(role("auditor", "tenants/other"))),
+    "grant": binding("users/alice", Some(v1::Grant {
+        expire_time: Some(prost_types::Timestamp { seconds: 1, nanos: 0 }),
+        ..role("auditor", "")
+    })),
     "request_id": v1::CreateBindingRequest {
         request_id: vec![0; 8],
         ..binding("users/alice", Some(role("auditor", "")))
     });
     bad!(list, officer, identity.create_binding, "CreateBinding", NOT_FOUND,
         "principal": binding("users/nobody", Some(role("auditor", ""))));
+    macro_rules! bad_names {
+        ($($rpc:ident $method:literal $request:ident;)+) => {$(
+            bad!(list, officer, identity.$rpc, $method, INVALID,
+                "name": v1::$request { name: "alice".into(), ..Default::default() },
+                "name": v1::$request { name: "users/Alice".into(), ..Default::default() },
+                "request_id": v1::$request {
+                    name: "users/alice".into(),
+                    request_id: vec![0; 8],
+                    ..Default::default()
+                });
+            bad!(list, officer, identity.$rpc, $method, NOT_FOUND,
+                "name": v1::$request { name: "users/nobody".into(), ..Default::default() });
+            bad!(list, officer, identity.$rpc, $method, "STALE",
+                "etag": v1::$request {
+                    name: "users/alice".into(),
+                    etag: "0".into(),
+                    ..Default::default()
+                });
+        )+};
+    }
+    bad_names! {
+        delete_user "DeleteUser" DeleteUserRequest;
+        disable_user "DisableUser" DisableUserRequest;
+        enable_user "EnableUser" EnableUserRequest;
+    }
+    bad!(list, client, identity.get_user, "GetUser", INVALID,
+        "name": v1::GetUserRequest { name: "alice".into() });
+    bad!(list, client, identity.get_user, "GetUser", NOT_FOUND,
+        "name": v1::GetUserRequest { name: "users/nobody".into() });
+    use v1::credential::Proof;
+    let add = |proof: Option<Proof>| v1::AddCredentialRequest {
+        principal: "users/alice".into(),
+        credential: Some(v1::Credential { proof, ..Default::default() }),
+        ..Default::default()
+    };
+    let uid = || add(Some(Proof::UnixUid(4_000_000)));
+    let ended = Some(prost_types::Timestamp { seconds: 1, nanos: 0 });
+    let no_time = Some(prost_types::Timestamp { seconds: -1, nanos: 0 });
+    let ending = |expire_time| v1::AddCredentialRequest {
+        credential: Some(v1::Credential { expire_time, ..uid().credential.unwrap() }),
+        ..uid()
+    };
+    bad!(list, officer, identity.add_credential, "AddCredential", INVALID,
+        "principal": v1::AddCredentialRequest { principal: "alice".into(), ..uid() },
+        "credential": v1::AddCredentialRequest { credential: None, ..uid() },
+        "credential": add(None),
+        "credential": add(Some(Proof::CertificateDigest(vec![0; 31]))),
+        "credential": add(Some(Proof::SshKey("ssh-ed25519 nonsense".into()))),
+        "credential": ending(ended),
+        "credential": ending(no_time),
+        "request_id": v1::AddCredentialRequest { request_id: vec![0; 8], ..uid() });
+    bad!(list, officer, identity.add_credential, "AddCredential", NOT_FOUND,
+        "principal": v1::AddCredentialRequest { principal: "users/nobody".into(), ..uid() });
+    bad!(list, officer, identity.add_credential, "AddCredential", "STALE",
+        "etag": v1::AddCredentialRequest { etag: "0".into(), ..uid() });
+    let revoke = |name: &str, reason: i32| v1::RevokeCredentialRequest {
+        name: name.into(),
+        reason,
+        ..Default::default()
+    };
+    let unknown = || revoke("users/alice/credentials/00", 4);
+    bad!(list, officer, identity.revoke_credential, "RevokeCredential", INVALID,
+        "name": revoke("users/alice", 4),
+        "name": revoke("alice/credentials/00", 4),
+        "name": revoke("users/alice/credentials/0/0", 4),
+        "reason": revoke("users/alice/credentials/00", 0),
+        "reason": revoke("users/alice/credentials/00", 99),
+        "request_id": v1::RevokeCredentialRequest { request_id: vec![0; 8], ..unknown() });
+    bad!(list, officer, identity.revoke_credential, "RevokeCredential", NOT_FOUND,
+        "name": unknown(),
+        "name": revoke("users/nobody/credentials/00", 4));
+    bad!(list, officer, identity.revoke_credential, "RevokeCredential", "STALE",
+        "etag": v1::RevokeCredentialRequest { etag: "0".into(), ..unknown() });
+    let unbind = |principal: &str, grant: Option<v1::Grant>| v1::DeleteBindingRequest {
+        principal: principal.into(),
+        grant,
+        ..Default::default()
+    };
+    let operator = || unbind("users/alice", Some(role("operator", "")));
+    bad!(list, officer, identity.delete_binding, "DeleteBinding", INVALID,
+        "principal": unbind("alice", Some(role("operator", ""))),
+        "grant": unbind("users/alice", None),
+        "grant": unbind("users/alice", Some(role("root", ""))),
+        "grant": unbind("users/alice", Some(role("operator", "a/b/c"))),
+        "request_id": v1::DeleteBindingRequest { request_id: vec![0; 8], ..operator() });
+    bad!(list, officer, identity.delete_binding, "DeleteBinding", NOT_FOUND,
+        "principal": unbind("users/nobody", Some(role("operator", ""))),
+        "grant": operator());
+    bad!(list, officer, identity.delete_binding, "DeleteBinding", "STALE",
+        "etag": v1::DeleteBindingRequest { etag: "0".into(), ..operator() });
+    bad!(list, client, identity.list_bindings, "ListBindings", INVALID,
+        "principal": v1::ListBindingsRequest { principal: "alice".into(), ..Default::default() },
+        "resource": v1::ListBindingsRequest { resource: "UPPER".into(), ..Default::default() },
+        "resource": v1::ListBindingsRequest { resource: "a/b/c".into(), ..Default::default() },
+        "page_size": v1::ListBindingsRequest { page_size: 501, ..Default::default() },
+        "page_token": v1::ListBindingsRequest { page_token: "?".into(), ..Default::default() });
     bad!(list, client, identity.list_users, "ListUsers", INVALID,
         "page_size": v1::ListUsersRequest { page_size: 501, ..Default::default() },
         "page_token": v1::ListUsersRequest { page_token: "?".into(), ..Default::default() });

@@ -12,6 +12,7 @@ mod crash;
 mod crypto;
 mod damage;
 mod forge;
+mod identity;
 mod integrity;
 mod keys;
 mod leases;

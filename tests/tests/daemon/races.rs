@@ -19,6 +19,7 @@ const ROUNDS: usize = 3;
 /// What is done to forbid signatures with a key that are under way.
 #[derive(Clone, Copy, Debug)]
 enum Forbidding {
+    Binding,
     Floor,
     RingPolicy,
     Usage,
@@ -76,13 +77,27 @@ async fn set_mechanisms(officer: &Client, mechanisms: &[Mechanism]) -> u64 {
     answer.audit.unwrap().audit_index
 }
 
+/// The role that `apps/no-role` has over a key.
+fn role_over(key: &str) -> Option<v1::Grant> {
+    Some(v1::Grant { role: "crypto-user".into(), scope: key.to_owned(), expire_time: None })
+}
+
+/// Takes it away; the place of that in the log.
+async fn unbind(officer: &Client, key: &str) -> u64 {
+    let (principal, grant) = ("apps/no-role".to_owned(), role_over(key));
+    let request = v1::DeleteBindingRequest { principal, grant, ..Default::default() };
+    let answer = officer.call(officer.identity().delete_binding(request)).await.unwrap();
+    answer.audit.unwrap().audit_index
+}
+
 impl Forbidding {
-    const ALL: [Self; 3] = [Self::Floor, Self::RingPolicy, Self::Usage];
+    const ALL: [Self; 4] = [Self::Binding, Self::Floor, Self::RingPolicy, Self::Usage];
 
     /// Forbids signatures with the first version of `key`; the place of that in the log.
     async fn act(self, client: &Client, officer: &Client, key: &str) -> u64 {
         let described = async || get_key(client, key).await.unwrap();
         match self {
+            Self::Binding => unbind(officer, key).await,
             Self::Floor => {
                 let raised = v1::Key { protect_floor: 2, ..described().await };
                 update(client, raised, "protect_floor").await
@@ -97,6 +112,7 @@ impl Forbidding {
 
     const fn reason(self) -> &'static str {
         match self {
+            Self::Binding => "NOT_FOUND",
             Self::Floor => "BELOW_FLOOR",
             Self::RingPolicy => "RING_POLICY",
             Self::Usage => "USAGE_REFUSED",
@@ -117,10 +133,15 @@ async fn nothing_is_granted_after_the_leaf_of_what_forbids_it() {
             let version = create_key(&client, &key, Algorithm::EcP256).await.name;
             let next = v1::CreateKeyVersionRequest { parent: key.clone(), ..Default::default() };
             client.call(client.keys().create_key_version(next)).await.unwrap();
+            // Who signs holds its role over this key alone, so that one can be taken without the others.
+            let (principal, grant) = ("apps/no-role".to_owned(), role_over(&key));
+            let request = v1::CreateBindingRequest { principal, grant, ..Default::default() };
+            officer.call(officer.identity().create_binding(request)).await.unwrap();
+            let signer = daemon.as_no_role().await;
             let single =
-                (0..SINGLE).map(|_| tokio::spawn(sign_on(client.clone(), version.clone())));
+                (0..SINGLE).map(|_| tokio::spawn(sign_on(signer.clone(), version.clone())));
             let together = (0..BATCHES)
-                .map(|_| tokio::spawn(sign_on_together(client.clone(), version.clone())));
+                .map(|_| tokio::spawn(sign_on_together(signer.clone(), version.clone())));
             let signing: Vec<_> = single.chain(together).collect();
             // Until they are all under way.
             for _ in 0..20 {

@@ -29,7 +29,7 @@ async fn attempt(client: &Client, action: &str, who: &str) -> Result<(), ClientE
             client.call(client.identity().create_user(request)).await.map(drop)
         }
         "CreateBinding" => {
-            let grant = Some(v1::Grant { role: "auditor".into(), ring: String::new() });
+            let grant = Some(v1::Grant { role: "auditor".into(), ..Default::default() });
             let principal = "users/alice".to_owned();
             let request = v1::CreateBindingRequest { principal, grant, ..Default::default() };
             client.call(client.identity().create_binding(request)).await.map(drop)
@@ -99,7 +99,7 @@ async fn nobody_gives_roles_or_names_to_themselves() {
     let daemon = Daemon::shared();
     let officer = daemon.officer_client().await;
     let bind = async |principal: &str| {
-        let grant = Some(v1::Grant { role: "crypto-user".into(), ring: String::new() });
+        let grant = Some(v1::Grant { role: "crypto-user".into(), ..Default::default() });
         let principal = principal.to_owned();
         let request = v1::CreateBindingRequest { principal, grant, ..Default::default() };
         officer.call(officer.identity().create_binding(request)).await

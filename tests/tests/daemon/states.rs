@@ -39,7 +39,8 @@ const OTHERS: [Action; 9] = [
 ];
 
 /// Operations that no version's state has anything to do with.
-const OF_NO_VERSION: [Action; 45] = [
+const OF_NO_VERSION: [Action; 53] = [
+    Action::AddCredential,
     Action::ApproveProposal,
     Action::Batch,
     Action::BindRows,
@@ -52,8 +53,12 @@ const OF_NO_VERSION: [Action; 45] = [
     Action::CreateProposal,
     Action::CreateReleaseChallenge,
     Action::CreateUser,
+    Action::DeleteBinding,
     Action::DeleteKey,
+    Action::DeleteUser,
     Action::Digest,
+    Action::DisableUser,
+    Action::EnableUser,
     Action::ExecuteProposal,
     Action::FindObjects,
     Action::GenerateRandom,
@@ -65,7 +70,9 @@ const OF_NO_VERSION: [Action; 45] = [
     Action::GetProposal,
     Action::GetProviderStatus,
     Action::GetSealStatus,
+    Action::GetUser,
     Action::ListAuditLeaves,
+    Action::ListBindings,
     Action::ListKeyHistory,
     Action::ListKeyRings,
     Action::ListKeyVersions,
@@ -74,6 +81,7 @@ const OF_NO_VERSION: [Action; 45] = [
     Action::ListTokens,
     Action::ListUsers,
     Action::LoginToken,
+    Action::RevokeCredential,
     Action::RunSelfTests,
     Action::Seal,
     Action::SetKeyRingPolicy,

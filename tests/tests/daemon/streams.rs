@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 const CHUNK_BYTES: usize = 64 * 1024;
 
-fn start(name: &str, operation: Wanted) -> v1::StreamStart {
+pub(crate) fn start(name: &str, operation: Wanted) -> v1::StreamStart {
     v1::StreamStart { name: name.to_owned(), operation: Some(operation), ..Default::default() }
 }
 
@@ -28,13 +28,13 @@ fn told(failed: StreamError) -> ClientError {
 }
 
 /// A stream that has taken its first chunk and waits for more.
-struct Begun {
-    input: DuplexStream,
-    ends: JoinHandle<Result<Streamed, ClientError>>,
+pub(crate) struct Begun {
+    pub(crate) input: DuplexStream,
+    pub(crate) ends: JoinHandle<Result<Streamed, ClientError>>,
 }
 
 impl Begun {
-    async fn new(client: &Client, start: v1::StreamStart) -> Self {
+    pub(crate) async fn new(client: &Client, start: v1::StreamStart) -> Self {
         let (mut input, theirs) = tokio::io::duplex(2 * CHUNK_BYTES);
         let (sent, mut first) = mpsc::unbounded_channel();
         let client = client.clone();
@@ -52,7 +52,7 @@ impl Begun {
     }
 
     /// Sends the rest and ends it.
-    async fn finish(mut self) -> Result<Streamed, ClientError> {
+    pub(crate) async fn finish(mut self) -> Result<Streamed, ClientError> {
         // Where it has ended already, nobody reads any more.
         let _ = self.input.write_all(b"the rest").await;
         drop(self.input);

@@ -23,6 +23,9 @@ pub(super) fn judge(
     grounds: &Grounds,
     earlier: Option<Refusal>,
 ) -> Result<Option<Role>, Refusal> {
+    if !caller.is_let_in(intent.now) {
+        return Err(Refusal::NotAdmitted);
+    }
     // A malformed request names no resource, and a closed appliance answers everybody alike.
     if let Some(Refusal::InvalidArgument { .. } | Refusal::Sealed | Refusal::SelfTestFailed) =
         earlier
@@ -187,12 +190,12 @@ fn judge_role(
         Gate::Evidence => match subject {
             // A stranger learns of no key but those that are there for whoever proves itself.
             Subject::Version { key, .. } if key.requirement.is_some() => Ok(None),
-            _ if caller.knows(resource) => Ok(None),
+            _ if caller.knows(resource, now) => Ok(None),
             _ => Err(Refusal::NotFound),
         },
-        Gate::Roles(needed) => match caller.role_over(needed, resource) {
+        Gate::Roles(needed) => match caller.role_over(needed, resource, now) {
             Some(role) => Ok(Some(role)),
-            None if caller.knows(resource) => Err(Refusal::RoleMissing { needed }),
+            None if caller.knows(resource, now) => Err(Refusal::RoleMissing { needed }),
             None => Err(Refusal::NotFound),
         },
     }

@@ -18,6 +18,9 @@ pub enum Refusal {
         /// The lowest that may be used so.
         floor: u32,
     },
+    /// The credential was revoked, so nobody is known by it any more.
+    #[error("this credential was revoked, and a revoked credential is never enrolled again")]
+    CredentialRevoked,
     /// The version is switched off.
     #[error("the key version is disabled (kmsctl key enable)")]
     Disabled,
@@ -51,6 +54,11 @@ pub enum Refusal {
     /// The life cycle does not allow the step.
     #[error("{0}")]
     IllegalTransition(#[from] IllegalTransition),
+    /// Nobody could enrol people or grant roles any more.
+    #[error(
+        "this would leave no security officer who can log in; grant that role over the whole appliance to somebody else first, without an end"
+    )]
+    LastOfficer,
     /// The key has versions that are not destroyed.
     #[error(
         "version {number} is not destroyed; a key is deleted when all its versions are (kmsctl key destroy)"
@@ -79,6 +87,11 @@ pub enum Refusal {
     /// The approval is for something else.
     #[error("the approved proposal is for another action or resource")]
     ApprovalMismatch,
+    /// The caller is somebody who was enrolled and is let in no more.
+    #[error(
+        "this user is disabled, or the credential that it logged in with is revoked or expired; a security officer can say which (kmsctl user show)"
+    )]
+    NotAdmitted,
     /// The key never leaves the appliance.
     #[error("this key is not exportable, and can never become so")]
     NotExportable,
@@ -218,6 +231,7 @@ reasons! {
     Refusal::ApprovalMismatch => "APPROVAL_MISMATCH",
     Refusal::BelowFloor { .. } => "BELOW_FLOOR",
     Refusal::Challenge(_) => "CHALLENGE_REFUSED",
+    Refusal::CredentialRevoked => "CREDENTIAL_REVOKED",
     Refusal::Disabled => "KEY_DISABLED",
     Refusal::Failed => "FAILED",
     Refusal::EvidenceRefused { .. } => "EVIDENCE_REFUSED",
@@ -226,9 +240,11 @@ reasons! {
     Refusal::ImportJobExpired => "IMPORT_JOB_EXPIRED",
     Refusal::InvalidArgument { .. } => "INVALID_ARGUMENT",
     Refusal::InvocationLimit { .. } => "INVOCATION_LIMIT",
+    Refusal::LastOfficer => "LAST_OFFICER",
     Refusal::LiveVersion { .. } => "LIVE_VERSION",
     Refusal::MechanismRefused => "MECHANISM_REFUSED",
     Refusal::NeedsApproval | Refusal::NoQuorum | Refusal::NotProposable(_) => "NEEDS_APPROVAL",
+    Refusal::NotAdmitted => "NOT_ADMITTED",
     Refusal::NotExportable => "NOT_EXPORTABLE",
     Refusal::NotFound => "NOT_FOUND",
     Refusal::NotReleasable => "NOT_RELEASABLE",

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use super::*;
 use crate::algorithm::{Algorithm, Usage};
 use crate::arguments::{HexBytes, Signed, UseArguments};
-use crate::caller::{Authentication, Grant, Role};
+use crate::caller::{Authentication, Role};
 use crate::id::{Nonce, PrincipalName, VersionName};
 use crate::key::{Floors, Origin, Pkcs11Attributes, ReleaseRequirement, Rotation, SealHeader};
 use crate::lifecycle::{Allowance, Dates, State};
@@ -14,6 +14,7 @@ use crate::quorum::{
     Approval, Approved, Approvers, Circumstances, Guarding, Member, NAMESPACE, PROPOSAL_TYPE,
     PolicyDigests, Proposal, QuorumPolicy, Unapproved,
 };
+use crate::rights::{Grant, Scope};
 use crate::ring_policy::{RingKind, RingPolicy};
 use crate::service::{Ingredients, ServiceIndicator};
 
@@ -101,7 +102,7 @@ fn version(key: &Key, state: State) -> Version {
 
 fn caller(role: Role, ring: &str) -> Caller {
     let ring = format!("tenants/t/locations/l/keyRings/{ring}").parse().unwrap();
-    let grant = Grant { role, ring: Some(ring) };
+    let grant = Grant::over(role, Scope::Ring(ring));
     let principal = "apps/a".parse().unwrap();
     Caller::authenticated(principal, Authentication::UnixPeer(0), vec![grant])
 }
@@ -952,7 +953,7 @@ fn permit_of_export(key: &Key, version: &Version) -> Result<(), Refusal> {
         now: Timestamp(5),
     };
     let roles = [Role::CryptoUser, Role::KeyManager];
-    let grants = roles.map(|role| Grant { role, ring: None }).to_vec();
+    let grants = roles.map(|role| Grant::over(role, Scope::Appliance)).to_vec();
     let principal = "apps/a".parse().unwrap();
     let caller = Caller::authenticated(principal, Authentication::UnixPeer(0), grants);
     let decided = decide(&caller, &intent, Grounds::default(), None);
@@ -1112,7 +1113,7 @@ fn uses_on_a_lease_are_counted_and_each_is_decided_anew() {
     let somebody = Caller::authenticated(
         "apps/b".parse().unwrap(),
         Authentication::UnixPeer(0),
-        vec![Grant { role: Role::CryptoUser, ring: Some(name().key.ring) }],
+        vec![Grant::over(Role::CryptoUser, Scope::Ring(name().key.ring))],
     );
     assert_eq!(refused(&somebody, &signing(in_use(&key, &active), 2, 6)), unlike);
     let verify = Intent { action: Action::Verify, ..signing(in_use(&key, &active), 2, 6) };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kms_core::action::Action;
 use kms_core::algorithm::{Algorithm, Usage};
 use kms_core::audit::CommitReceipt;
-use kms_core::caller::{Authentication, Caller, Grant, Role};
+use kms_core::caller::{Authentication, Caller, Role};
 use kms_core::claims::{
     Appraised, Claims, EvidenceKind, Examination, HookAnswer, TrustRoot, Verdict,
 };
@@ -18,6 +18,7 @@ use kms_core::key::{
 use kms_core::lifecycle::{Dates, State};
 use kms_core::mechanism::Mechanism;
 use kms_core::permit::{Grounds, Intent, Manner, Other, Recorded, Subject, decide};
+use kms_core::rights::{Grant, Scope};
 use kms_core::ring_policy::{RingKind, RingPolicy};
 use kms_core::transcript::{BindingProfile, Channel, Recipient, Transcript};
 use kms_crypto::CryptoError;
@@ -269,7 +270,7 @@ fn recorded_both(
         region: "l",
         now: Timestamp(5),
     };
-    let grant = |role| Grant { role, ring: Some(ring()) };
+    let grant = |role| Grant::over(role, Scope::Ring(ring()));
     let grants = vec![grant(Role::CryptoUser), grant(Role::KeyManager)];
     let principal = "apps/a".parse().unwrap();
     let caller = Caller::authenticated(principal, Authentication::UnixPeer(0), grants);

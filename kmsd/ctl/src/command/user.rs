@@ -2,10 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Subcommand;
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Subcommand};
 use der::Document;
 use kms_client::v1;
 use kms_core::caller::Role;
+use kms_core::id::Timestamp;
+use kms_core::lifecycle::CompromiseReason;
 use kms_core::sshsig::SshCredential;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -35,9 +38,45 @@ pub(crate) enum User {
         #[arg(long, value_name = "UID")]
         unix_uid: Vec<u32>,
     },
+    /// Show somebody with all credentials, also those that were revoked.
+    #[command(after_help = SHOW_HELP)]
+    Show {
+        /// users/NAME or apps/NAME.
+        name: String,
+    },
     /// List who is enrolled.
     #[command(after_help = LIST_HELP)]
     List,
+    /// Let somebody in no more, at once, until enabled again. Needs the role security-officer.
+    #[command(after_help = DISABLE_HELP)]
+    Disable(Whom),
+    /// Let somebody in again. Needs the role security-officer.
+    #[command(after_help = ENABLE_HELP)]
+    Enable(Whom),
+    /// Let somebody in no more, at once and for good. Needs the role security-officer.
+    #[command(after_help = DELETE_HELP)]
+    Delete(Whom),
+    /// Enrol another credential. Needs the role security-officer.
+    #[command(after_help = ADD_HELP)]
+    AddCredential {
+        /// users/NAME or apps/NAME.
+        principal: String,
+        #[command(flatten)]
+        proof: Proof,
+        /// From when on it proves nothing any more (RFC 3339); never when absent.
+        #[arg(long, value_name = "TIME", value_parser = input::timestamp)]
+        expires: Option<Timestamp>,
+    },
+    /// Let nobody in by a credential any more, at once and for good. Needs the role security-officer.
+    #[command(after_help = REVOKE_HELP)]
+    RevokeCredential {
+        /// users/NAME/credentials/ID, as `kmsctl user show` has it.
+        name: String,
+        /// Why.
+        #[arg(long, value_name = "REASON",
+            value_parser = PossibleValuesParser::new(CompromiseReason::ALL.map(CompromiseReason::as_str)))]
+        reason: String,
+    },
     /// Grant a role. Needs the role security-officer.
     #[command(after_help = GRANT_HELP)]
     Grant {
@@ -46,10 +85,113 @@ pub(crate) enum User {
         /// auditor, crypto-user, custodian, key-manager, operator or security-officer.
         #[arg(long, value_parser = role)]
         role: Role,
-        /// Over this ring only; over the whole appliance when absent.
-        #[arg(long)]
-        ring: Option<String>,
+        #[command(flatten)]
+        scope: ScopeArgs,
+        /// From when on it is not held any more (RFC 3339); for good when absent.
+        #[arg(long, value_name = "TIME", value_parser = input::timestamp)]
+        expires: Option<Timestamp>,
     },
+    /// Take a role away, at once. Needs the role security-officer.
+    #[command(after_help = UNGRANT_HELP)]
+    Ungrant {
+        /// users/NAME or apps/NAME.
+        principal: String,
+        /// The role.
+        #[arg(long, value_parser = role)]
+        role: Role,
+        #[command(flatten)]
+        scope: ScopeArgs,
+    },
+    /// List who holds which roles.
+    #[command(after_help = BINDINGS_HELP)]
+    Bindings {
+        /// Only those of users/NAME or apps/NAME.
+        principal: Option<String>,
+        /// Only those that reach this ring or key.
+        #[arg(long, value_name = "RING|KEY")]
+        over: Option<String>,
+    },
+}
+
+/// Who is meant, and as seen when.
+#[derive(Debug, Args)]
+pub(crate) struct Whom {
+    /// users/NAME or apps/NAME.
+    name: String,
+    /// Only in this state.
+    #[arg(long)]
+    etag: Option<String>,
+}
+
+/// What proves somebody.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Proof {
+    /// File of one SSH public key that signs approvals.
+    #[arg(long, value_name = "FILE")]
+    ssh_key_file: Option<PathBuf>,
+    /// PEM file of a client certificate that logs in.
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
+    /// Local user of the appliance.
+    #[arg(long, value_name = "UID")]
+    unix_uid: Option<u32>,
+}
+
+/// Over what a role is held; over the whole appliance when nothing is said.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(crate) struct ScopeArgs {
+    /// Over this ring only.
+    #[arg(long)]
+    ring: Option<String>,
+    /// Over this key only.
+    #[arg(long, value_name = "RING/KEY")]
+    key: Option<String>,
+    /// Over this location only: tenants/TENANT/locations/LOCATION.
+    #[arg(long, value_name = "NAME")]
+    location: Option<String>,
+    /// Over this tenant only.
+    #[arg(long)]
+    tenant: Option<String>,
+}
+
+impl ScopeArgs {
+    fn text(self) -> String {
+        let Self { ring, key, location, tenant } = self;
+        let tenant = tenant.map(|tenant| format!("tenants/{tenant}"));
+        ring.or(key).or(location).or(tenant).unwrap_or_default()
+    }
+}
+
+impl Proof {
+    fn read(self) -> Result<v1::credential::Proof, Failure> {
+        use v1::credential::Proof as Wire;
+        let Self { ssh_key_file, certificate, unix_uid } = self;
+        if let Some(path) = ssh_key_file {
+            return match ssh_keys(&path)?.as_slice() {
+                [key] => Ok(Wire::SshKey(key.clone())),
+                _ => Err(Failure::input(path.display(), "holds several keys; add one at a time")),
+            };
+        }
+        if let Some(path) = certificate {
+            return Ok(Wire::CertificateDigest(certificate_digest(&path)?));
+        }
+        let uid = unix_uid.ok_or_else(|| Failure::input("credential", "name one"))?;
+        Ok(Wire::UnixUid(uid))
+    }
+}
+
+/// Sends a change of one user and reports how it is then.
+macro_rules! change {
+    ($connection:expr, $method:ident($request:expr)) => {{
+        let request = $request;
+        let client = $connection.open().await?;
+        let answer =
+            client.retry(async || client.identity().$method(request.clone()).await).await?;
+        let user = view::user(required(answer.user)?);
+        Ok(view::audited(Report::fields(user), answer.audit))
+    }};
 }
 
 impl User {
@@ -67,13 +209,10 @@ impl User {
                     ..Default::default()
                 };
                 let request_id = input::request_id()?;
-                let request = v1::CreateUserRequest { user: Some(user), request_id };
-                let client = connection.open().await?;
-                let answer = client
-                    .retry(async || client.identity().create_user(request.clone()).await)
-                    .await?;
-                let user = view::user(required(answer.user)?);
-                Ok(view::audited(Report::fields(user), answer.audit))
+                change!(
+                    connection,
+                    create_user(v1::CreateUserRequest { user: Some(user), request_id })
+                )
             }
             Self::List => {
                 let client = connection.open().await?;
@@ -86,21 +225,91 @@ impl User {
                 })
                 .await?;
                 let users = users.into_iter().map(view::user).collect();
-                Ok(Report::rows("users", &["name", "grants", "unix_uids"], users))
+                Ok(Report::rows("users", &["name", "state", "grants", "unix_uids"], users))
             }
-            Self::Grant { principal, role, ring } => {
-                let (role, ring) = (role.to_string(), ring.unwrap_or_default());
-                let request = v1::CreateBindingRequest {
+            Self::Show { name } => {
+                let request = v1::GetUserRequest { name };
+                change!(connection, get_user(request))
+            }
+            Self::Disable(Whom { name, etag }) => {
+                let (etag, request_id) = (etag.unwrap_or_default(), input::request_id()?);
+                change!(connection, disable_user(v1::DisableUserRequest { name, etag, request_id }))
+            }
+            Self::Enable(Whom { name, etag }) => {
+                let (etag, request_id) = (etag.unwrap_or_default(), input::request_id()?);
+                change!(connection, enable_user(v1::EnableUserRequest { name, etag, request_id }))
+            }
+            Self::Delete(Whom { name, etag }) => {
+                let (etag, request_id) = (etag.unwrap_or_default(), input::request_id()?);
+                change!(connection, delete_user(v1::DeleteUserRequest { name, etag, request_id }))
+            }
+            Self::AddCredential { principal, proof, expires } => {
+                let credential = v1::Credential {
+                    proof: Some(proof.read()?),
+                    expire_time: expires.map(input::wire_time),
+                    ..Default::default()
+                };
+                let request = v1::AddCredentialRequest {
                     principal,
-                    grant: Some(v1::Grant { role, ring }),
+                    credential: Some(credential),
+                    etag: String::new(),
                     request_id: input::request_id()?,
                 };
+                change!(connection, add_credential(request))
+            }
+            Self::RevokeCredential { name, reason } => {
+                let number =
+                    v1::CompromiseReason::from_str_name(&format!("COMPROMISE_REASON_{reason}"));
+                let number = number.ok_or_else(|| Failure::input(&reason, "unknown reason"))?;
+                let request = v1::RevokeCredentialRequest {
+                    name,
+                    reason: number.into(),
+                    etag: String::new(),
+                    request_id: input::request_id()?,
+                };
+                change!(connection, revoke_credential(request))
+            }
+            Self::Grant { principal, role, scope, expires } => {
+                let request = v1::CreateBindingRequest {
+                    principal,
+                    grant: Some(v1::Grant {
+                        role: role.to_string(),
+                        scope: scope.text(),
+                        expire_time: expires.map(input::wire_time),
+                    }),
+                    request_id: input::request_id()?,
+                };
+                change!(connection, create_binding(request))
+            }
+            Self::Ungrant { principal, role, scope } => {
+                let (role, scope) = (role.to_string(), scope.text());
+                let request = v1::DeleteBindingRequest {
+                    principal,
+                    grant: Some(v1::Grant { role, scope, expire_time: None }),
+                    etag: String::new(),
+                    request_id: input::request_id()?,
+                };
+                change!(connection, delete_binding(request))
+            }
+            Self::Bindings { principal, over } => {
                 let client = connection.open().await?;
-                let answer = client
-                    .retry(async || client.identity().create_binding(request.clone()).await)
-                    .await?;
-                let user = view::user(required(answer.user)?);
-                Ok(view::audited(Report::fields(user), answer.audit))
+                let (principal, resource) =
+                    (principal.unwrap_or_default(), over.unwrap_or_default());
+                let bindings = all_pages(async |page_token| {
+                    let request = v1::ListBindingsRequest {
+                        principal: principal.clone(),
+                        resource: resource.clone(),
+                        page_size: PAGE_SIZE,
+                        page_token,
+                    };
+                    let answer = client
+                        .retry(async || client.identity().list_bindings(request.clone()).await)
+                        .await?;
+                    Ok((answer.bindings, answer.next_page_token))
+                })
+                .await?;
+                let bindings = bindings.into_iter().map(view::binding).collect();
+                Ok(Report::rows("bindings", BINDING_COLUMNS, bindings))
             }
         }
     }
@@ -147,6 +356,7 @@ fn certificate_digest(path: &Path) -> Result<Vec<u8>, Failure> {
     }
 }
 
+const BINDING_COLUMNS: &[&str] = &["principal", "role", "scope", "expire_time"];
 const CREATE_HELP: &str = "\
 Examples:
   kmsctl user create users/alice --ssh-key-file alice.pub --unix-uid 1000
@@ -158,6 +368,43 @@ A security key that must ask for its PIN or fingerprint, and an SSH authority th
   kmsctl user create users/smith --ssh-key-file smith.keys
 
 Grant roles afterwards with kmsctl user grant.";
+const SHOW_HELP: &str = "\
+Example:
+  kmsctl user show users/alice";
+const DISABLE_HELP: &str = "\
+Example:
+  kmsctl user disable users/alice
+
+Open connections end with it, and approvals that were handed in do not count meanwhile.";
+const ENABLE_HELP: &str = "\
+Example:
+  kmsctl user enable users/alice
+
+Nobody enables themselves.";
+const DELETE_HELP: &str = "\
+Example:
+  kmsctl user delete users/alice
+
+The name and the credentials are never used again.";
+const ADD_HELP: &str = "\
+Examples:
+  kmsctl user add-credential apps/web --certificate web-2027.pem --expires 2028-01-01T00:00:00Z
+  kmsctl user add-credential users/alice --ssh-key-file new.pub
+
+Nobody adds one to themselves.";
+const REVOKE_HELP: &str = "\
+Example:
+  kmsctl user revoke-credential apps/web/credentials/2f1e08d5c34b9a77 --reason SUPERSEDED
+
+It cannot be taken back: the credential is never enrolled again.";
+const UNGRANT_HELP: &str = "\
+Example:
+  kmsctl user ungrant users/alice --role key-manager --ring dev";
+const BINDINGS_HELP: &str = "\
+Examples:
+  kmsctl user bindings
+  kmsctl user bindings users/alice
+  kmsctl user bindings --over dev/k1";
 const LIST_HELP: &str = "\
 Example:
   kmsctl user list";
@@ -168,6 +415,7 @@ const GRANT_HELP: &str = "\
 Examples:
   kmsctl user grant users/alice --role key-manager --ring dev
   kmsctl user grant apps/web --role crypto-user --ring dev
+  kmsctl user grant apps/ci --role crypto-user --key dev/release --expires 2027-01-01T00:00:00Z
   kmsctl user grant users/carol --role auditor";
 
 #[cfg(test)]

@@ -57,7 +57,11 @@ pub(super) async fn enrol(cx: &Arc<Context>, folder: &Folder) -> Result<(), Serv
 
 fn users(folder: &Folder) -> Result<Vec<v1::User>, ServeError> {
     let grants = |roles: &[&str], ring: &str| {
-        let grant = |role: &&str| v1::Grant { role: (*role).to_owned(), ring: ring.to_owned() };
+        let grant = |role: &&str| v1::Grant {
+            role: (*role).to_owned(),
+            scope: ring.to_owned(),
+            expire_time: None,
+        };
         roles.iter().map(grant).collect()
     };
     let mut users = vec![

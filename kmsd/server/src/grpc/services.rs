@@ -20,7 +20,7 @@ use super::batch;
 use super::session::{self, SessionStream};
 use super::stream;
 use crate::ops;
-use crate::ops::{MakingOf, Reading, Using, Writing};
+use crate::ops::{Enrolling, MakingOf, Reading, Using, Writing};
 
 macro_rules! service {
     (
@@ -85,9 +85,17 @@ service!(TokenService {
 });
 
 service!(IdentityService {
-    create_binding(CreateBindingRequest) -> CreateBindingResponse: ops::CreateBinding;
+    add_credential(AddCredentialRequest) -> AddCredentialResponse: Enrolling<ops::AddCredential>;
+    create_binding(CreateBindingRequest) -> CreateBindingResponse: Enrolling<ops::CreateBinding>;
     create_user(CreateUserRequest) -> CreateUserResponse: ops::CreateUser;
+    delete_binding(DeleteBindingRequest) -> DeleteBindingResponse: Enrolling<ops::DeleteBinding>;
+    delete_user(DeleteUserRequest) -> DeleteUserResponse: Enrolling<ops::DeleteUser>;
+    disable_user(DisableUserRequest) -> DisableUserResponse: Enrolling<ops::DisableUser>;
+    enable_user(EnableUserRequest) -> EnableUserResponse: Enrolling<ops::EnableUser>;
+    get_user(GetUserRequest) -> GetUserResponse: Reading<ops::GetUser>;
+    list_bindings(ListBindingsRequest) -> ListBindingsResponse: Reading<ops::ListBindings>;
     list_users(ListUsersRequest) -> ListUsersResponse: Reading<ops::ListUsers>;
+    revoke_credential(RevokeCredentialRequest) -> RevokeCredentialResponse: Enrolling<ops::RevokeCredential>;
     who_am_i(WhoAmIRequest) -> WhoAmIResponse: Reading<ops::WhoAmI>;
 });
 

@@ -107,7 +107,8 @@ impl Session {
                     let channel_caller = &self.channel_caller;
                     match pipeline::serve::<ops::LoginToken>(&self.cx, channel_caller, wire).await {
                         Ok(Login { caller: user, response }) => {
-                            caller = Arc::new(user);
+                            // Who lets the peer in no more lets in no user of its PIN either.
+                            caller = Arc::new(user.let_in_by(channel_caller));
                             Answered::LoginToken(response)
                         }
                         Err(failure) => refused(&failure),

@@ -53,6 +53,7 @@ pub(crate) struct Fresh {
 }
 
 /// Which way a use goes on record.
+#[expect(clippy::large_enum_variant, reason = "the large one is the one that hot uses take")]
 pub(crate) enum Way {
     /// It is counted on a lease.
     Leased(Recorded),

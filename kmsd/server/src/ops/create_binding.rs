@@ -1,93 +1,55 @@
-//! CreateBinding: grants a role to an enrolled principal.
+//! CreateBinding: grants a role to an enrolled principal, or sets anew when one that it holds ends.
 
 use kms_core::action::Action;
-use kms_core::caller::{Caller, Grant};
-use kms_core::id::{Home, PrincipalName, Resource};
-use kms_core::permit::{Permit, Recorded, Refusal, Subject};
+use kms_core::id::{Home, PrincipalName, Timestamp};
+use kms_core::permit::Refusal;
+use kms_core::rights::Grant;
 use kms_proto::v1;
 
-use crate::context::Context;
-use crate::failure::{Early, Failure};
-use crate::pipeline::{Operation, Stamp};
-use crate::rows::{self, Draft, Stored, USERS, User};
-use crate::wire::{grant, invalid, parse, user_out};
+use super::enrolment::{Enrol, check_grants, refuse_ended};
+use super::writing::At;
+use crate::rows::User;
+use crate::wire::{grant, invalid, parse};
 
 /// The parsed request.
 #[derive(Debug)]
 pub(crate) struct CreateBinding {
-    principal: PrincipalName,
+    at: At<PrincipalName>,
     grant: Grant,
 }
 
-impl Operation for CreateBinding {
+impl Enrol for CreateBinding {
     type Wire = v1::CreateBindingRequest;
-    type Facts = Option<Stored<User>>;
-    type Prepared = Stored<User>;
     type Reply = v1::CreateBindingResponse;
 
     const ACTION: Action = Action::CreateBinding;
+    const RAISES: Option<&'static str> = Some("principal");
 
     fn parse(wire: v1::CreateBindingRequest, home: &Home) -> Result<Self, Refusal> {
         let v1::CreateBindingRequest { principal, grant: role, request_id: _ } = wire;
         let role = role.ok_or_else(|| invalid("grant", "expected a role"))?;
-        Ok(Self { principal: parse("principal", &principal)?, grant: grant(&role, home)? })
+        let at = At::new(parse("principal", &principal)?, String::new());
+        Ok(Self { at, grant: grant(&role, home)? })
     }
 
     fn request_id(wire: &v1::CreateBindingRequest) -> &[u8] {
         &wire.request_id
     }
 
-    async fn load(
-        &self,
-        cx: &Context,
-        caller: &Caller,
-        _stamp: &Stamp,
-    ) -> Result<Self::Facts, Early> {
-        if *caller.principal() == self.principal {
-            return Err(invalid("principal", "nobody grants a role to themselves").into());
+    fn at(&self) -> &At<PrincipalName> {
+        &self.at
+    }
+
+    fn change(&self, user: &mut User, now: Timestamp) -> Result<(), Refusal> {
+        refuse_ended(std::slice::from_ref(&self.grant), now)?;
+        match user.grants.iter_mut().find(|held| held.is_same_binding(&self.grant)) {
+            Some(held) => *held = self.grant.clone(),
+            None => user.grants.push(self.grant.clone()),
         }
-        rows::load(cx, &format!("{USERS}{}", self.principal)).await
+        check_grants(&user.grants)
     }
 
-    fn resource(&self, _user: &Self::Facts) -> Resource {
-        Resource::Appliance
-    }
-
-    fn subject<'a>(&self, user: &'a Self::Facts) -> Subject<'a> {
-        user.as_ref().map_or(Subject::Absent, |_| Subject::Plain)
-    }
-
-    async fn prepare(
-        &self,
-        cx: &Context,
-        _permit: &Permit,
-        stamp: &Stamp,
-        before: &Self::Facts,
-    ) -> Result<(Self::Prepared, Vec<Draft>), Early> {
-        let before = before.as_ref().ok_or(super::ABSENT)?;
-        if before.value.grants.contains(&self.grant) {
-            return Ok((before.clone(), Vec::new()));
-        }
-        let mut value = before.value.clone();
-        value.grants.push(self.grant.clone());
-        let draft = rows::replace(&*cx.vault()?, &stamp.operation_id, &value, &[], before)?;
-        let etag = draft.etag.clone();
-        let after = Stored { value, sealed: Vec::new(), revision: before.revision + 1, etag };
-        Ok((after, vec![draft]))
-    }
-
-    async fn perform(
-        self,
-        cx: &Context,
-        recorded: Recorded,
-        stamp: &Stamp,
-        _before: Self::Facts,
-        user: Self::Prepared,
-        audit: v1::AuditReference,
-    ) -> Result<v1::CreateBindingResponse, Failure> {
-        let _spent = recorded.spend(Self::ACTION, &Resource::Appliance, &stamp.request_digest)?;
-        let shown = user_out(&user);
-        cx.remember_user(user);
-        Ok(v1::CreateBindingResponse { user: Some(shown), audit: Some(audit) })
+    fn reply(user: v1::User, audit: v1::AuditReference) -> v1::CreateBindingResponse {
+        v1::CreateBindingResponse { user: Some(user), audit: Some(audit) }
     }
 }

@@ -128,7 +128,9 @@ impl Operation for CreateProposal {
         facts: &ProposalFacts,
     ) -> Result<Grounds, Early> {
         match self.action.gate() {
-            Gate::Roles(needed) if caller.role_over(needed, &facts.version.resource).is_none() => {
+            Gate::Roles(needed)
+                if caller.role_over(needed, &facts.version.resource, stamp.now).is_none() =>
+            {
                 return Err(Refusal::RoleMissing { needed }.into());
             }
             _ => {}

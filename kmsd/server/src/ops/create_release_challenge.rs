@@ -78,7 +78,7 @@ impl Operation for CreateReleaseChallenge {
         if facts.version.found.as_ref().is_some_and(gated) {
             return Ok(Grounds::default());
         }
-        if caller.knows(&facts.version.resource) && facts.version.found.is_some() {
+        if caller.knows(&facts.version.resource, stamp.now) && facts.version.found.is_some() {
             return Err(Refusal::NotReleasable.into());
         }
         Err(Refusal::NotFound.into())

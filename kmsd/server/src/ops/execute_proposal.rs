@@ -159,14 +159,17 @@ impl Operation for ExecuteProposal {
 
     fn unchanged(&self, facts: &Self::Facts) -> Vec<Condition> {
         let Some(facts) = facts.as_deref() else { return Vec::new() };
-        match (facts.used(), &facts.loaded.found) {
+        let loaded = &facts.loaded;
+        let mut unchanged = match (facts.used(), &loaded.found) {
             (Some(asked), _) => asked.unchanged(),
             // A step replaces the row that it was judged by; what is handed out must stand as it was judged.
             (None, Some(Found { ring, key, version })) => {
                 vec![rows::stands(ring), rows::stands(key), rows::stands(version)]
             }
             (None, None) => Vec::new(),
-        }
+        };
+        unchanged.extend(loaded.approvers_stand());
+        unchanged
     }
 
     async fn prepare(

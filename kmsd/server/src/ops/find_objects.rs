@@ -56,14 +56,16 @@ impl Read for FindObjects {
         }
         let ring = load_ring(cx, &self.ring).await?;
         // Before login a token simply shows nothing, as PKCS#11 clients expect.
-        if !caller.knows(&Resource::Ring(self.ring.clone())) {
+        let now = cx.now();
+        if !caller.rights().reach_into(&self.ring, now) {
             return Ok(FoundObjects { ring, objects: Vec::new(), next: String::new() });
         }
         let (prefix, after) = (rows::keys_prefix(&self.ring), self.page.after.as_deref());
         let keys = rows::scan::<Key>(cx, &prefix, after, self.page.size.saturating_add(1)).await?;
         let (keys, next) = self.page.cut(keys);
         let mut objects = Vec::new();
-        for key in keys.iter().filter(|key| self.matches(&key.value)) {
+        let seen = |key: &Key| caller.knows(&Resource::Key(key.name.clone()), now);
+        for key in keys.iter().filter(|key| self.matches(&key.value) && seen(&key.value)) {
             objects.extend(versions(cx, &key.value).await?);
             if objects.len() >= OBJECTS_MAX {
                 // A key with many versions fills the page; the next begins after it.

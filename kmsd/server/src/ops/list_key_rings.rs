@@ -7,6 +7,7 @@ use kms_core::caller::Caller;
 use kms_core::id::{Home, Resource, RingName};
 use kms_core::key::Ring;
 use kms_core::permit::Refusal;
+use kms_core::rights::Scope;
 use kms_proto::v1;
 
 use super::reading::Read;
@@ -33,16 +34,20 @@ impl Read for ListKeyRings {
     async fn load(&self, cx: &Context, caller: &Caller) -> Result<Self::Facts, Early> {
         // A closed appliance knows nobody, and no rings is not what it has.
         let _open = cx.vault()?;
-        if caller.knows(&Resource::Appliance) {
+        let now = cx.now();
+        if caller.rights().reach_home(&cx.home, now) {
             let after = self.0.after.as_deref();
             let rings = rows::scan::<Ring>(cx, rows::RINGS, after, self.0.size + 1).await?;
             return Ok(self.0.cut(rings));
         }
         // Only the caller's own rings are read, so that not even a page token names another.
         let own: BTreeSet<&RingName> =
-            caller.grants().iter().filter_map(|grant| grant.ring.as_ref()).collect();
+            caller.grants().iter().filter_map(|grant| own_ring(&grant.scope)).collect();
         let mut rings = Vec::new();
         for name in own {
+            if !caller.knows(&Resource::Ring(name.clone()), now) {
+                continue;
+            }
             rings.extend(rows::load::<Ring>(cx, &rows::ring_place(name)).await?);
         }
         Ok((rings, String::new()))
@@ -56,6 +61,13 @@ impl Read for ListKeyRings {
     ) -> Result<v1::ListKeyRingsResponse, Failure> {
         let key_rings = rings.iter().map(|ring| ring_out(&ring.value, &ring.etag)).collect();
         Ok(v1::ListKeyRingsResponse { key_rings, next_page_token, audit: Some(audit) })
+    }
+}
+
+fn own_ring(scope: &Scope) -> Option<&RingName> {
+    match scope {
+        Scope::Ring(ring) => Some(ring),
+        _ => None,
     }
 }
 

@@ -37,10 +37,11 @@ impl Read for ListProposals {
         let after = self.0.after.as_deref();
         let rows = rows::scan::<ProposalRow>(cx, PROPOSALS, after, self.0.size + 1).await?;
         let (rows, next) = self.page(&rows).cut(rows);
+        let now = cx.now();
         let mut shown = Vec::new();
         for row in rows {
             let loaded = proposals::loaded(cx, row).await?;
-            if caller.knows(&proposals::resource(&loaded.row.value.id, Some(&loaded))) {
+            if caller.knows(&proposals::resource(&loaded.row.value.id, Some(&loaded)), now) {
                 shown.push(loaded);
             }
         }

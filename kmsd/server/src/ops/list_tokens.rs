@@ -82,7 +82,7 @@ async fn pin_locks(
 ) -> Result<Vec<v1::PinLock>, Early> {
     let (name, now) = (&ring.value.name, cx.now());
     let told = [Role::SecurityOfficer, Role::Auditor];
-    if caller.role_over(&told, &Resource::Ring(name.clone())).is_none() {
+    if caller.role_over(&told, &Resource::Ring(name.clone()), now).is_none() {
         return Ok(Vec::new());
     }
     let mut locks = Vec::new();

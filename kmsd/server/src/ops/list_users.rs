@@ -5,6 +5,7 @@ use kms_core::caller::Caller;
 use kms_core::id::Home;
 use kms_core::permit::Refusal;
 use kms_proto::v1;
+use prost::Message as _;
 
 use super::reading::Read;
 use crate::context::Context;
@@ -30,18 +31,28 @@ impl Read for ListUsers {
     async fn load(&self, cx: &Context, _caller: &Caller) -> Result<Self::Facts, Early> {
         let after = self.0.after.as_deref();
         let users = rows::scan::<User>(cx, rows::USERS, after, self.0.size + 1).await?;
-        Ok(self.0.cut(users))
+        // Somebody with many roles takes much room, and an answer has a bound; one always fits.
+        let (mut bytes, mut fit) = (0_usize, 0);
+        for (_, user) in &users {
+            bytes = bytes.saturating_add(user_out(user, cx.now()).encoded_len());
+            fit += usize::from(bytes <= ANSWER_BYTES_MAX || fit == 0);
+        }
+        let page = Page { size: self.0.size.min(fit), after: None };
+        Ok(page.cut(users))
     }
 
     async fn reply(
         self,
-        _cx: &Context,
+        cx: &Context,
         (users, next_page_token): Self::Facts,
         audit: v1::AuditReference,
     ) -> Result<v1::ListUsersResponse, Failure> {
-        let users = users.iter().map(user_out).collect();
+        let now = cx.now();
+        let users = users.iter().map(|user| user_out(user, now)).collect();
         Ok(v1::ListUsersResponse { users, next_page_token, audit: Some(audit) })
     }
 }
 
 const PAGE_SIZE: usize = 100;
+/// Most bytes of users in one answer.
+const ANSWER_BYTES_MAX: usize = 2 * 1024 * 1024;

@@ -5,9 +5,10 @@
 //! is not there. Only the log says which it was, and ListTokens to those who set PINs.
 
 use kms_core::action::Action;
-use kms_core::caller::{Authentication, Caller, Grant, Role};
+use kms_core::caller::{Authentication, Caller, Role};
 use kms_core::id::{Digest, Home, PrincipalKind, PrincipalName, Resource, RingName, Timestamp};
 use kms_core::permit::{Grounds, Permit, Recorded, Refusal, Subject};
+use kms_core::rights::{Grant, Scope};
 use kms_core::tries::Tries;
 use kms_crypto::unlock::Argon2Cost;
 use kms_crypto::{CryptoError, pin};
@@ -218,7 +219,7 @@ fn token_user(ring: &RingName, role: PinRole) -> Result<Caller, Failure> {
         PinRole::SecurityOfficer => &[Role::SecurityOfficer],
         PinRole::User => &[Role::CryptoUser, Role::KeyManager],
     };
-    let grants = roles.iter().map(|role| Grant { role: *role, ring: Some(ring.clone()) }).collect();
+    let grants = roles.iter().map(|role| Grant::over(*role, Scope::Ring(ring.clone()))).collect();
     Ok(Caller::authenticated(principal, Authentication::Pin, grants))
 }
 

@@ -167,7 +167,9 @@ impl<M: Make> Operation for MakingOf<M> {
         let source = UseFacts::load(cx, self.make.name(), usage, self.make.mechanism()).await?;
         let place = Place::of(cx, &self.name, stamp).await?;
         let new = match source.seen() {
-            Some(found) if place.existing.is_none() && may_use(caller, &source.resource()) => {
+            Some(found)
+                if place.existing.is_none() && may_use(caller, &source.resource(), stamp.now) =>
+            {
                 let (old, sealed) = (&found.key.value, &found.version.value.header);
                 let (key, header) = self.tightened(old, sealed, &source)?;
                 let rotation = key.rotation.map(|rotation| rotation.begun(stamp.now));
@@ -211,12 +213,13 @@ impl<M: Make> Operation for MakingOf<M> {
         &self,
         _cx: &Context,
         caller: &Caller,
-        _stamp: &Stamp,
+        stamp: &Stamp,
         facts: &MakeFacts,
     ) -> Result<Grounds, Early> {
         let source = &facts.source;
         // As for every use, whoever may not use the key learns nothing of it.
-        let seen = source.seen().filter(|_| may_use(caller, &source.resource()));
+        let may = may_use(caller, &source.resource(), stamp.now);
+        let seen = source.seen().filter(|_| may);
         if let Some(Ok(mechanism)) = seen.map(|_| source.mechanism()) {
             self.make.fits(mechanism)?;
         }

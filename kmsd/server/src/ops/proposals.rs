@@ -1,14 +1,18 @@
 //! What the proposal operations share: loading one, counting its approvals, showing it.
 
+use std::sync::Arc;
+
 use kms_core::action::Action;
 use kms_core::caller::Caller;
 use kms_core::id::{PrincipalName, Resource, Segment, Timestamp, VersionName};
 use kms_core::permit::{self, Refusal};
 use kms_core::quorum::{self, Approved, Circumstances, Guardian, Guarding, Proposal, Standing};
 use kms_proto::v1;
+use kms_store::Condition;
 
 use super::{Found, load_version};
 use crate::context::Context;
+use crate::directory::{Approvers, Directory};
 use crate::failure::{Early, Failure};
 use crate::rows::{self, ProposalRow, ProposalState, Stored};
 use crate::wire::{KeyOrVersion, invalid, time_out};
@@ -20,6 +24,8 @@ pub(crate) struct Loaded {
     pub(crate) proposal: Proposal,
     pub(crate) version: VersionName,
     pub(crate) found: Option<Found>,
+    /// Who was enrolled then.
+    pub(crate) directory: Arc<Directory>,
 }
 
 /// Reads a proposal's name: `proposals/{id}` or the id alone.
@@ -48,13 +54,13 @@ pub(crate) async fn loaded(cx: &Context, row: Stored<ProposalRow>) -> Result<Loa
     let proposal = Proposal::from_bytes(row.value.document.as_bytes()).map_err(|_| tampered())?;
     let version: VersionName = proposal.resource.parse().map_err(|_| tampered())?;
     let found = load_version(cx, &KeyOrVersion::Version(version.clone())).await?.found;
-    Ok(Loaded { row, proposal, version, found })
+    Ok(Loaded { row, proposal, version, found, directory: cx.directory() })
 }
 
-/// The resource of a proposal, for the rules: those who know the ring may know the proposal.
+/// The resource of a proposal, for the rules: those who know the key may know the proposal.
 pub(crate) fn resource(id: &Segment, loaded: Option<&Loaded>) -> Resource {
-    let ring = loaded.map(|loaded| loaded.version.key.ring.clone());
-    Resource::Proposal { id: id.clone(), ring }
+    let key = loaded.map(|loaded| loaded.version.key.clone());
+    Resource::Proposal { id: id.clone(), key }
 }
 
 /// Whether an action can be proposed at all.
@@ -82,9 +88,9 @@ impl Loaded {
     ) -> Option<R> {
         let found = self.found.as_ref()?;
         let guarding = guarding(found, self.proposal.action, now)?;
-        let directory = cx.directory();
+        let keys = Approvers { directory: &self.directory, now };
         let (appliance, etag) = (cx.log_key.origin(), found.version.etag.as_str());
-        Some(with(&Circumstances { appliance, etag, guarding, keys: &*directory, now }))
+        Some(with(&Circumstances { appliance, etag, guarding, keys: &keys, now }))
     }
 
     /// Counts the approvals from nothing.
@@ -130,6 +136,13 @@ impl Loaded {
             missing,
             may_approve: names(may_approve),
         }
+    }
+
+    /// That those who have approved are enrolled as they were when their approvals were counted.
+    pub(crate) fn approvers_stand(&self) -> impl Iterator<Item = Condition> {
+        let names = self.row.value.approvals.iter().map(|approval| &approval.approver);
+        let enrolled = names.filter_map(|name| self.directory.find(name));
+        enrolled.map(|enrolled| rows::stands_at(&enrolled.row()))
     }
 
     /// Only who made the proposal may do this.

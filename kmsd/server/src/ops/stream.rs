@@ -20,7 +20,8 @@ use super::using::{USES_JUDGED_ANEW_MAX, UseFacts, may_use};
 use super::{load_ring, load_version, named};
 use crate::context::Context;
 use crate::failure::{Early, Failure};
-use crate::pipeline::{Operation, Stamp, record_end, still_permitted};
+use crate::identity;
+use crate::pipeline::{Operation, Stamp, record_end, stands, still_permitted};
 use crate::rows::Draft;
 use crate::status::tell;
 use crate::wire::{
@@ -212,8 +213,16 @@ impl Running {
             Ok(made) => made,
             Err(broken) => return Err(broken_off(cx, &closing, length_bytes, broken).await),
         };
+        let mut caller = caller.clone();
         for _ in 0..=USES_JUDGED_ANEW_MAX {
-            let unchanged = match watched.judge(cx, caller).await {
+            let judged = match identity::anew(cx, &caller).await {
+                Ok(anew) => {
+                    caller = anew;
+                    watched.judge(cx, &caller).await
+                }
+                Err(early) => Err(early.into()),
+            };
+            let unchanged = match judged {
                 Ok(unchanged) => unchanged,
                 Err(broken) => return Err(broken_off(cx, &closing, length_bytes, broken).await),
             };
@@ -284,7 +293,7 @@ impl Watched {
                 let resource = Resource::Ring(ring.clone());
                 still_permitted(cx, caller, stamp, *action, resource, subject)
                     .map_err(Broken::Refused)?;
-                Ok(Vec::new())
+                Ok(stands(caller).collect())
             }
             Target::Key(name) => {
                 let facts = load_version(cx, name).await?;
@@ -292,7 +301,9 @@ impl Watched {
                 let subject = facts.subject_used(*mechanism, manner);
                 still_permitted(cx, caller, stamp, *action, facts.resource.clone(), subject)
                     .map_err(Broken::Refused)?;
-                Ok(facts.unchanged())
+                let mut unchanged = facts.unchanged();
+                unchanged.extend(stands(caller));
+                Ok(unchanged)
             }
         }
     }
@@ -446,12 +457,12 @@ impl<K: Kind> Operation for StreamOf<K> {
         &self,
         _cx: &Context,
         caller: &Caller,
-        _stamp: &Stamp,
+        stamp: &Stamp,
         facts: &StreamFacts,
     ) -> Result<Grounds, Early> {
         let StreamFacts::Key(facts) = facts else { return Ok(Grounds::default()) };
         // Whoever may not use the key learns nothing of it.
-        let seen = facts.seen().filter(|_| may_use(caller, &facts.resource()));
+        let seen = facts.seen().filter(|_| may_use(caller, &facts.resource(), stamp.now));
         if let Some(Ok(mechanism)) = seen.map(|_| facts.mechanism()) {
             runs_over_streams(K::ACTION, mechanism)?;
             // Or its salt could be kept, and the bound on protections under one key with it.

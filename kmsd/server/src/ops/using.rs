@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kms_core::action::Action;
 use kms_core::algorithm::Usage;
 use kms_core::caller::{Caller, Role};
-use kms_core::id::{Digest, Home, Resource, VersionName};
+use kms_core::id::{Digest, Home, Resource, Timestamp, VersionName};
 use kms_core::key::{Commitment, Key, Version};
 use kms_core::mechanism::Mechanism;
 use kms_core::permit::{Grounds, Manner, Permit, Recorded, Refusal, Subject};
@@ -284,8 +284,8 @@ impl Line {
 }
 
 /// Whether `caller` has the role for uses of keys, so that it may hear what is wrong with a request for one.
-pub(crate) fn may_use(caller: &Caller, resource: &Resource) -> bool {
-    caller.role_over(&[Role::CryptoUser], resource).is_some()
+pub(crate) fn may_use(caller: &Caller, resource: &Resource, now: Timestamp) -> bool {
+    caller.role_over(&[Role::CryptoUser], resource, now).is_some()
 }
 
 /// Takes a place in the count of protections, where they are counted.
@@ -400,11 +400,11 @@ impl<U: Use> Operation for Using<U> {
         &self,
         _cx: &Context,
         caller: &Caller,
-        _stamp: &Stamp,
+        stamp: &Stamp,
         facts: &UseFacts,
     ) -> Result<Grounds, Early> {
         // Whoever may not use the key, or not so, is told that first, and learns nothing of the key.
-        let mechanism = facts.seen().filter(|_| may_use(caller, &facts.resource()));
+        let mechanism = facts.seen().filter(|_| may_use(caller, &facts.resource(), stamp.now));
         match mechanism.map(|_| facts.mechanism()) {
             Some(Ok(mechanism)) => Ok(self.0.fits(mechanism).map(|()| Grounds::default())?),
             _ => Ok(Grounds::default()),
@@ -415,11 +415,11 @@ impl<U: Use> Operation for Using<U> {
         facts.unchanged()
     }
 
-    fn leased(&self, caller: &Caller, facts: &UseFacts) -> Option<()> {
+    fn leased(&self, caller: &Caller, facts: &UseFacts, now: Timestamp) -> Option<()> {
         use Action::{Encrypt, MacSign, Sign};
 
         let is_leased = matches!(U::ACTION, Encrypt | MacSign | Sign);
-        let may = is_leased && facts.may_be_leased() && may_use(caller, &facts.resource());
+        let may = is_leased && facts.may_be_leased() && may_use(caller, &facts.resource(), now);
         may.then_some(())
     }
 
@@ -488,8 +488,9 @@ pub(crate) const USES_JUDGED_ANEW_MAX: usize = 8;
 pub(crate) mod tests {
     use std::sync::Arc;
 
-    use kms_core::caller::{Authentication, Grant};
+    use kms_core::caller::Authentication;
     use kms_core::id::OperationId;
+    use kms_core::rights::{Grant, Scope};
     use kms_crypto::unlock::Argon2Cost;
     use kms_store::{Batch, Outcome};
     use secrecy::SecretString;
@@ -526,7 +527,7 @@ pub(crate) mod tests {
             opening: Opening::Passphrase(passphrase),
         });
         let roles = [Role::SecurityOfficer, Role::KeyManager, Role::CryptoUser];
-        let grants = roles.map(|role| Grant { role, ring: None }).to_vec();
+        let grants = roles.map(|role| Grant::over(role, Scope::Appliance)).to_vec();
         let name = "users/test".parse().unwrap();
         let caller = Caller::authenticated(name, Authentication::UnixPeer(0), grants);
         (daemon.await.unwrap().cx, caller)

@@ -32,14 +32,17 @@ impl Read for WhoAmI {
 
     async fn reply(
         self,
-        _cx: &Context,
+        cx: &Context,
         caller: Caller,
         audit: v1::AuditReference,
     ) -> Result<v1::WhoAmIResponse, Failure> {
+        let now = cx.now();
+        let grants = caller.grants().iter();
+        let in_force = grants.filter(|grant| grant.expires_at.is_none_or(|end| end > now));
         Ok(v1::WhoAmIResponse {
             principal: caller.principal().to_string(),
             authentication: caller.authentication().as_str().to_owned(),
-            grants: caller.grants().iter().map(grant_out).collect(),
+            grants: in_force.map(grant_out).collect(),
             audit: Some(audit),
         })
     }
