@@ -112,7 +112,7 @@ pub struct Caller {
 }
 
 /// By what a caller is who it is, and until when.
-#[derive(Debug)]
+#[derive(Debug, Eq, PartialEq)]
 pub struct Standing {
     /// The stored rows that say so. What was decided for the caller holds as long as they stand.
     pub rows: Vec<RowAt>,

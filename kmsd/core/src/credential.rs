@@ -12,7 +12,7 @@ use crate::sshsig::SshCredential;
 #[non_exhaustive]
 pub enum Proof {
     /// Signatures over approvals, by this key or by whom this authority has certified.
-    SshKey(SshCredential),
+    SshKey(Box<SshCredential>),
     /// The kernel's word that a local peer is this user.
     UnixUid(u32),
     /// The certificate with this SHA-256 digest, in a handshake.

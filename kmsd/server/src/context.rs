@@ -84,6 +84,7 @@ pub(crate) struct Context {
     /// Held by whoever changes the directory, from reading it until the change is in it.
     directory_turn: Arc<tokio::sync::Mutex<()>>,
     epoch: AtomicU64,
+    logins: AtomicU64,
 }
 
 /// What exists only while the root key is open.
@@ -170,6 +171,7 @@ impl Context {
             places: Places::default(),
             self_testing: tokio::sync::Mutex::default(),
             epoch: AtomicU64::new(0),
+            logins: AtomicU64::new(0),
             unseal_tries: UnsealTries::default(),
             counts: Counts::default(),
             memo: Memo::default(),
@@ -223,7 +225,7 @@ impl Context {
 
     fn set_directory(&self, directory: Directory) {
         *self.directory.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(directory);
-        self.raise_epoch();
+        self.end_logins();
     }
 
     /// Takes note of a user whose row was just committed.
@@ -241,7 +243,7 @@ impl Context {
         self.directory_turn.clone().lock_owned().await
     }
 
-    /// Raised whenever somebody's rights change: a login that was made before is made anew.
+    /// Raised whenever somebody's rights change: who a connection speaks for is found out anew.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
@@ -251,9 +253,19 @@ impl Context {
         Some(Fresh { changes: self.store.row_changes()?, epoch: self.epoch() })
     }
 
-    /// Ends every login that was made before.
-    pub(crate) fn raise_epoch(&self) {
+    fn raise_epoch(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Raised whenever all logins by PIN end; then the epoch rises as well, after it.
+    pub(crate) fn logins(&self) -> u64 {
+        self.logins.load(Ordering::Acquire)
+    }
+
+    /// Ends every login by PIN that was made before.
+    pub(crate) fn end_logins(&self) {
+        self.logins.fetch_add(1, Ordering::AcqRel);
+        self.raise_epoch();
     }
 
     /// The time, milliseconds since 1970.

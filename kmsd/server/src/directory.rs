@@ -139,7 +139,7 @@ impl Keys for Approvers<'_> {
         let user = self.directory.find(principal)?.user();
         let good = user.credentials.iter().filter(|credential| credential.is_good(self.now));
         let keys = good.filter_map(|credential| match &credential.proof {
-            Proof::SshKey(key) => Some(key),
+            Proof::SshKey(key) => Some(&**key),
             _ => None,
         });
         (user.state == UserState::Active).then(|| keys.collect())

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kms_client::blocking::Session;
 use kms_client::v1::session_request::Request as Asked;
+use kms_client::v1::session_response::Response as Answered;
 use kms_client::v1::stream_start::Operation as Wanted;
 use kms_client::v1::{self, Algorithm, CompromiseReason};
 use kms_client::{Client, ClientError};
@@ -166,6 +167,11 @@ fn a_login_by_pin_ends_with_the_credential_of_its_connection() {
     };
     session.call(log_in()).unwrap();
     session.call(random()).unwrap();
+    // What becomes of somebody else is nothing to it.
+    runtime.block_on(async {
+        disable(&daemon.officer_client().await, "apps/role-auditor").await.unwrap();
+    });
+    session.call(random()).unwrap();
     runtime.block_on(async {
         disable(&daemon.officer_client().await, "apps/no-role").await.unwrap();
     });
@@ -286,6 +292,25 @@ async fn a_role_reaches_as_far_as_its_scope() {
         let answer = bind(&officer, "apps/no-role", grant(Role::CryptoUser, elsewhere)).await;
         refused_for(answer, "INVALID_ARGUMENT");
     }
+}
+
+/// A program that holds a role over one key sees that one among the objects of the token.
+#[test]
+fn a_token_shows_the_keys_that_somebody_has_a_role_over() {
+    let daemon = Daemon::start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let (developer, officer) = (daemon.client().await, daemon.officer_client().await);
+        for name in ["dev/shown", "dev/hidden"] {
+            create_key(&developer, name, Algorithm::EcP256).await;
+        }
+        bind(&officer, "apps/no-role", grant(Role::CryptoUser, "dev/shown")).await.unwrap();
+    });
+    let mut session = Session::connect(&daemon.tls("no-role")).unwrap();
+    let request = v1::FindObjectsRequest { ring: "dev".to_owned(), ..Default::default() };
+    let answer = session.call(Asked::FindObjects(request)).unwrap();
+    let Answered::FindObjects(found) = answer else { panic!("another answer") };
+    assert_eq!(found.objects.len(), 1);
 }
 
 #[tokio::test]

@@ -79,7 +79,7 @@ impl Session {
         mut stopping: watch::Receiver<bool>,
     ) {
         let mut caller = Arc::new(self.channel_caller.clone());
-        let mut epoch = self.cx.epoch();
+        let (mut epoch, mut logins) = (self.cx.epoch(), self.cx.logins());
         let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
         // What came together with others, but does not go with them.
         let mut kept_back = None;
@@ -93,12 +93,16 @@ impl Session {
             };
             let Ok(Some(v1::SessionRequest { id, request })) = request else { return };
             if epoch != self.cx.epoch() {
-                // Somebody's rights changed, so who this stream speaks for is found out anew; a
-                // PIN has to be given again.
+                // Somebody's rights changed, so who this stream speaks for is found out anew.
                 epoch = self.cx.epoch();
                 let Ok(anew) = self.peer.caller(&self.cx) else { return };
+                let as_before = anew.standing() == self.channel_caller.standing();
+                // A login goes on if nothing has changed of whom it was let in by, and no PIN was set.
+                let before = std::mem::replace(&mut logins, self.cx.logins());
+                if !as_before || logins != before {
+                    caller = Arc::new(anew.clone());
+                }
                 self.channel_caller = anew;
-                caller = Arc::new(self.channel_caller.clone());
             }
             let answered = match request {
                 Some(Asked::LoginToken(wire)) => {

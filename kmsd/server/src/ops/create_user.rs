@@ -62,7 +62,7 @@ impl Operation for CreateUser {
         }
         let mut proofs: Vec<Proof> = Vec::new();
         for key in &ssh_keys {
-            proofs.push(Proof::SshKey(parse("ssh_keys", key)?));
+            proofs.push(Proof::SshKey(Box::new(parse("ssh_keys", key)?)));
         }
         for digest in &certificate_digests {
             proofs.push(Proof::X509Digest(certificate_digest("certificate_digests", digest)?));

@@ -102,7 +102,7 @@ impl Operation for SetTokenPin {
         audit: v1::AuditReference,
     ) -> Result<v1::SetTokenPinResponse, Failure> {
         let _spent = recorded.spend(Self::ACTION, &self.named(), &stamp.request_digest)?;
-        cx.raise_epoch();
+        cx.end_logins();
         Ok(v1::SetTokenPinResponse { audit: Some(audit) })
     }
 }

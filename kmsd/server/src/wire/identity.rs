@@ -63,7 +63,7 @@ pub(crate) fn proof(credential: v1::Credential) -> Result<Proof, Refusal> {
     use v1::credential::Proof as Wire;
     let problem = "expected an SSH key, a certificate's digest or a uid";
     Ok(match credential.proof.ok_or_else(|| invalid("credential", problem))? {
-        Wire::SshKey(key) => Proof::SshKey(parse("credential.ssh_key", &key)?),
+        Wire::SshKey(key) => Proof::SshKey(Box::new(parse("credential.ssh_key", &key)?)),
         Wire::CertificateDigest(digest) => {
             Proof::X509Digest(certificate_digest("credential.certificate_digest", &digest)?)
         }
