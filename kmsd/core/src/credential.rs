@@ -25,7 +25,7 @@ impl Proof {
     pub fn digest(&self) -> Digest {
         match self {
             Self::SshKey(ssh) => match ssh.key() {
-                Some(key) => Digest::of(&[b"ssh", key.identity().as_bytes()]),
+                Some(key) => ssh_key_digest(&key.identity()),
                 None => Digest::of(&[b"ssh-authority", ssh.to_string().as_bytes()]),
             },
             Self::UnixUid(uid) => Digest::of(&[b"uid", &uid.to_be_bytes()]),
@@ -49,6 +49,11 @@ impl Proof {
             Self::UnixUid(_) | Self::X509Digest(_) => true,
         }
     }
+}
+
+/// Names the SSH key of that identity as a [`Proof`].
+pub fn ssh_key_digest(identity: &Digest) -> Digest {
+    Digest::of(&[b"ssh", identity.as_bytes()])
 }
 
 /// A credential of one principal.

@@ -370,6 +370,9 @@ pub enum ApprovalError {
     /// Not a member of the quorum, or not enrolled any more.
     #[error("{0} is not an approver of this proposal")]
     NotAnApprover(PrincipalName),
+    /// Signed by a key that is enrolled as another's, or was revoked or has ended.
+    #[error("{0} signed with a key that is somebody else's, or does not count any more")]
+    NotTheirKey(PrincipalName),
     /// Nobody approves their own request, nor does their key under another name.
     #[error("{0} made the proposal, or has the key of who made it, and cannot approve it")]
     OwnProposal(PrincipalName),
@@ -415,6 +418,13 @@ pub struct Approved {
 pub trait Keys: fmt::Debug {
     /// The SSH keys that sign for `principal`; none at all for somebody who is not enrolled.
     fn keys_of(&self, principal: &PrincipalName) -> Option<Vec<&SshCredential>>;
+
+    /// Who is enrolled with the key of that [identity](crate::sshsig::SshKey::identity), or ever was, and whether
+    /// it signs for that one now; `None` for a key that nobody was ever enrolled with, which counts by a
+    /// certificate alone.
+    fn holder_of(&self, _key: &Digest) -> Option<(&PrincipalName, bool)> {
+        None
+    }
 }
 
 impl Keys for BTreeMap<PrincipalName, Vec<SshCredential>> {
@@ -467,6 +477,16 @@ pub fn check_approval(
     let mut own = circumstances.keys.keys_of(proposer).into_iter().flatten();
     if own.any(|own| own.key().is_some_and(|own| own.identity() == key)) {
         return Err(ApprovalError::OwnProposal(approver.clone()));
+    }
+    match circumstances.keys.holder_of(&key) {
+        Some((holder, _)) if holder == proposer => {
+            return Err(ApprovalError::OwnProposal(approver.clone()));
+        }
+        // What was revoked, or is somebody else's, no certificate brings back.
+        Some((holder, is_good)) if holder != approver || !is_good => {
+            return Err(ApprovalError::NotTheirKey(approver.clone()));
+        }
+        _ => {}
     }
     if counted.contains_key(approver) || counted.values().any(|counted| *counted == key) {
         return Err(ApprovalError::Duplicate(approver.clone()));
@@ -733,6 +753,43 @@ mod tests {
         let (at, counted) = (now(&policy, &people), BTreeMap::new());
         let checked = check_approval(&bytes, &person("mallory"), &approval, &counted, &at);
         assert_eq!(checked, Err(ApprovalError::OwnProposal(person("bob"))));
+    }
+
+    /// Keys of which the directory knows more than who signs by them now.
+    #[derive(Debug)]
+    struct Known<'a> {
+        signing: &'a BTreeMap<PrincipalName, Vec<SshCredential>>,
+        holder: PrincipalName,
+        is_good: bool,
+    }
+
+    impl Keys for Known<'_> {
+        fn keys_of(&self, principal: &PrincipalName) -> Option<Vec<&SshCredential>> {
+            self.signing.keys_of(principal)
+        }
+
+        fn holder_of(&self, _key: &Digest) -> Option<(&PrincipalName, bool)> {
+            Some((&self.holder, self.is_good))
+        }
+    }
+
+    /// By a certificate a key may sign for somebody whose own key it is not, or is no more.
+    #[test]
+    fn a_key_that_is_known_otherwise_counts_by_no_certificate() {
+        let people = people(&["alice", "bob", "mallory"]);
+        let policy = two_of(&["alice", "bob"]);
+        let bytes = proposal(&policy).to_bytes().unwrap();
+        let approval = people.approve("bob", &bytes);
+        let check = |holder: &str, is_good| {
+            let known = Known { signing: &people.keys, holder: person(holder), is_good };
+            let at = Circumstances { keys: &known, ..now(&policy, &people) };
+            let counted = BTreeMap::new();
+            check_approval(&bytes, &person("mallory"), &approval, &counted, &at).map(|_| ())
+        };
+        assert_eq!(check("bob", true), Ok(()));
+        assert_eq!(check("bob", false), Err(ApprovalError::NotTheirKey(person("bob"))));
+        assert_eq!(check("alice", true), Err(ApprovalError::NotTheirKey(person("bob"))));
+        assert_eq!(check("mallory", false), Err(ApprovalError::OwnProposal(person("bob"))));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use kms_core::caller::{Role, RowAt};
-use kms_core::credential::Proof;
+use kms_core::credential::{Credential, Proof, ssh_key_digest};
 use kms_core::id::{Digest, PrincipalName, Timestamp};
 use kms_core::quorum::Keys;
 use kms_core::rights::{Rights, Scope};
@@ -143,6 +143,17 @@ impl Keys for Approvers<'_> {
             _ => None,
         });
         (user.state == UserState::Active).then(|| keys.collect())
+    }
+
+    fn holder_of(&self, key: &Digest) -> Option<(&PrincipalName, bool)> {
+        let user = self.directory.holder_of(&ssh_key_digest(key))?.user();
+        let is_it = |credential: &&Credential| match &credential.proof {
+            Proof::SshKey(ssh) => ssh.key().is_some_and(|own| own.identity() == *key),
+            _ => false,
+        };
+        let credential = user.credentials.iter().find(is_it);
+        let is_good = credential.is_some_and(|credential| credential.is_good(self.now));
+        Some((&user.name, is_good && user.state == UserState::Active))
     }
 }
 

@@ -81,7 +81,10 @@ pub(crate) enum UserState {
 impl User {
     /// Its credential of that kind and value, if it ever had it.
     pub(crate) fn credential(&self, proof: &Proof) -> Option<&Credential> {
-        self.credentials.iter().find(|credential| credential.proof == *proof)
+        let same = |credential: &&Credential| {
+            credential.proof == *proof || credential.proof.digest() == proof.digest()
+        };
+        self.credentials.iter().find(same)
     }
 }
 

@@ -70,7 +70,9 @@ impl SshAuthority {
         principals: Vec<String>,
         verify_required: bool,
     ) -> Result<Self, SignatureError> {
-        if principals.len() > PRINCIPALS_MAX || !principals.iter().all(|name| is_principal(name)) {
+        let distinct = principals.iter().collect::<BTreeSet<_>>().len() == principals.len();
+        let are_names = principals.iter().all(|name| is_principal(name));
+        if principals.len() > PRINCIPALS_MAX || !distinct || !are_names {
             return Err(SignatureError::Options);
         }
         let identity = identity(key.key_data())?;
@@ -82,6 +84,10 @@ impl SshAuthority {
     #[must_use]
     pub fn without(self, revoked: Revoked) -> Self {
         Self { revoked, ..self }
+    }
+
+    pub(super) const fn identity(&self) -> Digest {
+        self.identity
     }
 
     pub(super) fn identities(&self, holder: &PrincipalName) -> Vec<Digest> {

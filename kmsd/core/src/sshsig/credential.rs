@@ -32,6 +32,14 @@ impl SshCredential {
         }
     }
 
+    /// What names its key, whatever the key does here.
+    pub fn point(&self) -> Digest {
+        match self {
+            Self::Authority(authority) => authority.identity(),
+            Self::Key(key) => key.identity(),
+        }
+    }
+
     pub(super) const fn authority(&self) -> Option<&SshAuthority> {
         match self {
             Self::Authority(authority) => Some(authority),

@@ -226,29 +226,31 @@ async fn answer(cx: &Arc<Context>, caller: &Caller, with: &Gathering, asked: Ask
     use Answered as A;
     match asked {
         Asked::Decrypt(wire) => {
-            one::<Using<ops::Decrypt>>(cx, caller, with, wire, A::Decrypt).await
+            one::<Using<ops::Decrypt>>(cx, caller, Some(with), wire, A::Decrypt).await
         }
         Asked::Encrypt(wire) => {
-            one::<Using<ops::Encrypt>>(cx, caller, with, wire, A::Encrypt).await
+            one::<Using<ops::Encrypt>>(cx, caller, Some(with), wire, A::Encrypt).await
         }
         Asked::MacSign(wire) => {
-            one::<Using<ops::MacSign>>(cx, caller, with, wire, A::MacSign).await
+            one::<Using<ops::MacSign>>(cx, caller, Some(with), wire, A::MacSign).await
         }
         Asked::MacVerify(wire) => {
-            one::<Using<ops::MacVerify>>(cx, caller, with, wire, A::MacVerify).await
+            one::<Using<ops::MacVerify>>(cx, caller, Some(with), wire, A::MacVerify).await
         }
-        Asked::Sign(wire) => one::<Using<ops::Sign>>(cx, caller, with, wire, A::Sign).await,
-        Asked::Verify(wire) => one::<Using<ops::Verify>>(cx, caller, with, wire, A::Verify).await,
+        Asked::Sign(wire) => one::<Using<ops::Sign>>(cx, caller, Some(with), wire, A::Sign).await,
+        Asked::Verify(wire) => {
+            one::<Using<ops::Verify>>(cx, caller, Some(with), wire, A::Verify).await
+        }
         // In a place of their own: what keeps the largest of them would have to be moved about for
         // each of the others.
-        rare => Box::pin(answer_rare(cx, caller, with, rare)).await,
+        rare => Box::pin(answer_rare(cx, caller, rare)).await,
     }
 }
 
 async fn one<O: Operation + 'static>(
     cx: &Arc<Context>,
     caller: &Caller,
-    with: &Gathering,
+    with: Option<&Gathering>,
     wire: O::Wire,
     wrap: fn(O::Reply) -> Answered,
 ) -> Answered
@@ -256,18 +258,18 @@ where
     O::Wire: 'static,
     O::Reply: 'static,
 {
-    match pipeline::serve_in_task::<O>(cx, caller, Some(with), wire).await {
+    match pipeline::serve_in_task::<O>(cx, caller, with, wire).await {
         Ok(reply) => wrap(reply),
         Err(failure) => refused(&failure),
     }
 }
 
-/// As [`one`], on the heap: a task would otherwise have room for the largest of all operations, and its stack
+/// As [`one`], for what is no use: not gathered with others, since what it changes may have to wait for a use
+/// that is. On the heap: a task would otherwise have room for the largest of all operations, and its stack
 /// for all of them.
 async fn apart<O: Operation + 'static>(
     cx: &Arc<Context>,
     caller: &Caller,
-    with: &Gathering,
     wire: O::Wire,
     wrap: fn(O::Reply) -> Answered,
 ) -> Answered
@@ -275,54 +277,47 @@ where
     O::Wire: 'static,
     O::Reply: 'static,
 {
-    Box::pin(one::<O>(cx, caller, with, wire, wrap)).await
+    Box::pin(one::<O>(cx, caller, None, wire, wrap)).await
 }
 
-async fn answer_rare(
-    cx: &Arc<Context>,
-    caller: &Caller,
-    with: &Gathering,
-    asked: Asked,
-) -> Answered {
+async fn answer_rare(cx: &Arc<Context>, caller: &Caller, asked: Asked) -> Answered {
     use Answered as A;
     match asked {
         Asked::CreateObjectKey(wire) => {
-            apart::<ops::CreateObjectKey>(cx, caller, with, wire, A::CreateObjectKey).await
+            apart::<ops::CreateObjectKey>(cx, caller, wire, A::CreateObjectKey).await
         }
         Asked::DestroyObject(wire) => {
-            apart::<Writing<ops::DestroyObject>>(cx, caller, with, wire, A::DestroyObject).await
+            apart::<Writing<ops::DestroyObject>>(cx, caller, wire, A::DestroyObject).await
         }
         Asked::AgreeKey(wire) => {
-            apart::<MakingOf<ops::AgreeKey>>(cx, caller, with, wire, A::AgreeKey).await
+            apart::<MakingOf<ops::AgreeKey>>(cx, caller, wire, A::AgreeKey).await
         }
-        Asked::CopyKey(wire) => {
-            apart::<MakingOf<ops::CopyKey>>(cx, caller, with, wire, A::CopyKey).await
-        }
+        Asked::CopyKey(wire) => apart::<MakingOf<ops::CopyKey>>(cx, caller, wire, A::CopyKey).await,
         Asked::DecapsulateKey(wire) => {
-            apart::<MakingOf<ops::DecapsulateKey>>(cx, caller, with, wire, A::DecapsulateKey).await
+            apart::<MakingOf<ops::DecapsulateKey>>(cx, caller, wire, A::DecapsulateKey).await
         }
         Asked::DeriveKey(wire) => {
-            apart::<MakingOf<ops::DeriveKey>>(cx, caller, with, wire, A::DeriveKey).await
+            apart::<MakingOf<ops::DeriveKey>>(cx, caller, wire, A::DeriveKey).await
         }
         Asked::EncapsulateKey(wire) => {
-            apart::<MakingOf<ops::EncapsulateKey>>(cx, caller, with, wire, A::EncapsulateKey).await
+            apart::<MakingOf<ops::EncapsulateKey>>(cx, caller, wire, A::EncapsulateKey).await
         }
         Asked::UnwrapKey(wire) => {
-            apart::<MakingOf<ops::UnwrapKey>>(cx, caller, with, wire, A::UnwrapKey).await
+            apart::<MakingOf<ops::UnwrapKey>>(cx, caller, wire, A::UnwrapKey).await
         }
-        Asked::Digest(wire) => apart::<ops::Digest>(cx, caller, with, wire, A::Digest).await,
-        Asked::WrapKey(wire) => apart::<ops::WrapKey>(cx, caller, with, wire, A::WrapKey).await,
+        Asked::Digest(wire) => apart::<ops::Digest>(cx, caller, wire, A::Digest).await,
+        Asked::WrapKey(wire) => apart::<ops::WrapKey>(cx, caller, wire, A::WrapKey).await,
         Asked::FindObjects(wire) => {
-            apart::<Reading<ops::FindObjects>>(cx, caller, with, wire, A::FindObjects).await
+            apart::<Reading<ops::FindObjects>>(cx, caller, wire, A::FindObjects).await
         }
         Asked::GenerateRandom(wire) => {
-            apart::<ops::GenerateRandom>(cx, caller, with, wire, A::GenerateRandom).await
+            apart::<ops::GenerateRandom>(cx, caller, wire, A::GenerateRandom).await
         }
         Asked::ListTokens(wire) => {
-            apart::<Reading<ops::ListTokens>>(cx, caller, with, wire, A::ListTokens).await
+            apart::<Reading<ops::ListTokens>>(cx, caller, wire, A::ListTokens).await
         }
         Asked::UpdateObject(wire) => {
-            apart::<Writing<ops::UpdateObject>>(cx, caller, with, wire, A::UpdateObject).await
+            apart::<Writing<ops::UpdateObject>>(cx, caller, wire, A::UpdateObject).await
         }
         // Handled in order by the stream itself.
         Asked::LoginToken(_) | Asked::LogoutToken(_) => {

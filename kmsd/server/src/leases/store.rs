@@ -9,7 +9,7 @@ use kms_core::id::Digest;
 use kms_store::{Batch, Committed, Outcome, Row, RowSet, Stats, Store, StoreError, Voucher, Watch};
 use zeroize::Zeroizing;
 
-use super::{Changing, ENDS_AT_ONCE, Leases, pay};
+use super::{Changing, ENDS_AT_ONCE, Leases, OFFERS_WAITED_FOR, pay};
 
 /// A store whose batches end the leases that stand for a row which they change.
 pub(crate) struct LeasedStore {
@@ -58,7 +58,10 @@ impl Store for LeasedStore {
             return self.store.commit(batch).await;
         }
         let changing = self.leases.changing(&batch.writes);
-        changing.offers_are_settled().await;
+        if tokio::time::timeout(OFFERS_WAITED_FOR, changing.offers_are_settled()).await.is_err() {
+            // It ends without a use as soon as it is open.
+            tracing::warn!("a usage lease is on its way to the disk for too long");
+        }
         let (batch, ends) = self.with_ends(batch, &changing).await;
         if ends.is_empty() {
             return self.store.commit(batch).await;
@@ -73,14 +76,9 @@ impl Store for LeasedStore {
         committing.await.unwrap_or(Ok(Outcome::Unknown))
     }
 
-    /// Several do not wait for the leases that are about to be opened: one of them may be in another of the
-    /// same batches. They are uses, and what a use writes forbids no other.
-    async fn commit_each(&self, mut batches: Vec<Batch>) -> Vec<Result<Outcome, StoreError>> {
-        if batches.len() == 1
-            && let Some(batch) = batches.pop()
-        {
-            return vec![self.commit(batch).await];
-        }
+    /// These do not wait for the leases that are about to be opened: the leaf of one may be among them, or may
+    /// be gathered meanwhile and come after them. They are uses, and what a use writes forbids no other.
+    async fn commit_each(&self, batches: Vec<Batch>) -> Vec<Result<Outcome, StoreError>> {
         let changing = self.leases.changing(batches.iter().flat_map(|batch| &batch.writes));
         let mut with_ends = Vec::with_capacity(batches.len());
         let mut ended = Vec::with_capacity(batches.len());

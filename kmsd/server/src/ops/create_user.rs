@@ -71,8 +71,13 @@ impl Operation for CreateUser {
         // The same one twice is the same one.
         let mut seen = BTreeSet::new();
         proofs.retain(|proof| seen.insert(proof.digest()));
+        let name: PrincipalName = parse("user.name", &name)?;
+        let mut held = BTreeSet::new();
+        if proofs.iter().flat_map(|proof| proof.held_by(&name)).any(|one| !held.insert(one)) {
+            return Err(invalid("ssh_keys", "one authority knows a principal by one name once"));
+        }
         let user = Self {
-            name: parse("user.name", &name)?,
+            name,
             proofs,
             grants: grants.iter().map(|wire| grant(wire, home)).collect::<Result<_, _>>()?,
         };

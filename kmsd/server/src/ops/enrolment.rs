@@ -5,8 +5,9 @@
 
 use kms_core::action::Action;
 use kms_core::caller::Caller;
-use kms_core::credential::Proof;
+use kms_core::credential::{Proof, Revocation};
 use kms_core::id::{Home, PrincipalName, Resource, Timestamp};
+use kms_core::lifecycle::CompromiseReason;
 use kms_core::permit::{Permit, Recorded, Refusal, Subject};
 use kms_core::rights::Grant;
 use kms_crypto::vault::Vault;
@@ -17,7 +18,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::is_retry;
 use super::writing::At;
 use crate::context::Context;
-use crate::directory::is_lasting_officer;
+use crate::directory::{Directory, is_lasting_officer};
 use crate::failure::{Early, Failure};
 use crate::pipeline::{Operation, Stamp};
 use crate::rows::{self, Draft, Holding, Stored, User, UserState, user_place};
@@ -180,6 +181,7 @@ pub(super) fn refuse_held(
 ) -> Result<(), Refusal> {
     let directory = cx.directory();
     for proof in proofs {
+        refuse_other_form(&directory, proof)?;
         let held = proof.held_by(name);
         let Some(holder) = held.iter().find_map(|digest| directory.holder_of(digest)) else {
             continue;
@@ -190,6 +192,32 @@ pub(super) fn refuse_held(
         }
         let problem = format!("{} already has one of these credentials", holder.user().name);
         return Err(invalid("user", problem));
+    }
+    Ok(())
+}
+
+/// One SSH key is a person's or an authority's, never both: whoever held it could make approvers of others' names
+/// out of himself. And what was revoked does not come back in another form.
+fn refuse_other_form(directory: &Directory, proof: &Proof) -> Result<(), Refusal> {
+    let Proof::SshKey(ssh) = proof else { return Ok(()) };
+    for user in directory.users() {
+        for credential in &user.credentials {
+            let Proof::SshKey(other) = &credential.proof else { continue };
+            if other.point() != ssh.point() {
+                continue;
+            }
+            // An authority that somebody was let go with is as good as before for others.
+            let is_left = |revoked: &Revocation| {
+                other.key().is_none() && revoked.reason == CompromiseReason::CessationOfOperation
+            };
+            if credential.revoked.is_some_and(|revoked| !is_left(&revoked)) {
+                return Err(Refusal::CredentialRevoked);
+            }
+            if other.key().is_some() != ssh.key().is_some() {
+                let problem = format!("{} has this key in another form", user.name);
+                return Err(invalid("user", problem));
+            }
+        }
     }
     Ok(())
 }
